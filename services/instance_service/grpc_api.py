@@ -137,7 +137,7 @@ class InstanceServicer(InstanceServiceServicer):
     async def ListInstances(
         self, request: instance_api.ListInstancesRequest, _context: Any
     ) -> instance_api.ListInstancesResponse:
-        return self._shown(await reading.list_instances(self._deps, current().tenant_id, request))
+        return self._shown(await reading.list_instances(self._deps, current(), request))
 
     async def UpdateInstance(self, request: instance_api.UpdateInstanceRequest, _context: Any) -> Instance:
         return self._shown(await changes.update_instance(self._deps, await self._after_runs(), request))

@@ -8,6 +8,7 @@ from lineage_service.comparing import Comparing
 from lineage_service.config import Settings
 from lineage_service.consumers import INSTANCE_CONSUMER, build_consumers
 from lineage_service.grpc_api import LineageServicer
+from lineage_service.use_cases import reading
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1.lineage_service_pb2_grpc import add_LineageServiceServicer_to_server
@@ -32,6 +33,7 @@ async def build(settings: Settings) -> App[Dependencies]:
         deps,
         [(add_LineageServiceServicer_to_server, LineageServicer(deps), "optaic.lineage.v1.LineageService")],
         build_consumers(deps, parts.broker),
+        locate=lambda tenant_id, ids: reading.locate(deps, tenant_id, ids),
         read_rules={"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)},
     )
 

@@ -15,6 +15,7 @@ from optaic.lineage.v1.lineage_comparison_pb2 import FlowEntry, FlowPage, FlowsW
 from optaic.run.v1.run_comparison_pb2 import RunPage, RunsWanted
 from servicekit.bindings import compare_bindings
 from servicekit.comparison import Comparison
+from servicekit.locations import add_missing
 
 _PAGE = 2_000  # flows per message
 
@@ -34,6 +35,8 @@ class Comparing:
         self._channel.on("flows.wanted", FlowsWanted, self._publish_again)
 
     async def _compare_instances(self, tenant_id: str, page: InstancePage) -> None:
+        projects = {entry.instance_id: entry.project_id for entry in page.instances}
+        await add_missing(self._deps.database, tenant_id, projects)
         after, until = page.after_instance_id, page.until_instance_id
         listed = {
             entry.instance_id: comparison.Listed(entry.revision, entry.is_deleting)

@@ -13,6 +13,7 @@ from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
 from servicekit.database import Connection
+from servicekit.locations import add_locations, projects_of
 
 INSTANCE_CONSUMER = "lineage-instance-events"
 ACCESS_CONSUMER = "lineage-access"
@@ -25,9 +26,10 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
     async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
-        """Store the newest revision of each instance."""
+        """Store the newest revision of each instance, and the project that it belongs to."""
         found = [conversion.snapshot_of_event(item.message, item.event.event_id) for item in batch]
         snapshots = [snapshot for snapshot in found if snapshot is not None]
+        await add_locations(connection, tenant_id, projects_of(item.message for item in batch))
         if snapshots:
             await apply_snapshots(deps, connection, tenant_id, snapshots)
 

@@ -177,6 +177,9 @@ def set_cause(message: lineage_pb2.Cause, cause: Cause) -> lineage_pb2.Cause:
     if cause.to_version:
         message.from_version = cause.from_version
         message.to_version = cause.to_version
+    if cause.upstream is not None:
+        message.upstream.instance_id = cause.upstream.instance_id
+        message.upstream.flow_kind = enum_number(FlowKind, cause.upstream.flow_kind)
     if cause.kind is CauseKind.OVERDUE and isinstance(origin, Flow):
         message.expected_data_date = origin.overdue_date
         message.last_data_date = origin.last_data_date

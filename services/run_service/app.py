@@ -21,6 +21,7 @@ from run_service.reconcile.ending import Ender
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
 from run_service.reconcile.sweeping import Sweeper
+from run_service.use_cases import reading
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.room import Room
 from run_service.use_cases.watching import Watches
@@ -71,6 +72,7 @@ async def build(
         ],
         build_consumers(deps, parts.broker),
         # A read sees this service's own writes at once. Admission sends lineage-service the events that it may lack.
+        locate=lambda tenant_id, ids: reading.locate(deps, tenant_id, ids),
         observed={"prefect": orchestrator.ping},
         loops=[
             dispatcher,

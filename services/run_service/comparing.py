@@ -12,6 +12,7 @@ from servicekit.bindings import compare_bindings
 from servicekit.comparison import Comparison
 from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
+from servicekit.locations import add_missing
 
 _PAGE = 2_000  # flows in one message
 
@@ -30,6 +31,8 @@ class Comparing:
         self._channel.on("runs.wanted", RunsWanted, self._publish_again)
 
     async def _send_runs(self, tenant_id: str, page: InstancePage) -> None:
+        projects = {entry.instance_id: entry.project_id for entry in page.instances}
+        await add_missing(self._deps.database, tenant_id, projects)
         newest = await comparison.list_run_numbers(
             self._deps, tenant_id, page.after_instance_id, page.until_instance_id
         )

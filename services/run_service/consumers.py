@@ -11,12 +11,13 @@ from run_service.use_cases.dependencies import Dependencies
 from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
+from servicekit.locations import add_locations, projects_of
 
 LINEAGE_CONSUMER = "run-lineage"
 INSTANCE_CONSUMER = "run-instance"
 ACCESS_CONSUMER = "run-access"
 LINEAGE_SUBJECTS = ("optaic.*.lineage.v1.flow_statuses_changed.*",)
-INSTANCE_SUBJECTS = ("optaic.*.instance.v1.deletion_requested.*",)
+INSTANCE_SUBJECTS = ("optaic.*.instance.v1.created.*", "optaic.*.instance.v1.deletion_requested.*")
 
 
 def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
@@ -29,7 +30,8 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
     async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
-        """Cancel the active runs of instances that are to be deleted."""
+        """Store which project an instance belongs to; cancel the active runs of instances that are to be deleted."""
+        await add_locations(connection, tenant_id, projects_of(item.message for item in batch))
         await cancellation.cancel_deleted(deps, connection, tenant_id, batch)
 
     return [

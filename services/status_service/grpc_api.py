@@ -47,6 +47,7 @@ class StatusServicer(StatusServiceServicer):
             kinds=[enum_word(InstanceKind, kind) for kind in request.kinds],
             page_size=request.page_size,
             page_token=request.page_token,
+            only=context.current().readable_projects,
         )
         return api.ListInstanceStatusesResponse(instance_statuses=statuses, next_page_token=token)
 
@@ -70,5 +71,8 @@ class StatusServicer(StatusServiceServicer):
     async def WatchInstanceStatuses(
         self, request: api.WatchInstanceStatusesRequest, _context: Any
     ) -> AsyncIterator[api.WatchInstanceStatusesResponse]:
-        async for response in reading.watch_statuses(self._deps, context.current().tenant_id, request):
+        caller = context.current()
+        async for response in reading.watch_statuses(
+            self._deps, caller.tenant_id, request, caller.readable_projects
+        ):
             yield response

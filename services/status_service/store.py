@@ -252,14 +252,17 @@ async def list_statuses(
     statuses: Sequence[str] = (),
     kinds: Sequence[str] = (),
     instance_ids: Sequence[str] = (),
+    only: Collection[str] | None = None,
 ) -> list[StatusRow]:
-    """Return a page in the order of instance ids; an empty filter selects all."""
+    """Return a page in the order of instance ids; an empty filter selects all. With `only`: of these projects."""
     table = instance_statuses.c
     query = sa.select(instance_statuses).where(table.tenant_id == tenant_id)
     if after:
         query = query.where(table.instance_id > after)
     if project_id:
         query = query.where(table.project_id == project_id)
+    if only is not None:
+        query = query.where(table.project_id.in_(sorted(only)))
     for column, wanted in ((table.status, statuses), (table.kind, kinds), (table.instance_id, instance_ids)):
         if wanted:
             query = query.where(column == _any(wanted, column.type))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
 
-from servicekit import access
+from servicekit import access, confinement
 from servicekit.access import MethodAccess
 from servicekit.auth import Authenticator, unauthenticated
 from servicekit.bindings import RoleBindings
 from servicekit.context import RequestContext, Scopes
-from servicekit.errors import PermissionDeniedError
-from servicekit.ids import is_id
+from servicekit.errors import DomainError, PermissionDeniedError
 
 Metadata = Mapping[str, str]
 # Returns the project of each of the ids that this service knows.
@@ -83,32 +82,75 @@ class Admission:
         reads_all = access.is_permitted(request.roles, access.READ)
         request.scopes = Scopes(permitted, None if reads_all else readable)
 
-    async def check_message(self, request: RequestContext, method: MethodAccess, message: Any) -> None:
-        """Refuse a confined caller whose request names something outside of its projects.
+    async def confine(self, request: RequestContext, method: MethodAccess, message: Any) -> Any:
+        """Return the request as a confined caller may make it: in it, ids of what the caller may not read name nothing.
 
         Raises:
-            PermissionDeniedError: It does, or it names no project at all and the method answers for all.
+            PermissionDeniedError: The caller may read what the request is about, but not do this there; or the request
+                names nothing, and the method answers for all.
         """
-        if request.scopes is None or self._locate is None or not isinstance(message, Message):
-            return
+        scopes = request.scopes
+        if scopes is None or not isinstance(message, Message):
+            return message
         named, own = set[str](), set[str]()
-        for each, depth in _ids_of(message):
+        for each, depth in confinement.ids_of(message):
             named.add(each)
             if depth <= _OWN_DEPTH:
                 own.add(each)
-        mine = request.scopes.permitted | (request.scopes.readable or frozenset())
-        projects = {each: each for each in named if each in mine}
-        unknown = [each for each in named if each not in projects]
-        if unknown:
-            projects |= await self._locate(request.tenant_id, unknown)
-        reached = {
-            each: request.scopes.permitted if each in own else request.scopes.readable for each in projects
-        }
-        is_outside = any(
-            within is not None and projects[each] not in within for each, within in reached.items()
-        )
-        if is_outside or (method.needs_project and not own & projects.keys()):
+        if method.needs_project and not own:
             raise _outside(method)
+        projects = await self._projects_of(request, named)
+        # What this service does not know (yet) names nothing, too.
+        unreadable = {each for each in named if not scopes.may_read(projects.get(each, ""))}
+        if any(projects[each] not in scopes.permitted for each in own - unreadable):
+            raise _outside(method)
+        if not unreadable:
+            return message
+        confined = type(message)()
+        confined.CopyFrom(message)
+        request.stand_ins = confinement.mask(confined, unreadable)
+        return confined
+
+    async def hide(self, request: RequestContext, response: Any) -> Any:
+        """Return an answer with whatever is in a project that the caller may not read hidden."""
+        if request.scopes is None or not isinstance(response, Message):
+            return response
+        unreadable = await self._unreadable(request, confinement.subjects_of(response))
+        if not unreadable:
+            return response
+        shown = type(response)()
+        shown.CopyFrom(response)  # other callers may get the same object
+        confinement.hide(shown, unreadable)
+        return shown
+
+    async def hide_in_error(self, request: RequestContext, error: DomainError) -> DomainError:
+        """Return an error as a confined caller may see it."""
+        if request.scopes is None:
+            return error
+        unreadable = await self._unreadable(request, error.about)
+        if unreadable and error.without is not None:
+            error = error.without(unreadable)
+        confinement.unmask(error, request.stand_ins)
+        return error
+
+    async def _unreadable(self, request: RequestContext, ids: Collection[str]) -> set[str]:
+        assert request.scopes is not None
+        if request.scopes.readable is None:
+            return set()
+        projects = await self._projects_of(request, ids)
+        return {each for each in ids if not request.scopes.may_read(projects.get(each, ""))}
+
+    async def _projects_of(self, request: RequestContext, ids: Collection[str]) -> Mapping[str, str]:
+        """Return the project of each of the ids that this service knows; a project's own is itself."""
+        assert request.scopes is not None
+        assert self._locate is not None
+        # Nothing moves to another project, so a stream asks for each id once.
+        known = request.projects
+        known.update((each, each) for each in request.scopes.projects.intersection(ids))
+        unknown = [each for each in ids if each not in known]
+        if unknown:
+            known.update(await self._locate(request.tenant_id, unknown))
+        return known
 
     async def check_again(
         self,
@@ -129,23 +171,16 @@ class Admission:
         await self.admit(now, method, metadata, peer, certificate)
         if (now.tenant_id, now.actor) != (request.tenant_id, request.actor):
             raise unauthenticated()
-        await self.check_message(now, method, message)
+        await self.confine(now, method, message)
+        if now.stand_ins != request.stand_ins or _has_lost(request.scopes, now.scopes):
+            raise _outside(method)
 
 
-def _ids_of(message: Message, depth: int = 1) -> Iterator[tuple[str, int]]:
-    """Yield each id in a message, wherever it stands and in lower case, with the depth of its field."""
-    for field, value in message.ListFields():
-        if field.name == "request_id":
-            continue
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            items = [*value.keys(), *value.values()]
-        else:
-            items = list(value) if field.is_repeated else [value]
-        for item in items:
-            if isinstance(item, Message):
-                yield from _ids_of(item, depth + 1)
-            elif isinstance(item, str) and is_id(item.lower()):
-                yield item.lower(), depth
+def _has_lost(before: Scopes | None, now: Scopes | None) -> bool:
+    """Return whether a caller may reach less than when its stream began."""
+    if now is None:
+        return False
+    return before is None or not (before.permitted <= now.permitted and before.reads_within(now))
 
 
 def _outside(method: MethodAccess) -> PermissionDeniedError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,6 +23,19 @@ class Scopes:
     permitted: frozenset[str]
     readable: frozenset[str] | None
 
+    @property
+    def projects(self) -> frozenset[str]:
+        """Return the projects that the caller has a role in."""
+        return self.permitted | (self.readable or frozenset())
+
+    def may_read(self, project_id: str) -> bool:
+        """Return whether the caller may read a project; empty means that it is not known, and nobody may."""
+        return bool(project_id) and (self.readable is None or project_id in self.projects)
+
+    def reads_within(self, other: Scopes) -> bool:
+        """Return whether other scopes let read everything that these do."""
+        return other.readable is None or (self.readable is not None and self.projects <= other.projects)
+
 
 @dataclass
 class RequestContext:
@@ -34,6 +47,10 @@ class RequestContext:
     traceparent: str
     roles: frozenset[str] = frozenset()
     scopes: Scopes | None = None  # None: it may do it in the whole tenant
+    projects: dict[str, str] = field(default_factory=dict)  # of what a confined caller's call has met so far
+    stand_ins: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what the caller gave, by what stands in for it
     read_tokens: tuple[str, ...] = ()
     write_tokens: list[str] = field(default_factory=list)
     deadline: float | None = None  # on the monotonic clock
@@ -45,6 +62,16 @@ class RequestContext:
     def is_service(self) -> bool:
         """Return whether another service of this installation asks, for the tenant that it names."""
         return SERVICE in self.roles
+
+    @property
+    def is_confined(self) -> bool:
+        """Return whether there may be projects that the caller may not read."""
+        return self.scopes is not None and self.scopes.readable is not None
+
+    @property
+    def readable_projects(self) -> frozenset[str] | None:
+        """Return the projects of which a list may tell the caller; None: all."""
+        return None if self.scopes is None else self.scopes.permitted
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None without a deadline."""

@@ -5,9 +5,13 @@ It imports the standard library only, so that a service's domain may import it; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+# What an error says in place of the name of something that the caller may not read, and why.
+HIDDEN = "hidden"
+HIDDEN_BECAUSE = "it is in a project that you may not read"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class PreconditionViolation:
 class DomainError(Exception):
     """An expected refusal: canonical `code`, a `reason` of the package's ErrorReason, and details.
 
-    `retry_seconds` is how long the caller should wait before it asks again.
+    `retry_seconds` is how long the caller should wait before it asks again. An error that names instances says which it is
+    `about`, and `without` returns it without the names of some of them, for a caller that may not read these.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -45,6 +50,8 @@ class DomainError(Exception):
         field_violations: Sequence[FieldViolation] = (),
         preconditions: Sequence[PreconditionViolation] = (),
         retry_seconds: float | None = None,
+        about: Collection[str] = (),
+        without: Callable[[Collection[str]], DomainError] | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -53,6 +60,8 @@ class DomainError(Exception):
         self.field_violations = tuple(field_violations)
         self.preconditions = tuple(preconditions)
         self.retry_seconds = retry_seconds
+        self.about = about
+        self.without = without
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.reason!r}, {self.message!r})"

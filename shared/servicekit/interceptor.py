@@ -111,13 +111,14 @@ class Interceptor:
                         )
                         with self._quotas.take(request.tenant_id, request.roles, is_stream=False):
                             message = await self._parse(parse, raw, most)
-                            await self._admission.check_message(request, rules, message)
                             await self._await_writes(request)
+                            message = await self._admission.confine(request, rules, message)
                             if trail is None or getattr(message, "validate_only", False):
                                 response = await behavior(message, grpc_context)
                             else:
                                 async with trail.record(request, method, grpc_context.peer()):
                                     response = await behavior(message, grpc_context)
+                            response = await self._admission.hide(request, response)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except BaseException as error:  # noqa: BLE001 - every fault must become a status
@@ -149,14 +150,14 @@ class Interceptor:
                 await self._admission.admit(request, rules, metadata, peer, uris)
                 with self._quotas.take(request.tenant_id, request.roles, is_stream=True):
                     message = await self._parse(parse, raw, most)
-                    await self._admission.check_message(request, rules, message)
+                    await self._await_writes(request)
+                    confined = await self._admission.confine(request, rules, message)
                     self.streams.add(
                         task,
                         lambda: self._admission.check_again(request, rules, metadata, peer, uris, message),
                     )
-                    await self._await_writes(request)
-                    async for response in behavior(message, grpc_context):
-                        yield response
+                    async for response in behavior(confined, grpc_context):
+                        yield await self._admission.hide(request, response)
             except asyncio.CancelledError:
                 cause = self.streams.cause_of(task)
                 if cause is None:
@@ -185,10 +186,17 @@ class Interceptor:
         if request.read_tokens and self._read_tokens is not None:
             await self._read_tokens.wait(request.tenant_id, request.read_tokens, request.deadline)
 
+    async def _meaning(self, request: RequestContext, error: BaseException) -> DomainError:
+        """Return what the caller may know of an error."""
+        try:
+            return await self._admission.hide_in_error(request, _domain_error(error))
+        except Exception as failure:  # noqa: BLE001 - what cannot be hidden is not told
+            return _domain_error(failure)
+
     async def _refuse(
         self, grpc_context: Any, request: RequestContext, method: str, error: BaseException
     ) -> None:
-        meaning = _domain_error(error)
+        meaning = await self._meaning(request, error)
         if self._trail is not None and request.tenant_id and isinstance(meaning, PermissionDeniedError):
             self._trail.denials.count(request, method, grpc_context.peer())
         if not isinstance(error, OverQuotaError) and self._refusals.may_log(

@@ -110,6 +110,16 @@ role_bindings = sa.Table(
     sa.UniqueConstraint("tenant_id", "actor", "scope", name="uq_role_bindings_actor"),
 )
 
+locations = sa.Table(
+    "locations",
+    metadata,
+    # A row stays when the resource is deleted: what is left of it, such as its runs, still belongs to the project.
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("resource_id", UUID_TEXT, primary_key=True),
+    sa.Column("project_id", UUID_TEXT, nullable=False),
+    sa.Index("ix_locations_project", "tenant_id", "project_id", "resource_id"),
+)
+
 
 class MigrationOperations(Protocol):
     """The part of Alembic's `op` that this module uses."""

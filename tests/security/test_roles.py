@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -16,121 +15,20 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from devstack.postgres import Postgres
-from optaic.audit.v1 import audit_service_pb2
-from optaic.definition.v1 import definition_service_pb2
 from optaic.instance.v1 import (
-    access_service_pb2,
-    data_removal_service_pb2,
     instance_service_pb2,
     instance_service_pb2_grpc,
 )
 from optaic.instance.v1.instance_pb2 import Project
-from optaic.lineage.v1 import lineage_service_pb2
-from optaic.run.v1 import run_report_service_pb2, run_service_pb2
-from optaic.status.v1 import status_service_pb2
 from servicekit.status import from_rpc_error
 from support.broker import NatsAccounts
 from support.control_plane import ControlPlane, control_plane
 from support.identities import Metadata, caller
+from support.methods import ALLOWED, CONTRACTS, METHODS, ROLES, channel_to, full_answer
 from support.run_peers import SERVICE_TOKEN
 
-PEOPLE = ("viewer", "researcher", "maintainer", "admin")
-ROLES = (*PEOPLE, "executor", "service")
-_READING = {*PEOPLE, "service"}
-_CONFIGURATION = {*_READING, "executor"}
-_EDITING = {"researcher", "maintainer", "admin"}
-_MAINTAINING = {"maintainer", "admin"}
-# Services report runs and remove data until every worker has a token of its own.
-_EXECUTING = {"executor", "service"}
-# Who may call each method; the table is written out, so that no change of a contract widens it unnoticed.
-ALLOWED: dict[str, set[str]] = {
-    "GrantRole": {"admin"},
-    "RevokeRole": {"admin"},
-    "ListRoleBindings": {"admin"},
-    "PublishDefinition": _EDITING,
-    "GetDefinition": _CONFIGURATION,
-    "ListDefinitions": _CONFIGURATION,
-    "GetDefinitionVersion": _CONFIGURATION,
-    "ListDefinitionVersions": _CONFIGURATION,
-    "DeprecateDefinitionVersion": _MAINTAINING,
-    "ActivateDefinitionVersion": _MAINTAINING,
-    "RetireDefinitionVersion": _MAINTAINING,
-    "CreateProject": _EDITING,
-    "GetProject": _READING,
-    "ListProjects": _READING,
-    "UpdateProject": _MAINTAINING,
-    "DeleteProject": _MAINTAINING,
-    "PreviewDeletion": _READING,
-    "CreateInstance": _EDITING,
-    "GetInstance": _CONFIGURATION,
-    "BatchGetInstances": _CONFIGURATION,
-    "ListInstances": _READING,
-    "UpdateInstance": _EDITING,
-    "DeleteInstance": _EDITING,
-    "PauseInstance": _EDITING,
-    "ResumeInstance": _EDITING,
-    "ListInstanceRevisions": _READING,
-    "DiffInstanceRevisions": _READING,
-    "PromoteDataset": _MAINTAINING,
-    "PromoteModelVersion": _MAINTAINING,
-    "ListModelPromotions": _READING,
-    "RehearseChanges": _READING,
-    "ListDataRemovals": _READING,
-    "ClaimDataRemoval": _EXECUTING,
-    "FinishDataRemoval": _EXECUTING,
-    "CheckUpstreamFreshness": _READING,
-    "BatchCheckUpstreamFreshness": {"service"},
-    "GetFlowState": _READING,
-    "ListUpstreams": _READING,
-    "ListDownstreams": _READING,
-    "GetLineageGraph": _READING,
-    "GetExecutionOrder": _READING,
-    "ExplainStaleness": _READING,
-    "InvalidateFlow": _MAINTAINING,
-    "GetInstanceStatus": _READING,
-    "BatchGetInstanceStatuses": _READING,
-    "ListInstanceStatuses": _READING,
-    "GetFlowStatus": _READING,
-    "WatchInstanceStatuses": _READING,
-    "GetStatusHistory": _READING,
-    "SubmitRun": _EDITING,
-    "GetRun": _READING,
-    "ListRuns": _READING,
-    "CancelRun": _EDITING,
-    "RetryRun": _EDITING,
-    "WatchRun": _READING,
-    "ListActivities": _READING,
-    "AcceptCode": _MAINTAINING,
-    "ListCodeHashes": _READING,
-    "StartRun": _EXECUTING,
-    "Heartbeat": _EXECUTING,
-    "CompleteRun": _EXECUTING,
-    "FailRun": _EXECUTING,
-    "WatchDispatches": _EXECUTING,
-    "ListAuditRecords": {"admin"},
-    "ListAuditSeals": {"admin"},
-}
-CONTRACTS: dict[str, tuple[Any, ...]] = {
-    "instance": (
-        access_service_pb2,
-        definition_service_pb2,
-        instance_service_pb2,
-        data_removal_service_pb2,
-        audit_service_pb2,
-    ),
-    "lineage": (lineage_service_pb2, audit_service_pb2),
-    "status": (status_service_pb2, audit_service_pb2),
-    "run": (run_service_pb2, run_report_service_pb2, audit_service_pb2),
-}
-METHODS: list[tuple[str, MethodDescriptor]] = [
-    (service, method)
-    for service, modules in CONTRACTS.items()
-    for module in modules
-    for contract in module.DESCRIPTOR.services_by_name.values()
-    for method in contract.methods
-]
-_SERVING = health_pb2.HealthCheckResponse.SERVING
 _SECONDS = 20
+_SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -158,29 +56,13 @@ STRANGERS: list[Metadata] = [
 ]
 
 
-def address(plane: ControlPlane, service: str) -> str:
-    found: str = getattr(plane, service).app.server.address
-    return found
-
-
-@asynccontextmanager
-async def channel_to(plane: ControlPlane, service: str) -> AsyncIterator[Any]:
-    async with grpc.aio.insecure_channel(address(plane, service)) as channel:
-        yield channel
-
-
 async def call(channel: Any, path: str, *, is_stream: bool, request: bytes, metadata: Metadata) -> Any:
     """Return the code, the reason and the metadata of the answer's error; OK, and nothing, of one without an error."""
-    make = channel.unary_stream if is_stream else channel.unary_unary
-    pending = make(path)(request, metadata=metadata, timeout=_SECONDS)
-    try:
-        await (pending.read() if is_stream else pending)
-    except grpc.aio.AioRpcError as error:
-        found = from_rpc_error(error)
-        return error.code(), found.reason, found.metadata
-    finally:
-        pending.cancel()
-    return grpc.StatusCode.OK, "", {}
+    answer = await full_answer(channel, path, is_stream=is_stream, request=request, metadata=metadata)
+    if isinstance(answer, bytes):
+        return grpc.StatusCode.OK, "", {}
+    found = from_rpc_error(answer)
+    return answer.code(), found.reason, found.metadata
 
 
 async def call_method(channel: Any, method: MethodDescriptor, metadata: Metadata) -> Any:

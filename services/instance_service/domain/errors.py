@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from optaic.rules import refusals
 from servicekit.errors import (
+    HIDDEN,
+    HIDDEN_BECAUSE,
     AbortedError,
     AlreadyExistsError,
     FailedPreconditionError,
@@ -160,18 +163,35 @@ def deletion_changed() -> AbortedError:
     return AbortedError("DELETION_CHANGED", text)
 
 
+class Blocking(NamedTuple):
+    """An instance that blocks a change, and how."""
+
+    instance_id: str
+    name: str
+    description: str
+
+
 def deletion_blocked(
-    reason: str, problem: str, blocking: Sequence[tuple[str, str]], way: str
+    reason: str, problem: str, blocking: Sequence[Blocking], way: str
 ) -> FailedPreconditionError:
-    """Return the error for a deletion that others block; `blocking` holds (name, description), the message the first names."""
-    blocking = sorted(blocking)
-    names = ", ".join(name for name, _ in blocking[:_MOST_SAID])
-    more = f" and {len(blocking) - _MOST_SAID} more" if len(blocking) > _MOST_SAID else ""
+    """Return the error for a deletion that others block; the message names the first of them."""
+    found = sorted(blocking, key=lambda each: (each.name, each.description))
+    names = ", ".join(each.name for each in found[:_MOST_SAID])
+    more = f" and {len(found) - _MOST_SAID} more" if len(found) > _MOST_SAID else ""
     return FailedPreconditionError(
         reason,
         f"{problem} {names}{more}: {way}",
-        metadata={"count": str(len(blocking))},
-        preconditions=[PreconditionViolation(reason, *each) for each in blocking[:_MOST_NAMED]],
+        metadata={"count": str(len(found))},
+        preconditions=[
+            PreconditionViolation(reason, each.name, each.description) for each in found[:_MOST_NAMED]
+        ],
+        about=[each.instance_id for each in found if each.instance_id],
+        without=lambda ids: deletion_blocked(
+            reason,
+            problem,
+            [Blocking("", HIDDEN, HIDDEN_BECAUSE) if each.instance_id in ids else each for each in found],
+            way,
+        ),
     )
 
 
@@ -220,6 +240,10 @@ def cycle_closed(
             for one, other in itertools.pairwise(called)
         ],
         field_violations=[FieldViolation(where, f"closes a cycle: {path}", "CYCLE") for where in paths],
+        about=[each for each in cycle if each != HIDDEN],
+        without=lambda ids: cycle_closed(
+            [HIDDEN if each in ids else each for each in cycle], {**names, HIDDEN: HIDDEN}, paths
+        ),
     )
 
 
@@ -236,7 +260,7 @@ def output_not_profiled(name: str, run_number: int) -> FailedPreconditionError:
 
 
 def no_signal(
-    name: str, broken: Sequence[FieldViolation], refusing: Sequence[PreconditionViolation]
+    name: str, broken: Sequence[FieldViolation], refusing: Sequence[Blocking]
 ) -> FailedPreconditionError:
     """Return the error for a dataset that cannot become a signal: it breaks the contract, or a dependant takes no signal."""
     reason = "CONTRACT_BROKEN" if broken else "WRONG_UPSTREAM_KIND"
@@ -245,10 +269,23 @@ def no_signal(
         problems.append(f"{len(broken)} checks of the contract fail")
         ways.append("change the contract or the data as the field violations say")
     if refusing:
-        problems.append(f"{', '.join(one.subject for one in refusing)} do not accept a signal")
+        problems.append(f"{', '.join(one.name for one in refusing)} do not accept a signal")
         ways.append("remove these dependants' references to it first")
     text = f"{name} cannot become a signal: {', and '.join(problems)}; {'; '.join(ways)}"
-    return FailedPreconditionError(reason, text, field_violations=broken, preconditions=refusing)
+    return FailedPreconditionError(
+        reason,
+        text,
+        field_violations=broken,
+        preconditions=[
+            PreconditionViolation("WRONG_UPSTREAM_KIND", one.name, one.description) for one in refusing
+        ],
+        about=[one.instance_id for one in refusing if one.instance_id],
+        without=lambda ids: no_signal(
+            name,
+            broken,
+            [Blocking("", HIDDEN, HIDDEN_BECAUSE) if one.instance_id in ids else one for one in refusing],
+        ),
+    )
 
 
 def instance_name_taken(name: str) -> AlreadyExistsError:
@@ -269,6 +306,8 @@ def name_taken_in_dependant(name: str, reader: str, reader_id: str) -> AlreadyEx
         f"{text}; choose another name",
         metadata={"name": name, "reader": reader_id},
         field_violations=[FieldViolation("instance.name", text, "NAME_TAKEN")],
+        about=[reader_id] if reader_id else (),
+        without=lambda _: name_taken_in_dependant(name, HIDDEN, ""),
     )
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from instance_service.domain import errors
+from instance_service.domain.errors import Blocking
 from instance_service.domain.paths import downstream_first
 from instance_service.resources.instances.locking import check_revision
 from instance_service.resources.projects import check_project_etag
@@ -82,7 +83,7 @@ def _plan_of_instance(
     if instance.is_deleting:
         return Plan(is_under_way=True)
     if owner is not None:
-        composed = [(owner.name, f"is composed of it ({owner.instance_id})")]
+        composed = [Blocking(owner.instance_id, owner.name, f"is composed of it ({owner.instance_id})")]
         raise errors.deletion_blocked(
             "HAS_DEPENDANTS",
             f"{instance.name} is a part of",
@@ -94,11 +95,31 @@ def _plan_of_instance(
         direct = {reader for reader, upstream in reach.edges if upstream == start}
         # The dependants of a live dependant are live too, so at least one live dependant reads the instance directly.
         readers = [each for each in live if each.instance_id in direct and each is not instance]
-        found = [(each.name, f"{_kind_and_id(each)} depends on it") for each in readers]
+        found = [
+            Blocking(each.instance_id, each.name, f"{_kind_and_id(each)} depends on it") for each in readers
+        ]
         raise errors.deletion_blocked(
             "HAS_DEPENDANTS", f"{instance.name} has the dependants", found, _TOGETHER
         )
     return _plan(live, reach.edges, request.preview_etag)
+
+
+def check_within(plan: Plan, name: str, project_ids: Collection[str]) -> None:
+    """Refuse a plan that would delete what is outside of some projects.
+
+    Raises:
+        FailedPreconditionError: HAS_DEPENDANTS, naming what is outside.
+    """
+    found = [
+        Blocking(
+            each.instance_id, each.name, f"{_kind_and_id(each)} is in a project where you may not delete"
+        )
+        for each in plan.deleted
+        if each.project_id not in project_ids
+    ]
+    if found:
+        way = "their projects' members must delete them, or change their upstreams, first"
+        raise errors.deletion_blocked("HAS_DEPENDANTS", f"{name} has the dependants", found, way)
 
 
 async def plan_project(
@@ -120,14 +141,18 @@ async def plan_project(
 def _plan_of_project(reach: Reach, project: Project, request: DeleteProjectRequest) -> Plan:
     inside = [each for each in reach.live if each.project_id == project.project_id]
     if inside and not request.cascade:
-        found = [(each.name, f"{_kind_and_id(each)} is in it") for each in inside]
+        found = [Blocking(each.instance_id, each.name, f"{_kind_and_id(each)} is in it") for each in inside]
         raise errors.deletion_blocked("PROJECT_NOT_EMPTY", f"project {project.name} holds", found, _TOGETHER)
     if strangers := [each for each in reach.live if each.project_id != project.project_id]:
         direct = {
             reader for reader, read in reach.edges if reach.known[read].project_id == project.project_id
         }
         found = [
-            (each.name, f"{_kind_and_id(each)} of project {each.project_name} depends on what is in it")
+            Blocking(
+                each.instance_id,
+                each.name,
+                f"{_kind_and_id(each)} of project {each.project_name} depends on what is in it",
+            )
             for each in strangers
             if each.instance_id in direct
         ]

@@ -35,6 +35,7 @@ class Entry(NamedTuple):
     update_time: datetime
     kind: str
     state: str
+    project_id: str
 
 
 async def next_tenant(connection: AsyncConnection, after: str) -> str | None:
@@ -46,7 +47,14 @@ async def list_page(connection: AsyncConnection, tenant_id: str, after: str, lim
     """Return a page of instances, sorted by id, without components."""
     columns = instances.c
     statement = (
-        sa.select(columns.instance_id, columns.revision, columns.update_time, columns.kind, columns.state)
+        sa.select(
+            columns.instance_id,
+            columns.revision,
+            columns.update_time,
+            columns.kind,
+            columns.state,
+            columns.project_id,
+        )
         # No event is published about a component; the events of the instance that owns it contain it.
         .where(
             columns.tenant_id == tenant_id, columns.instance_id > after, columns.owner_instance_id.is_(None)

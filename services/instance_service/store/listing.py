@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ class Selection:
     states: Sequence[str] = ()
     owner: str = ""
     definition_id: str = ""
+    only: Collection[str] | None = None  # of no other projects than these
 
 
 def label_term(key: str, value: str) -> str:
@@ -116,6 +117,8 @@ def _part(
 def _conditions(tenant_id: str, wanted: Selection, kind: str, state: str) -> Iterator[sa.ColumnElement[bool]]:
     columns = instances.c
     yield columns.tenant_id == tenant_id
+    if wanted.only is not None:
+        yield columns.project_id.in_(sorted(wanted.only))
     yield (
         columns.owner_instance_id.is_not(None)
         if kind in COMPONENT_KINDS

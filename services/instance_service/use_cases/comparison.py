@@ -64,6 +64,7 @@ def _entry(entry: store.Entry) -> InstanceEntry:
         update_time=timestamp(entry.update_time),
         kind=enum_number(InstanceKind, entry.kind),
         is_deleting=entry.state == "deleting",
+        project_id=entry.project_id,
     )
 
 

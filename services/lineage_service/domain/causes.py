@@ -38,6 +38,7 @@ class Cause(NamedTuple):
     message: str
     from_version: int = 0
     to_version: int = 0
+    upstream: Flow | Upstream | None = None  # that was connected or disconnected
 
     @property
     def key(self) -> tuple[int, str]:
@@ -176,14 +177,14 @@ def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
         if not flow.has_other_config:
             return None
         message = f"{upstream_name} was disconnected from {flow.instance_name} since it was computed"
-        return Cause(CauseKind.UPSTREAM_REMOVED, flow, message)
+        return Cause(CauseKind.UPSTREAM_REMOVED, flow, message, upstream=upstream)
     if edge.consumed_version == upstream.version:
         return None
     if edge.consumed_version == 0:
         if flow.is_partial:  # the flow has read it, though not all dates
             return None
         message = f"{flow.instance_name} has not read {upstream_name} yet"
-        return Cause(CauseKind.UPSTREAM_ADDED, flow, message)
+        return Cause(CauseKind.UPSTREAM_ADDED, flow, message, upstream=upstream)
     return moved(upstream, edge.consumed_version, upstream.version)
 
 

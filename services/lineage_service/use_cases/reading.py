@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lineage_service import conversion
@@ -28,7 +28,7 @@ from optaic.lineage.v1.lineage_service_pb2 import (
     ListUpstreamsResponse,
 )
 from optaic.rules.pages import LONG_DEFAULT_SIZE
-from servicekit import pages
+from servicekit import locations, pages
 from servicekit.database import Connection
 
 _GRAPH_LIMIT = 10_000
@@ -40,6 +40,12 @@ class State:
 
     flow: Flow
     causes: list[Cause]
+
+
+async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Mapping[str, str]:
+    """Return the project of each of the instances that are known."""
+    async with deps.database.read(tenant_id) as connection:
+        return await locations.locate(connection, tenant_id, ids)
 
 
 async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow:

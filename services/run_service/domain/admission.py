@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from run_service.domain.errors import (
@@ -12,7 +12,7 @@ from run_service.domain.errors import (
     missing_input,
     upstreams_not_ready,
 )
-from servicekit.errors import PreconditionViolation
+from servicekit.errors import HIDDEN, HIDDEN_BECAUSE, FailedPreconditionError, PreconditionViolation
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Blocking:
     status: str
     reason: str
     is_missing_input: bool
+    instance_id: str = ""
+    named: frozenset[str] = frozenset()  # the instances that the reason may name
 
 
 def check_force(force_reason: str, *, force: bool) -> None:
@@ -55,17 +57,28 @@ def check_upstreams(blocking: Sequence[Blocking], *, all_ready: bool, force: boo
     if all_ready:
         return
     if not force:
-        raise upstreams_not_ready(_violations(blocking))
+        raise _refusal(upstreams_not_ready, blocking)
     missing = [flow for flow in blocking if flow.is_missing_input]
     if missing:
-        raise missing_input(_violations(missing))
+        raise _refusal(missing_input, missing)
 
 
-def _violations(flows: Sequence[Blocking]) -> list[PreconditionViolation]:
-    return [
-        PreconditionViolation(flow.status, f"{flow.instance_name}/{flow.flow_kind}", flow.reason)
-        for flow in flows
-    ]
+def _refusal(
+    make: Callable[[Sequence[PreconditionViolation]], FailedPreconditionError],
+    flows: Sequence[Blocking],
+    hidden: Collection[str] = (),
+) -> FailedPreconditionError:
+    error = make([_violation(flow, hidden) for flow in flows])
+    error.about = {each for flow in flows for each in (flow.instance_id, *flow.named) if each}
+    error.without = lambda ids: _refusal(make, flows, ids)
+    return error
+
+
+def _violation(flow: Blocking, hidden: Collection[str]) -> PreconditionViolation:
+    if flow.instance_id in hidden:
+        return PreconditionViolation(flow.status, HIDDEN, HIDDEN_BECAUSE)
+    reason = flow.reason if flow.named.isdisjoint(hidden) else f"an upstream of it: {HIDDEN_BECAUSE}"
+    return PreconditionViolation(flow.status, f"{flow.instance_name}/{flow.flow_kind}", reason)
 
 
 def check_full_range(instance_name: str, computed_with: str, fingerprint: str) -> None:

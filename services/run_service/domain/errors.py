@@ -22,6 +22,11 @@ from servicekit.errors import (
 
 _RETRY_SECONDS = 5.0  # after which a caller may ask again at a limit
 _SHOWN = 10  # flows that one message names
+# The refusals that name upstream flows, and what they say to a caller who may not read all of them.
+REASONS_NAMING_UPSTREAMS = ("UPSTREAM_NOT_READY", "MISSING_INPUT")
+UPSTREAMS_BLOCKED = (
+    "upstream flows were not READY or had no output; CheckUpstreamFreshness names those that you may read"
+)
 
 
 class NoRoomError(ResourceExhaustedError):

@@ -236,6 +236,13 @@ def _blocking(item: lineage_pb2.BlockingFlow) -> Blocking:
         status=enum_word(flow_pb2.Status, item.status).upper(),
         reason=item.reason,
         is_missing_input=item.is_missing_input,
+        instance_id=item.flow.instance_id,
+        named=frozenset(
+            flow.instance_id
+            for cause in item.causes
+            for flow in (cause.origin, cause.upstream)
+            if flow.instance_id
+        ),
     )
 
 

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.pages import DEFAULT_SIZE
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
-from run_service.domain.errors import run_not_found
+from run_service.domain.errors import REASONS_NAMING_UPSTREAMS, UPSTREAMS_BLOCKED, run_not_found
 from run_service.domain.statuses import ENDED
 from run_service.events import SERVICE, forget_profile
 from run_service.store import activities, code_hashes
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
-from servicekit import pages
+from servicekit import locations, pages
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
+from servicekit.errors import DomainError
 
 # How long after its end a run that was read makes later reads elsewhere wait for its consequences.
 _CAUSAL_SECONDS = 300
+
+
+async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Mapping[str, str]:
+    """Return the project of each of the ids that is a run's or an instance's.
+
+    The event of a new instance may still be on its way, so instance-service is asked for a single unknown one.
+    """
+    async with deps.database.read(tenant_id) as connection:
+        found = await locations.locate(connection, tenant_id, ids)
+        found |= await run_store.locate_runs(connection, tenant_id, ids)
+    unknown = set(ids) - found.keys()
+    if len(unknown) == 1:
+        with contextlib.suppress(DomainError):
+            instance = await deps.peers.get_instance(*unknown)
+            found[instance.instance_id] = instance.project_id
+    return found
 
 
 def _note_end(deps: Dependencies, context: RequestContext, record: Record) -> None:
@@ -31,6 +49,16 @@ def _note_end(deps: Dependencies, context: RequestContext, record: Record) -> No
         context.write_tokens.append(f"{SERVICE}/{record.last_event_id}")
 
 
+def _shown(context: RequestContext, run: run_pb2.Run) -> run_pb2.Run:
+    """Return a run without the names of upstreams in why it was refused, if the caller may not read all projects."""
+    if not context.is_confined or run.error.type not in REASONS_NAMING_UPSTREAMS:
+        return run
+    shown = run_pb2.Run()
+    shown.CopyFrom(run)
+    shown.error.message = UPSTREAMS_BLOCKED
+    return shown
+
+
 async def get_run(deps: Dependencies, context: RequestContext, run_id: str) -> run_pb2.Run:
     """Return a run."""
     async with deps.database.read(context.tenant_id) as connection:
@@ -38,7 +66,7 @@ async def get_run(deps: Dependencies, context: RequestContext, run_id: str) -> r
     if record is None:
         raise run_not_found(run_id)
     _note_end(deps, context, record)
-    return record.run
+    return _shown(context, record.run)
 
 
 async def watch_run(
@@ -52,7 +80,7 @@ async def watch_run(
     async with aclosing(deps.watches.watch(context.tenant_id, run_id)) as records:
         async for record in records:
             _note_end(deps, context, record)
-            yield record.run
+            yield _shown(context, record.run)
 
 
 async def watch_dispatches(
@@ -84,11 +112,12 @@ async def list_runs(
             statuses=statuses,
             before_run_id=position.get("run_id", ""),
             limit=size + 1,
+            only=context.readable_projects,
         )
     for record in records:
         forget_profile(record.run)  # with profiles, few runs would fit into a page
     page = pages.fit(records, size, lambda record: record.run.ByteSize())
-    response = run_service_pb2.ListRunsResponse(runs=[record.run for record in page])
+    response = run_service_pb2.ListRunsResponse(runs=[_shown(context, record.run) for record in page])
     if len(records) > len(page):
         response.next_page_token = tokens.encode({"run_id": page[-1].run.run_id})
     return response
@@ -105,11 +134,15 @@ async def list_activities(
         after = (datetime.fromisoformat(position["create_time"]), str(position["activity_id"]))
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
-        if await run_store.get_run(connection, context.tenant_id, request.run_id) is None:
+        record = await run_store.get_run(connection, context.tenant_id, request.run_id)
+        if record is None:
             raise run_not_found(request.run_id)
         found = await activities.list_activities(
             connection, context.tenant_id, request.run_id, after=after, limit=size + 1
         )
+    told, shown = record.run.error.message, _shown(context, record.run).error.message
+    for activity in found:
+        activity.message = activity.message.replace(told, shown)
     response = run_service_pb2.ListActivitiesResponse(activities=found[:size])
     if len(found) > size:
         last = found[size - 1]

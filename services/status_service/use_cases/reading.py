@@ -58,8 +58,9 @@ async def list_statuses(
     kinds: Sequence[str],
     page_size: int,
     page_token: str,
+    only: Collection[str] | None = None,
 ) -> tuple[list[status_pb2.InstanceStatus], str]:
-    """Return a page of statuses and the token of the next one."""
+    """Return a page of statuses and the token of the next one; with `only`, of no other projects than these."""
     tokens = pages.PageTokens(
         deps.signer, tenant_id, "ListInstanceStatuses", project_id, sorted(statuses), sorted(kinds)
     )
@@ -74,6 +75,7 @@ async def list_statuses(
             project_id=project_id,
             statuses=statuses,
             kinds=kinds,
+            only=only,
         )
     more = tokens.encode({"after": rows[size - 1].instance_id}) if len(rows) > size else ""
     return [_stamped(row) for row in rows[:size]], more
@@ -104,9 +106,14 @@ async def list_transitions(
 
 
 async def watch_statuses(
-    deps: Dependencies, tenant_id: str, request: WatchInstanceStatusesRequest
+    deps: Dependencies,
+    tenant_id: str,
+    request: WatchInstanceStatusesRequest,
+    only: Collection[str] | None = None,
 ) -> AsyncIterator[WatchInstanceStatusesResponse]:
     """Yield the statuses asked for, then every change of them in order, and a bookmark when none came for a while.
+
+    With `only`, the statuses of other projects than these are left out.
 
     Raises:
         OutOfRangeError: REVISION_COMPACTED; the log does not reach back to the revision.
@@ -118,7 +125,7 @@ async def watch_statuses(
     else:
         async with deps.database.read(tenant_id) as connection:
             position = (await store.get_revisions(connection, tenant_id)).revision
-        async for row in _snapshot(deps, tenant_id, request):
+        async for row in _snapshot(deps, tenant_id, request, only):
             if row.revision > position:
                 seen[row.instance_id] = row.revision  # changed while the snapshot was read
             yield WatchInstanceStatusesResponse(instance_status=_stamped(row), is_initial=True)
@@ -131,7 +138,8 @@ async def watch_statuses(
         sent = position
         for change in changes:
             is_new = change.revision > seen.get(change.instance_id, 0)
-            if is_new and _concerns(change, instance_ids, request.project_id):
+            is_within = only is None or change.project_id in only
+            if is_new and is_within and _concerns(change, instance_ids, request.project_id):
                 sent = change.revision
                 yield WatchInstanceStatusesResponse(
                     revision=change.revision,
@@ -144,7 +152,10 @@ async def watch_statuses(
 
 
 async def _snapshot(
-    deps: Dependencies, tenant_id: str, request: WatchInstanceStatusesRequest
+    deps: Dependencies,
+    tenant_id: str,
+    request: WatchInstanceStatusesRequest,
+    only: Collection[str] | None,
 ) -> AsyncIterator[store.StatusRow]:
     """Yield all statuses asked for, page by page, because a slow reader must not hold a transaction."""
     after = ""
@@ -157,6 +168,7 @@ async def _snapshot(
                 after=after,
                 project_id=request.project_id,
                 instance_ids=request.instance_ids,
+                only=only,
             )
         for row in rows:
             yield row

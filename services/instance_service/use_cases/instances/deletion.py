@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instance_service.resources.deletion_plans import plan_instance
+from instance_service.resources.deletion_plans import check_within, plan_instance
 from instance_service.resources.deletions import condemn, remove_finalizer
 from instance_service.store import instances as store
 from instance_service.store.tables import Connection
@@ -26,12 +26,15 @@ async def delete_instance(
     Raises:
         NotFoundError: It does not exist.
         AbortedError: The etag is stale, or the deletion would remove other instances than the preview showed.
-        FailedPreconditionError: Other instances depend on it and `cascade` is not set; each is named.
+        FailedPreconditionError: Other instances depend on it and `cascade` is not set, or the caller may not delete
+            all of them; each is named.
     """
 
     async def delete(connection: Connection) -> Instance:
         tenant_id = context.tenant_id
         plan = await plan_instance(connection, tenant_id, request)
+        if context.scopes is not None:
+            check_within(plan, plan.deleted[-1].name if plan.deleted else "it", context.scopes.permitted)
         await condemn(deps, connection, context, plan, request.reason)
         snapshot = await store.get_snapshot(connection, tenant_id, request.instance_id.lower())
         assert snapshot is not None

@@ -30,6 +30,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 from optaic.rules.pages import DEFAULT_SIZE
 from redaction import redact_field
 from servicekit import off_loop, pages
+from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
 _MOST_BYTES = 15_000_000  # of an answer without pages; our clients accept 16 megabytes
@@ -118,15 +119,16 @@ async def batch_get_instances(
 
 
 async def list_instances(
-    deps: Dependencies, tenant_id: str, request: ListInstancesRequest
+    deps: Dependencies, context: RequestContext, request: ListInstancesRequest
 ) -> ListInstancesResponse:
-    """Return a page of instances in the order of their names."""
+    """Return a page of the instances that the caller may read, in the order of their names."""
+    tenant_id = context.tenant_id
     kinds = sorted({enum_word(InstanceKind, kind) for kind in request.kinds})
     labels = dict(sorted(request.labels.items()))
     states = sorted({enum_word(InstanceState, state) for state in request.states})
     filters = (request.project_id, kinds, request.name, labels, states, request.owner, request.definition_id)
     tokens = pages.PageTokens(deps.signer, tenant_id, "ListInstances", *filters)
-    wanted = listing.Selection(*filters)
+    wanted = listing.Selection(*filters, context.readable_projects)
     after = tokens.decode(request.page_token) if request.page_token else None
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:

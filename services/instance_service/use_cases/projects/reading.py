@@ -25,7 +25,7 @@ async def get_project(deps: Dependencies, context: RequestContext, request: GetP
     """
     async with deps.database.read(context.tenant_id) as connection:
         project = await find_project(connection, context.tenant_id, request.project_id, request.name)
-    if context.scopes is not None and project.project_id not in context.scopes.permitted:
+    if context.readable_projects is not None and project.project_id not in context.readable_projects:
         raise errors.project_not_found(request.project_id or request.name)
     return project
 
@@ -41,8 +41,7 @@ async def list_projects(
     async with deps.database.read(tenant_id) as connection:
         # Page tokens of an earlier release have no id.
         after = position["name"], position.get("id", "")
-        only = None if context.scopes is None else context.scopes.permitted
-        rows = await store.list_projects(connection, tenant_id, after, size + 1, only)
+        rows = await store.list_projects(connection, tenant_id, after, size + 1, context.readable_projects)
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
     response = ListProjectsResponse(projects=[project_of(row.snapshot) for row in page])
     if len(rows) > len(page):

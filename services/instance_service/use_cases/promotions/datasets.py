@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from instance_service.domain import errors
+from instance_service.domain.errors import Blocking
 from instance_service.domain.fingerprints import compute_fingerprint
 from instance_service.domain.flows import derive_edges
 from instance_service.domain.rules import takes
@@ -31,7 +32,6 @@ from optaic.rules.columns import value_column
 from servicekit.context import RequestContext
 from servicekit.errors import (
     FieldViolation,
-    PreconditionViolation,
 )
 
 _FLOW = "refresh"
@@ -95,7 +95,7 @@ def _breaches(output: Output, draft: Draft) -> list[Breach]:
     return find_breaches(profile_of(output.profile), draft.settings["contract"], column)
 
 
-def _refusing(readers: Iterable[tuple[str, bytes, bytes | None]]) -> list[PreconditionViolation]:
+def _refusing(readers: Iterable[tuple[str, bytes, bytes | None]]) -> list[Blocking]:
     """Return the dependants, given as (role, instance, definition version), whose role does not accept a signal."""
     refusing = []
     for role, snapshot, version in readers:
@@ -104,11 +104,11 @@ def _refusing(readers: Iterable[tuple[str, bytes, bytes | None]]) -> list[Precon
         rules = rules_of(kind, None if version is None else DefinitionVersion.FromString(version))
         if not takes(rules, role, "signal"):
             text = f"reads it in the role {role!r}, which accepts no signal ({kind} {reader.instance_id})"
-            refusing.append(PreconditionViolation("WRONG_UPSTREAM_KIND", reader.name, text))
+            refusing.append(Blocking(reader.instance_id, reader.name, text))
     return refusing
 
 
-def _refuse(instance: Instance, breaches: list[Breach], refusing: list[PreconditionViolation]) -> None:
+def _refuse(instance: Instance, breaches: list[Breach], refusing: list[Blocking]) -> None:
     broken = [
         FieldViolation(one.path, f"{one.column}: {one.description}", "CONTRACT_BROKEN") for one in breaches
     ]
