@@ -166,7 +166,7 @@ class StatusTransition(_message.Message):
     revision: _builtins.int
     """The tenant's status revision of the change."""
     caused_by_run_id: _builtins.str
-    """The run that led to it, if one did."""
+    """The run that led to it, if one did; empty for a caller who may not read all projects, since it may be a run of another one."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
