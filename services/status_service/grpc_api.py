@@ -65,6 +65,7 @@ class StatusServicer(StatusServiceServicer):
             request.instance_id,
             request.page_size,
             request.page_token,
+            tells_runs=not context.current().is_confined,
         )
         return api.GetStatusHistoryResponse(transitions=transitions, next_page_token=token)
 

@@ -1,7 +1,8 @@
 """Compare what services have, by messages that are not stored: the next comparison repeats all of them.
 
 Each owner announces page by page which resources exist. A service that lacks one asks for it, and the owner publishes it
-again. Only events change state; a comparison never does. A resource that is lacking may still be on its way, in an outbox
+again. Only events change state; a comparison only adds what never changes (`servicekit.locations`). A resource that is
+lacking may still be on its way, in an outbox
 or at the broker. So a service asks for it only after it has been lacking for a while, and then more and more rarely.
 """
 

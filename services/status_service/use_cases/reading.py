@@ -82,9 +82,18 @@ async def list_statuses(
 
 
 async def list_transitions(
-    deps: Dependencies, tenant_id: str, instance_id: str, page_size: int, page_token: str
+    deps: Dependencies,
+    tenant_id: str,
+    instance_id: str,
+    page_size: int,
+    page_token: str,
+    *,
+    tells_runs: bool = True,
 ) -> tuple[list[status_pb2.StatusTransition], str]:
-    """Return a page of an instance's history, newest first, and the token of the next one."""
+    """Return a page of an instance's history, newest first, and the token of the next one.
+
+    Without `tells_runs` it does not name the runs, which may be those of another project.
+    """
     tokens = pages.PageTokens(deps.signer, tenant_id, "GetStatusHistory", instance_id)
     before = int(tokens.decode(page_token)["before"]) if page_token else None
     size = page_size or DEFAULT_SIZE
@@ -98,7 +107,7 @@ async def list_transitions(
             row.to_status,
             row.revision,
             row.create_time,
-            row.caused_by_run_id,
+            row.caused_by_run_id if tells_runs else "",
         )
         for row in rows[:size]
     ]

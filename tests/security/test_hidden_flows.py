@@ -1,0 +1,245 @@
+"""What an actor with a role in one project learns of another: the status of the flows that its own depend on, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from devstack.postgres import Postgres
+from optaic.common.v1.flow_pb2 import (
+    FLOW_KIND_REFRESH,
+    STATUS_NOT_INITIALIZED,
+    STATUS_READY,
+    FlowRef,
+)
+from optaic.instance.v1 import instance_pb2
+from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.lineage.v1 import lineage_service_pb2 as lineage_api
+from optaic.run.v1 import run_pb2
+from optaic.run.v1 import run_service_pb2 as run_api
+from optaic.status.v1 import status_service_pb2 as status_api
+from servicekit.status import from_rpc_error
+from support.broker import NatsAccounts
+from support.confined import ME, World, becomes
+from support.control_plane import control_plane
+from support.methods import channel_to
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def flow(instance_id: str) -> FlowRef:
+    return FlowRef(instance_id=instance_id, flow_kind=FLOW_KIND_REFRESH)
+
+
+class Chain(World):
+    """theirs -> reader -> their_reader -> late, where `reader` and `late` are in the actor's project."""
+
+    theirs: instance_pb2.Instance
+    reader: instance_pb2.Instance
+    their_reader: instance_pb2.Instance
+    late: instance_pb2.Instance
+    run: run_pb2.Run
+    secrets: tuple[str, ...] = ()
+
+    async def connect(self) -> None:
+        service = self.plane.instance
+        self.theirs = await service.prices(self.other, "secret_prices")
+        self.reader = await service.derived(self.mine, "reader", self.theirs.instance_id)
+        self.their_reader = await service.derived(self.other, "secret_reader", self.reader.instance_id)
+        self.late = await service.derived(self.mine, "late", self.their_reader.instance_id)
+        await self.plane.rest()
+        first = await self.compute(self.theirs, "secret digest 1")
+        self.run = await self.compute(self.reader, "r1")
+        second = await self.compute(self.theirs, "secret digest 2")
+        self.secrets = (
+            "secret",
+            self.other,
+            self.theirs.instance_id,
+            self.their_reader.instance_id,
+            first.run_id,
+            second.run_id,
+        )
+        await self.grant("maintainer", self.mine)
+        await becomes(self.status(self.other_instance), "NOT_FOUND")
+        await becomes(self.lineage(self.theirs.instance_id), "NOT_FOUND")
+        await self.plane.rest()
+
+    async def compute(self, instance: instance_pb2.Instance, digest: str) -> run_pb2.Run:
+        run = await self.plane.run.submit(instance)
+        started = await self.plane.run.start(run.run_id)
+        done = await self.plane.run.complete(run.run_id, started.fencing_token, digest=digest)
+        await self.plane.rest()
+        return done
+
+    def tells(self, answer: Any) -> list[str]:
+        return [each for each in self.secrets if each in str(answer)]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def chain(postgres_server: Postgres, nats_accounts: NatsAccounts) -> AsyncIterator[Chain]:
+    del postgres_server
+    nats_url = nats_accounts.take()
+    async with control_plane(nats_url) as plane, channel_to(plane, "instance") as channel:
+        found = Chain(plane, channel, nats_url)
+        await found.prepare()
+        await found.connect()
+        yield found
+
+
+async def refusal(call: Any) -> Any:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return from_rpc_error(refused.value)
+
+
+async def test_every_answer_about_an_instance_tells_nothing_of_other_projects(chain: Chain) -> None:
+    instances, runs = chain.plane.instance.instances, chain.plane.run.runs
+    lineage, status = chain.plane.lineage.stub, chain.plane.status.stub
+    mine = [chain.reader.instance_id, chain.late.instance_id]
+    asked: list[Any] = [
+        instances.ListInstances(instance_api.ListInstancesRequest(), metadata=ME),
+        instances.ListProjects(instance_api.ListProjectsRequest(), metadata=ME),
+        instances.BatchGetInstances(instance_api.BatchGetInstancesRequest(instance_ids=mine), metadata=ME),
+        runs.ListRuns(run_api.ListRunsRequest(), metadata=ME),
+        runs.ListRuns(run_api.ListRunsRequest(instance_ids=mine), metadata=ME),
+        runs.GetRun(run_api.GetRunRequest(run_id=chain.run.run_id), metadata=ME),
+        runs.WatchRun(run_api.WatchRunRequest(run_id=chain.run.run_id), metadata=ME).read(),
+        runs.ListActivities(run_api.ListActivitiesRequest(run_id=chain.run.run_id), metadata=ME),
+        status.ListInstanceStatuses(status_api.ListInstanceStatusesRequest(), metadata=ME),
+        status.BatchGetInstanceStatuses(
+            status_api.BatchGetInstanceStatusesRequest(instance_ids=mine), metadata=ME
+        ),
+        lineage.GetExecutionOrder(
+            lineage_api.GetExecutionOrderRequest(flows=[flow(each) for each in mine]), metadata=ME
+        ),
+    ]
+    for each in mine:
+        asked += [
+            instances.GetInstance(instance_api.GetInstanceRequest(instance_id=each), metadata=ME),
+            instances.ListInstanceRevisions(
+                instance_api.ListInstanceRevisionsRequest(instance_id=each), metadata=ME
+            ),
+            status.GetInstanceStatus(status_api.GetInstanceStatusRequest(instance_id=each), metadata=ME),
+            status.GetFlowStatus(status_api.GetFlowStatusRequest(flow=flow(each)), metadata=ME),
+            status.GetStatusHistory(status_api.GetStatusHistoryRequest(instance_id=each), metadata=ME),
+            lineage.GetFlowState(lineage_api.GetFlowStateRequest(flow=flow(each)), metadata=ME),
+            lineage.ListUpstreams(lineage_api.ListUpstreamsRequest(flow=flow(each)), metadata=ME),
+            lineage.ListDownstreams(lineage_api.ListDownstreamsRequest(flow=flow(each)), metadata=ME),
+            lineage.GetLineageGraph(lineage_api.GetLineageGraphRequest(flow=flow(each)), metadata=ME),
+            lineage.ExplainStaleness(lineage_api.ExplainStalenessRequest(flow=flow(each)), metadata=ME),
+            lineage.CheckUpstreamFreshness(
+                lineage_api.CheckUpstreamFreshnessRequest(flow=flow(each)), metadata=ME
+            ),
+        ]
+    empty = 0
+    for each in asked:
+        answer = await each
+        assert chain.tells(answer) == [], answer
+        empty += not str(answer)
+    assert empty <= 1  # nothing depends on `late`
+
+
+async def test_a_watch_tells_the_statuses_of_the_actors_project_only(chain: Chain) -> None:
+    watch = chain.plane.status.stub.WatchInstanceStatuses(
+        status_api.WatchInstanceStatusesRequest(), metadata=ME
+    )
+    seen = []
+    while (response := await watch.read()).HasField("instance_status"):
+        assert chain.tells(response) == []
+        seen.append(response.instance_status.instance_name)
+    watch.cancel()
+    assert sorted(seen) == ["late", "reader", "sp500_prices"]
+
+
+async def test_a_graph_shows_hidden_flows_with_their_status(chain: Chain) -> None:
+    graph = await chain.plane.lineage.stub.GetLineageGraph(
+        lineage_api.GetLineageGraphRequest(flow=flow(chain.late.instance_id)), metadata=ME
+    )
+    assert [(each.hidden, each.instance_name) for each in graph.flows] == [
+        (False, "late"),
+        (True, ""),
+        (False, "reader"),
+        (True, ""),
+    ]
+    assert [each.status for each in graph.flows if each.hidden] == [STATUS_NOT_INITIALIZED, STATUS_READY]
+    known = {each.flow.instance_id for each in graph.flows}
+    assert len(graph.edges) == 3
+    for edge in graph.edges:
+        assert edge.hidden
+        assert {edge.upstream.instance_id, edge.downstream.instance_id} <= known
+    page = await chain.plane.lineage.stub.ListUpstreams(
+        lineage_api.ListUpstreamsRequest(flow=flow(chain.late.instance_id), page_size=1), metadata=ME
+    )
+    following = await chain.plane.lineage.stub.ListUpstreams(
+        lineage_api.ListUpstreamsRequest(
+            flow=flow(chain.late.instance_id), page_size=5, page_token=page.next_page_token
+        ),
+        metadata=ME,
+    )
+    assert [each.hidden for each in (*page.flows, *following.flows)] == [True, False, True]
+
+
+async def test_what_blocks_a_run_is_named_only_where_it_may_be_read(chain: Chain) -> None:
+    request = run_api.SubmitRunRequest(instance_id=chain.late.instance_id)
+    error = await refusal(chain.plane.run.runs.SubmitRun(request, metadata=ME))
+    assert error.reason == "UPSTREAM_NOT_READY"
+    told = {each.subject: (each.type, each.description) for each in error.preconditions}
+    assert told["hidden"] == ("NOT_INITIALIZED", "it is in a project that you may not read")
+    assert told["reader/refresh"][0] == "STALE"
+    assert chain.tells(f"{error.message} {told} {error.metadata}") == []
+    assert "hidden is NOT_INITIALIZED" in error.message
+    everything = await refusal(chain.plane.run.runs.SubmitRun(request))
+    assert "secret_reader/refresh" in everything.message  # for whoever may read all of it, nothing changes
+
+
+async def test_a_deletion_is_blocked_by_hidden_dependants_and_takes_none_of_them_along(chain: Chain) -> None:
+    instances = chain.plane.instance.instances
+    for cascade in (False, True):
+        request = instance_api.DeleteInstanceRequest(instance_id=chain.reader.instance_id, cascade=cascade)
+        error = await refusal(instances.DeleteInstance(request, metadata=ME))
+        assert error.reason == "HAS_DEPENDANTS"
+        assert [(each.subject, each.description) for each in error.preconditions] == [
+            ("hidden", "it is in a project that you may not read")
+        ]
+        assert chain.tells(f"{error.message} {error.preconditions} {error.metadata}") == []
+    preview = await instances.PreviewDeletion(
+        instance_api.PreviewDeletionRequest(
+            delete_instance=instance_api.DeleteInstanceRequest(
+                instance_id=chain.reader.instance_id, cascade=True
+            )
+        ),
+        metadata=ME,
+    )
+    assert [(each.hidden, each.name) for each in preview.instances] == [
+        (False, "late"),
+        (True, ""),
+        (False, "reader"),
+    ]
+    assert chain.tells(preview) == []
+    whole = instance_api.DeleteProjectRequest(project_id=chain.mine, cascade=True)
+    error = await refusal(instances.DeleteProject(whole, metadata=ME))
+    assert chain.tells(f"{error.message} {error.preconditions}") == []
+    removed = await instances.DeleteInstance(
+        instance_api.DeleteInstanceRequest(instance_id=chain.late.instance_id, validate_only=True),
+        metadata=ME,
+    )
+    assert removed.instance_id == chain.late.instance_id
+
+
+async def test_an_actor_with_a_role_in_both_projects_may_delete_across_them(chain: Chain) -> None:
+    instances = chain.plane.instance.instances
+    request = instance_api.DeleteInstanceRequest(
+        instance_id=chain.reader.instance_id, cascade=True, validate_only=True
+    )
+    await chain.grant("viewer", chain.other)
+    await becomes(chain.get(chain.other_instance), "OK")
+    error = await refusal(instances.DeleteInstance(request, metadata=ME))
+    assert [each.subject for each in error.preconditions] == ["secret_reader"]  # readable, so it is named
+    await chain.grant("researcher", chain.other)
+    await becomes(lambda: instances.DeleteInstance(request, metadata=ME), "OK")
+    await chain.revoke(chain.other)
+    await becomes(chain.get(chain.other_instance), "NOT_FOUND")
