@@ -44,7 +44,12 @@ FOR_ALL = {
     "ListRuns",
     "GetStatusHistory",
 }
-_NEEDING_MORE = {"GetDefinition", "GetDefinitionVersion", "GetStatusHistory"}  # than no id at all
+_NEEDING_MORE = {
+    "GetDefinition",
+    "GetDefinitionVersion",
+    "ListDefinitionVersions",
+    "GetStatusHistory",
+}  # than no id at all
 _DEEPEST = 5
 # Ids of what belongs to no project, ids of outside systems, and fields that are output only or that only services send.
 ELSEWHERE = {
