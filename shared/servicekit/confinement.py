@@ -95,7 +95,7 @@ def hide(message: Message, unreadable: Collection[str]) -> None:
 
 
 class _Veil:
-    """What is hidden in one answer."""
+    """The veil over one answer: it hides some ids, and each flow of theirs has one stand-in."""
 
     def __init__(self, unreadable: Collection[str]) -> None:
         self._unreadable = unreadable

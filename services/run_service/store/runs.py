@@ -17,7 +17,6 @@ from run_service.store.records import Record, message_json, record_of
 from run_service.store.tables import extensions, flows, runs
 from servicekit.database import Database
 from servicekit.locations import in_projects
-from servicekit.schema import locations
 
 # A CASE evaluates only the branch it takes: one look into one extension table per run.
 _RESULT = sa.case(
@@ -99,21 +98,6 @@ async def list_runs_by_id(
     return await _records(
         connection, _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids))
     )
-
-
-async def locate_runs(
-    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
-) -> dict[str, str]:
-    """Return the project of each of the runs that exist and whose instance's project is known."""
-    statement = (
-        sa.select(runs.c.run_id, locations.c.project_id)
-        .join(
-            locations,
-            (locations.c.tenant_id == runs.c.tenant_id) & (locations.c.resource_id == runs.c.instance_id),
-        )
-        .where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(sorted(run_ids)))
-    )
-    return {row.run_id: row.project_id for row in await connection.execute(statement)}
 
 
 async def list_run_revisions(

@@ -13,11 +13,11 @@ from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from run_service.domain.errors import REASONS_NAMING_UPSTREAMS, UPSTREAMS_BLOCKED, run_not_found
 from run_service.domain.statuses import ENDED
 from run_service.events import SERVICE, forget_profile
-from run_service.store import activities, code_hashes
+from run_service.store import activities, code_hashes, locations
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
-from servicekit import locations, pages
+from servicekit import pages
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 from servicekit.errors import DomainError
@@ -33,7 +33,6 @@ async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Ma
     """
     async with deps.database.read(tenant_id) as connection:
         found = await locations.locate(connection, tenant_id, ids)
-        found |= await run_store.locate_runs(connection, tenant_id, ids)
     unknown = set(ids) - found.keys()
     if len(unknown) == 1:
         with contextlib.suppress(DomainError):
