@@ -8,9 +8,11 @@ from google.protobuf.message import Message
 
 from buf.validate import validate_pb2
 from optaic.instance.v1 import instance_service_pb2
-from optaic.run.v1 import run_report_service_pb2, run_service_pb2
+from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from servicekit import bounds, contracts, status
 from servicekit.errors import FieldViolation, InvalidArgumentError
+
+UNKNOWN: Any = 77  # no status has this number
 
 
 def refused(message: Message) -> InvalidArgumentError:
@@ -29,8 +31,8 @@ def test_of_few_items_every_violation_is_listed() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        run_report_service_pb2.StartRunRequest(code=[{} for _ in range(1_000)]),
-        run_service_pb2.ListRunsRequest(statuses=[77] * 100_000),
+        run_report_service_pb2.StartRunRequest(code=[run_pb2.PluginCode() for _ in range(1_000)]),
+        run_service_pb2.ListRunsRequest(statuses=[UNKNOWN] * 100_000),
         instance_service_pb2.BatchGetInstancesRequest(instance_ids=[""] * 1_000),
     ],
     ids=["messages", "numbers", "texts"],
@@ -89,7 +91,12 @@ def test_a_refusal_with_many_violations_is_searched_for_secrets_a_bounded_number
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts: list[str] = []
-    monkeypatch.setattr(status, "redact", lambda text: texts.append(text) or text)
+
+    def redact(text: str) -> str:
+        texts.append(text)
+        return text
+
+    monkeypatch.setattr(status, "redact", redact)
     violations = [FieldViolation(f"field[{number}]", "is wrong") for number in range(100_000)]
     made = status.to_status(InvalidArgumentError("INVALID", "no", field_violations=violations), "x")
     assert len(texts) < 2_000
