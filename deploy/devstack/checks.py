@@ -105,9 +105,8 @@ async def grpc_serves(
 
 def _identity(service_token: str) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a service; health says nothing about a tenant, and yet each service must name one."""
-    if not service_token:
-        return ()
-    return (("authorization", f"Bearer {service_token}"), ("optaic-tenant", "default"))
+    token = (("authorization", f"Bearer {service_token}"),) if service_token else ()
+    return (*token, ("optaic-tenant", "default"))
 
 
 async def postgres_accepts(url: str) -> bool:

@@ -117,6 +117,11 @@ class Endpoints:
         folder = Path(self.certificates)
         return Certificates(folder / "ca.pem", folder / f"{holder}.pem", folder / f"{holder}.key")
 
+    def probe(self, service: str) -> tuple[str, str, Certificates]:
+        """Return the address of a service, and the token or the certificate with which it is asked how it is."""
+        token = "" if self.certificates else self.service_token
+        return getattr(self, service), token, self.certificates_of(f"{service}-service")
+
     def nats_context(self, holder: str) -> ssl.SSLContext | None:
         """Return the context in which the holder of a certificate connects to NATS; None without TLS. It reads files."""
         if not self.certificates:

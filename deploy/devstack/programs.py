@@ -45,7 +45,7 @@ def make_service(
     """Return the program of one of the four services."""
     address: str = getattr(endpoints, name)
     own_nats = nats.make_url(urlsplit(endpoints.nats).port or 4222, name, secrets[f"nats_{name}"])
-    probe = (address, endpoints.service_token, endpoints.certificates_of(f"{name}-service"))
+    probe = endpoints.probe(name)
     return Program(
         name=f"{name}-service",
         argv=(*_PYTHON, f"{name}_service"),

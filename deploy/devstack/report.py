@@ -39,14 +39,7 @@ async def read_status(state: State) -> dict[str, Any]:
         "postgres": checks.postgres_accepts(endpoints.postgres_admin),
         "prefect": _http_answers(endpoints, endpoints.prefect_ui, "/api/health"),
         "mlflow": _http_answers(endpoints, endpoints.mlflow, "/health"),
-        **{
-            f"{name}-service": checks.grpc_serves(
-                getattr(endpoints, name),
-                endpoints.service_token,
-                endpoints.certificates_of(f"{name}-service"),
-            )
-            for name in SERVICES
-        },
+        **{f"{name}-service": checks.grpc_serves(*endpoints.probe(name)) for name in SERVICES},
     }
     if endpoints.nats_monitor:
         answers["nats"] = checks.http_answers(endpoints.nats_monitor.partition("//")[2], "/healthz")

@@ -1,4 +1,4 @@
-"""SubmitRun per second in each way to authenticate, in turns, so that the machine is equally busy in each."""
+"""SubmitRun per second in each way to authenticate, in plaintext and over TLS, in turns, so that the machine is equally busy in each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import grpc
 
 from bench.report import Row
 from bench.stack import BenchStack, at_rest, create_datasets, for_each, running_services, timed
@@ -63,15 +61,20 @@ async def _ways() -> AsyncIterator[list[_Way]]:
         ServedIssuer() as served,
         running_services() as plain,
         running_services(environment=_environment(served.issuer.url)) as signed,
+        running_services(environment=_environment(served.issuer.url), tls=True) as encrypted,
     ):
         _admit_a_token(signed)
+        _admit_a_token(encrypted)
         plain_ids = await create_datasets(plain, _DATASETS)
         signed_ids = await create_datasets(replace(signed, token=_TOKEN), _DATASETS)
+        encrypted_ids = await create_datasets(replace(encrypted, token=_TOKEN), _DATASETS)
         tokens = [_signed_token(served.issuer.url, f"user{number}") for number in range(_CALLERS)]
         yield [
             _Way("development", plain, plain_ids, [plain.metadata()] * _CALLERS),
             _Way("tokens", signed, signed_ids, [_bearer(_TOKEN)] * _CALLERS),
             _Way("OpenID Connect", signed, signed_ids, [_bearer(token) for token in tokens]),
+            _Way("TLS, tokens", encrypted, encrypted_ids, [_bearer(_TOKEN)] * _CALLERS),
+            _Way("TLS, OpenID Connect", encrypted, encrypted_ids, [_bearer(token) for token in tokens]),
         ]
 
 
@@ -107,7 +110,7 @@ def _bearer(token: str) -> Metadata:
 
 async def _submit(way: _Way) -> float:
     """Submit a run of each dataset, and make room for the next round."""
-    async with grpc.aio.insecure_channel(way.stack.endpoints.run) as channel:
+    async with way.stack.open_channel("run") as channel:
         stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
         run_ids: list[str] = []
 

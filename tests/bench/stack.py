@@ -20,6 +20,7 @@ import psycopg
 
 from bench.echo import METHOD
 from devstack import nats, ports, postgres, prefect, programs, tokens
+from devstack.certificates import ensure_development_certificates
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
 from devstack.processes import Process, Program
@@ -47,6 +48,10 @@ class BenchStack:
         token = self.executor_token if as_executor else self.token
         return (("authorization", f"Bearer {token}"),)
 
+    def open_channel(self, service: str) -> grpc.aio.Channel:
+        """Connect to a service as a client does."""
+        return self.endpoints.certificates_of("client").open_channel(getattr(self.endpoints, service), ())
+
 
 @asynccontextmanager
 async def running_services(
@@ -55,9 +60,11 @@ async def running_services(
     has_prefect: bool = False,
     has_worker: bool = False,
     environment: Mapping[str, str] | None = None,
+    tls: bool = False,
 ) -> AsyncIterator[BenchStack]:
     """Start PostgreSQL (with fsync, as in life), NATS and services; stop them and forget their data.
 
+    With TLS, all that connect to services and NATS show certificates.
     A worker needs Prefect, which is then started too. The environment is added to that of the services and the worker.
     """
     with tempfile.TemporaryDirectory(prefix="optaic-bench-", ignore_cleanup_errors=True) as folder:
@@ -66,11 +73,21 @@ async def running_services(
             dict.fromkeys(("nats", "nats_monitor", "prefect", "mlflow", "postgres", *SERVICES), 0), {}
         )
         passwords = state.secrets()
-        settings = Settings(state=Path(folder))
+        settings = Settings(state=Path(folder), tls=tls)
         endpoints = Endpoints.derive(settings, state, chosen, passwords)
         tokens.write_files(state, settings, endpoints)
+        if tls:
+            ensure_development_certificates(Path(endpoints.certificates), settings.tenants)
         server = postgres.Postgres(state, passwords["postgres"], chosen["postgres"])
-        tools = [Process(state, nats.make_program(state, chosen["nats"], chosen["nats_monitor"], passwords))]
+        broker = nats.make_program(
+            state,
+            chosen["nats"],
+            chosen["nats_monitor"],
+            passwords,
+            settings.tenants,
+            endpoints.certificates,
+        )
+        tools = [Process(state, broker)]
         services: list[Process] = []
         databases = {}
         try:
@@ -138,7 +155,7 @@ async def _start(process: Process) -> None:
 async def create_active_datasets(stack: BenchStack, count: int, definition: str) -> list[str]:
     """Create datasets with a pipeline through the API; return their instance ids when runs can be submitted."""
     instance_ids = await create_datasets(stack, count, definition)
-    async with grpc.aio.insecure_channel(stack.endpoints.instance) as channel:
+    async with stack.open_channel("instance") as channel:
         stub: Any = instance_service_pb2_grpc.InstanceServiceStub(channel)
 
         async def is_active(instance_id: str) -> bool:
@@ -153,7 +170,7 @@ async def create_active_datasets(stack: BenchStack, count: int, definition: str)
 
 async def create_datasets(stack: BenchStack, count: int, definition: str = "sp500_prices") -> list[str]:
     """Create datasets through the API; their instance ids."""
-    async with grpc.aio.insecure_channel(stack.endpoints.instance) as channel:
+    async with stack.open_channel("instance") as channel:
         stub: Any = instance_service_pb2_grpc.InstanceServiceStub(channel)
         name = f"bench_{secrets.token_hex(4)}"
         project = await stub.CreateProject(

@@ -21,6 +21,7 @@ TOGETHER = (
     "tests/unit/worker",
     "tests/security/test_nats_subjects.py",
     "tests/e2e/test_main_job.py",
+    "tests/e2e/test_ten_commands.py",
     "tests/integration/control_plane",
     "tests/integration/worker",
     "tests/conformance",
