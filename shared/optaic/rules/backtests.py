@@ -26,7 +26,7 @@ class Defaults:
     execution_lag: int = 1
 
 
-# Fingerprints and the worker read the same defaults: a changed default makes the backtests stale that rely on it.
+# Fingerprints and the worker read the same defaults. A released default never changes: docs/decisions.md says why.
 DEFAULTS = Defaults()
 SLIPPAGE_RATES: Mapping[str, float] = {"none": 0.0, "fixed": 0.0005, "linear": 0.1}
 

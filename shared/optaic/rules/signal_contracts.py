@@ -21,7 +21,7 @@ class Defaults:
     index_columns: tuple[str, ...] = KEYS
 
 
-# Fingerprints and the worker read the same defaults: a changed default makes the signals stale that rely on it.
+# Fingerprints and the worker read the same defaults. A released default never changes: docs/decisions.md says why.
 DEFAULTS = Defaults()
 
 

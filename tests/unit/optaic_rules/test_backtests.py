@@ -27,6 +27,20 @@ OTHERS: dict[str, Any] = {
 NUMBERS = ("transaction_costs", "slippage_rate", "top_n", "initial_capital", "primary_weight")
 
 
+def test_released_defaults_do_not_change() -> None:
+    assert dataclasses.asdict(DEFAULTS) == {
+        "rebalance_frequency": "monthly",
+        "transaction_costs": 0.001,
+        "slippage_model": "none",
+        "top_n": 5,
+        "initial_capital": 1_000_000.0,
+        "primary_weight": 1.0,
+        "execution_lag": 1,
+    }
+    assert SLIPPAGE_RATES == {"none": 0.0, "fixed": 0.0005, "linear": 0.1}
+    assert EQUAL_WEIGHT == "equal_weight"
+
+
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(DEFAULTS)])
 def test_the_contract_states_the_default(field: str) -> None:
     comment, default = comments()[f"{CONFIG}.{field}"], getattr(DEFAULTS, field)

@@ -25,6 +25,17 @@ OTHERS: dict[str, Any] = {
 WORKER_NAMES = {"min_value": "minimum", "max_value": "maximum"}
 
 
+def test_released_defaults_do_not_change() -> None:
+    assert dataclasses.asdict(DEFAULTS) == {
+        "min_value": None,
+        "max_value": None,
+        "neutral_value": 0.0,
+        "nan_policy": "keep",
+        "bounds_policy": "reject",
+        "index_columns": ("date", "entity"),
+    }
+
+
 def read(contract: SignalContract) -> signal_guard.SignalContract:
     return recipe_reading._read_contract(contract, {})
 
