@@ -19,7 +19,13 @@ def start_demo(folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "demo"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OPTAIC_START_TIMEOUT_SECONDS": "360", **environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OPTAIC_START_TIMEOUT_SECONDS": "360",
+            "OPTAIC_POLL_SECONDS": "2",  # the worker hears of its runs at once
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -313,7 +313,7 @@ async def kill_world(
                 "OPTAIC_DATA_ROOT": str(folder / "data"),
                 "OPTAIC_WORK_POOL": pool,
                 "OPTAIC_WORKER_GRACE_SECONDS": "0",
-                "OPTAIC_POLL_SECONDS": "0.5",
+                "OPTAIC_POLL_SECONDS": "2",  # it hears of dispatched runs at once
                 "PREFECT_HOME": str(folder / "prefect-home"),
                 PORT: str(gate.port),
                 "OPTAIC_CHILD_ENVIRONMENT": json.dumps([PORT]),

@@ -50,7 +50,8 @@ def running_stack(state: Path, package: Path = EXAMPLE) -> Iterator[RunningStack
         "OPTAIC_STATE": str(state),
         "OPTAIC_START_TIMEOUT_SECONDS": "360",  # a minute, unless the machine is busy
         "OPTAIC_DRIFT_INTERVAL_SECONDS": "2",  # what somebody does in Prefect is undone while a story waits
-        "OPTAIC_POLL_SECONDS": "0.5",  # each look costs the Prefect server a hundredth of a second of CPU time
+        # The worker hears of dispatched runs at once. A look into the pool costs Prefect a twentieth of a second of CPU time.
+        "OPTAIC_POLL_SECONDS": "2",
         "OPTAIC_SOURCE_ROOTS": json.dumps([tempfile.gettempdir()]),
         "PYTHONPATH": os.pathsep.join(paths),
     }

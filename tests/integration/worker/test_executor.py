@@ -41,6 +41,7 @@ class Fixture:
             "OPTAIC_PREFECT_API_URL": url,
             "OPTAIC_WORK_POOL": self.pool,
             "OPTAIC_RUN_OUTPUT_FOLDER": str(folder / "run-output"),
+            "OPTAIC_POLL_SECONDS": "0.5",
             "OPTAIC_CANCELLATION_POLL_SECONDS": "0.2",
             "PREFECT_HOME": str(folder / "prefect-home"),
         }
