@@ -27,8 +27,8 @@ _OWN_DEPTH = (
 class Admission:
     """The decision about callers, by their token and by this service's copy of the bindings.
 
-    Without `bindings` the roles of the token count in the whole tenant. Without `locate` nobody is admitted who has a
-    permission in some projects only.
+    Without `bindings` the roles of the token count in the whole tenant. Without `locate` a caller
+    with a permission in some projects only is refused.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from servicekit.access import EXECUTOR, SERVICE
 from servicekit.errors import ResourceExhaustedError
 from servicekit.refusals import Refusals
 
-_BURST_SECONDS = 2.0  # a tenant that was quiet may make so many seconds' calls at once
+_BURST_SECONDS = 2.0  # a tenant that was quiet may make the calls of this many seconds at once
 _RETRY_SECONDS = 1.0  # after which a caller without a free place may ask again
 _MOST_CALLERS = 10_000  # remembered at once; those that ask for nothing are forgotten first
 _WAIT_STEP = (

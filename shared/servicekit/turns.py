@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-_REPLICAS = 4  # so many may claim at once and find a whole batch each
+_REPLICAS = 4  # this many may claim at once and each find a whole batch
 # Gets the columns of the table, or of an alias of it.
 Condition = Callable[[Any], sa.ColumnElement[bool]]
 

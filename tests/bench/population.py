@@ -33,7 +33,7 @@ _FAMILY = """
 
 
 class Template(NamedTuple):
-    """An instance of which so many copies are wanted; its name begins with `name_of(0)`."""
+    """An instance of which this many copies are wanted; its name begins with `name_of(0)`."""
 
     instance_id: str
     copies: int

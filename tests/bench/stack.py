@@ -217,7 +217,7 @@ async def at_rest(stack: BenchStack) -> None:
 async def for_each(
     call: Callable[[Any], Awaitable[_T]], arguments: Sequence[Any], concurrency: int
 ) -> list[_T]:
-    """`call` for each argument, so many at once; results in order."""
+    """`call` for each argument, this many at once; results in order."""
     results: dict[int, _T] = {}
     queue = iter(enumerate(arguments))
 

@@ -236,7 +236,7 @@ async def test_a_forged_token_is_refused(forge: Forge) -> None:
     assert token not in str(refused.value)
 
 
-async def test_a_good_token_gives_its_tenant_and_nothing_the_caller_says() -> None:
+async def test_a_valid_token_gives_tenant_actor_and_roles() -> None:
     world = OidcWorld()
     ada = Identity("acme", "ada", frozenset({"researcher"}))
     for _ in range(2):

@@ -184,7 +184,7 @@ async def test_unreadable_certificates_leave_the_earlier_ones_in_force(world: Wo
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "10.0.0.1:50051", "services.example.com:50051"])
-def test_a_service_without_tls_listens_on_loopback_unless_told_otherwise(listen: str) -> None:
+def test_a_service_without_tls_listens_on_loopback_unless_a_setting_allows_more(listen: str) -> None:
     with pytest.raises(ValueError, match=r"OPTAIC_TLS_CERTIFICATE.*OPTAIC_INSECURE_PLAINTEXT=true"):
         make_settings(listen=listen, auth="tokens")
     make_settings(listen=listen, auth="tokens", insecure_plaintext=True)
@@ -194,7 +194,7 @@ def test_a_service_without_tls_listens_on_loopback_unless_told_otherwise(listen:
         make_settings(tls_client_ca=Path("x"))
 
 
-def test_no_connection_leaves_the_machine_without_tls_unless_told_otherwise(
+def test_no_connection_leaves_the_machine_without_tls_unless_a_setting_allows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(ValueError, match=r"OPTAIC_TLS_CA.*OPTAIC_INSECURE_PLAINTEXT=true"):

@@ -60,7 +60,7 @@ class Day:
         await self.plane.rest()
 
     async def tick(self, name: str, *, late: float = 0) -> run_report_service_pb2.StartRunResponse:
-        """Let the flow run of a tick start, so many seconds late."""
+        """Let the flow run of a tick start, this many seconds late."""
         request = self.plane.run.request(str(uuid.uuid4()))
         flow = flow_pb2.FlowRef(
             instance_id=self.instances[name].instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH

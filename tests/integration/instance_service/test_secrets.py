@@ -85,7 +85,7 @@ async def _refuse(call: Any) -> None:
     )
 
 
-async def test_a_secret_in_clear_is_repeated_by_no_door(
+async def test_no_answer_event_or_log_line_repeats_a_secret(
     service: RunningInstanceService, log: io.StringIO
 ) -> None:
     told = await listen(service.nats, "optaic.>")

@@ -19,7 +19,7 @@ from support.instance_service import TENANT, RunningInstanceService, refusal
 
 
 def labels_of(size: int) -> dict[str, str]:
-    """Return labels that have so many bytes in an instance; no label is longer than the contract allows."""
+    """Return labels that have this many bytes in an instance; no label is longer than the contract allows."""
     labels = {f"note{number}": "x" * 16_000 for number in range(10, 10 + size // 16_000)}
     labels["rest"] = ""
     labels["rest"] = "x" * min(16_384, size - Instance(labels=labels).ByteSize() - 4)

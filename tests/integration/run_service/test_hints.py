@@ -7,7 +7,7 @@ from optaic.run.v1 import run_report_service_pb2
 from support.run_service import RunningRunService
 
 
-async def test_workers_are_told_of_each_flow_run_of_their_tenant(service: RunningRunService) -> None:
+async def test_workers_hear_of_each_flow_run_of_their_tenant(service: RunningRunService) -> None:
     hints = service.app.deps.hints
     async with aclosing(hints.listen("default")) as ours, aclosing(hints.listen("rival")) as others:
         await anext(ours)  # at once: flow runs may have been made before

@@ -35,7 +35,7 @@ def _scheduled(service: RunningRunService, *, overlap: int = 0, catch_up: int = 
 async def _tick(
     service: RunningRunService, instance: instance_pb2.Instance, minute: int = 0, flow_run_id: str = ""
 ) -> run_pb2.Run:
-    """A tick so many minutes before the clock's start, or after it where negative."""
+    """A tick this many minutes before the clock's start, or after it where negative."""
     request = service.request(flow_run_id or str(uuid.uuid4()))
     request.scheduled.flow.CopyFrom(flow_of(instance))
     request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=int(_START.timestamp()) - 60 * minute))

@@ -111,7 +111,7 @@ async def test_a_server_with_a_method_without_permission_does_not_start(tmp_path
         await server.start()
 
 
-async def test_with_tokens_health_and_reflection_answer_only_who_has_one(tmp_path: Path) -> None:
+async def test_with_tokens_health_and_reflection_need_a_token(tmp_path: Path) -> None:
     settings = settings_of(write(tmp_path / "t.json", one=[]), service_token="own")
     async with serving(EchoServicer(), settings=settings) as server, bare_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)

@@ -81,7 +81,7 @@ def test_no_keyword_repeats_a_secret(rule: dict[str, Any]) -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("mark", MARKS, ids=str)
-def test_a_value_of_another_shape_is_not_repeated_either(value: object, mark: dict[str, Any]) -> None:
+def test_a_secret_of_another_type_is_not_repeated(value: object, mark: dict[str, Any]) -> None:
     schema = {
         "properties": {"login": {"type": "string", **mark, "maxLength": 64}},
         "required": ["login"],

@@ -118,7 +118,7 @@ def test_a_file_that_is_not_valid_is_left_as_it_is(content: str, file: Path) -> 
     assert file.read_text() == content
 
 
-def test_a_change_keeps_who_may_read_the_file(file: Path) -> None:
+def test_a_change_keeps_the_permissions_of_the_file(file: Path) -> None:
     create("ada")
     file.chmod(0o640)
     create("ben")
@@ -137,7 +137,9 @@ def test_tokens_made_at_once_are_all_kept(file: Path) -> None:
     assert len(parse_entries(file.read_text())) == 8
 
 
-def test_without_a_file_and_a_stack_the_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_file_and_a_stack_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OPTAIC_TOKENS_FILE", raising=False)
     monkeypatch.delenv("OPTAIC_STATE", raising=False)

@@ -73,7 +73,7 @@ def test_the_worker_executes_what_run_service_admits(kind: str, flow: str) -> No
     try:
         make_recipe(Run(flow_kind=enum_number(FlowKind, flow)), instance, [], {"": DefinitionVersion()})
         is_executed = True
-    except PluginError as error:  # a backtest without signals is refused, but for that
+    except PluginError as error:  # a backtest without signals is refused for that reason
         is_executed = error.type != "UnsupportedFlow"
     assert is_executed is (flow in kinds.COMPUTED_FLOWS and flow in kinds.FLOWS.get(kind, ()))
     if flow not in kinds.COMPUTED_FLOWS:

@@ -34,7 +34,7 @@ def test_an_executor_does_nothing_but_execute() -> None:
 
 
 @pytest.mark.parametrize("roles", [(), ("viewer",), ("nobody",), ("viewer", "executor")])
-def test_whoever_lacks_a_permission_is_told_the_least_role_that_has_it(roles: tuple[str, ...]) -> None:
+def test_the_error_for_a_missing_permission_names_the_least_role_that_has_it(roles: tuple[str, ...]) -> None:
     with pytest.raises(PermissionDeniedError) as refused:
         access.check_permitted(roles, "EDIT", "/optaic.instance.v1.InstanceService/CreateInstance")
     assert refused.value.metadata == {"permission": "edit", "role": "researcher"}

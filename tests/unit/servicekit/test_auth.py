@@ -53,7 +53,7 @@ async def test_an_unknown_token_is_refused_everywhere(header: str, tmp_path: Pat
             await each.authenticate({"authorization": header}, LOOPBACK)
 
 
-async def test_a_known_token_gives_its_tenant_and_nothing_the_caller_says(tmp_path: Path) -> None:
+async def test_a_known_token_decides_tenant_and_actor_whatever_the_metadata_claims(tmp_path: Path) -> None:
     metadata = {"authorization": "Bearer secret", "optaic-tenant": "rival", "optaic-actor": "root"}
     assert await with_tokens(tmp_path).authenticate(metadata, "ipv4:10.0.0.1:1") == ADA
 

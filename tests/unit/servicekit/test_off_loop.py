@@ -34,7 +34,7 @@ async def test_a_refusal_that_nobody_waits_for_is_no_fault() -> None:
     assert complaints == []
 
 
-async def test_a_refusal_reaches_who_waits() -> None:
+async def test_the_caller_gets_the_error_of_the_check() -> None:
     def check() -> None:
         raise InvalidArgumentError("INVALID_ARGUMENT", "no")
 

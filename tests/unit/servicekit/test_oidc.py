@@ -32,7 +32,7 @@ def test_the_list_of_algorithms_has_no_mac() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "application/at+jwt", ...])
-async def test_a_token_may_say_that_it_is_one(kind: Any) -> None:
+async def test_a_token_may_name_its_type(kind: Any) -> None:
     world = OidcWorld()
     header = {"alg": "RS256", "kid": "rsa", **({} if kind is ... else {"typ": kind})}
     assert (await world.verify(sign(world.claims(), header=header))).actor == "ada"
@@ -170,7 +170,7 @@ async def test_invented_keys_do_not_keep_others_from_being_served() -> None:
     assert world.issuer.reads == 2
 
 
-async def test_while_the_issuer_is_away_its_earlier_keys_count_and_the_problem_is_told() -> None:
+async def test_while_the_issuer_is_away_its_earlier_keys_count_and_the_problem_is_reported() -> None:
     world = OidcWorld()
     await world.authenticator.refresh()
     await world.verify(world.token())
@@ -218,7 +218,7 @@ async def test_without_any_keys_a_call_may_be_retried() -> None:
         ("keys_url", TimeoutError(), "does not answer"),
     ],
 )
-async def test_a_wrong_answer_of_the_issuer_changes_nothing_and_is_told(
+async def test_a_wrong_answer_of_the_issuer_changes_nothing_and_is_reported(
     place: str, answer: Any, problem: str
 ) -> None:
     world = OidcWorld()

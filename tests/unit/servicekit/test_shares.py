@@ -46,7 +46,7 @@ async def test_the_next_place_is_for_the_tenant_that_had_none() -> None:
     assert order[:7] == ["acme", "acme", "other", "acme", "other", "acme", "other"]
 
 
-async def test_whoever_waits_too_long_is_told_to_retry() -> None:
+async def test_a_call_that_waits_too_long_is_asked_to_retry() -> None:
     shares = Shares(1, 1)
     async with shares.take("acme", 1):
         with pytest.raises(UnavailableError, match="retry"):
@@ -57,7 +57,7 @@ async def test_whoever_waits_too_long_is_told_to_retry() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_no_place_is_lost_whoever_gives_up(seed: int) -> None:
+async def test_callers_that_give_up_lose_no_place(seed: int) -> None:
     chance = random.Random(seed)
     shares, held, most_held = Shares(4, 3), Counter[str](), Counter[str]()
 

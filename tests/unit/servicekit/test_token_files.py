@@ -50,12 +50,12 @@ def test_an_entry_has_exactly_its_roles() -> None:
         (json.dumps({DIGEST: {**ADA, "role": "viewer"}}), "role"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told_with_its_place(content: str, place: str) -> None:
+def test_the_error_for_a_wrong_file_names_the_place(content: str, place: str) -> None:
     with pytest.raises(ValueError, match=place):
         parse_entries(content)
 
 
-def test_the_file_of_executors_makes_nobody_anything_else(tmp_path: Path) -> None:
+def test_a_token_of_the_executors_file_has_only_the_role_executor(tmp_path: Path) -> None:
     executors = write(tmp_path / "e.json", one={**ADA, "roles": ["executor"]})
     entry = files(executors=executors).find("one")
     assert entry is not None

@@ -100,7 +100,7 @@ def test_chunks_of_one_revision_are_all_taken() -> None:
     assert board.status(_IDS[0]) == "READY"
 
 
-def test_without_the_guard_an_old_event_would_win(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_comparison_an_old_event_overrules_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mitigation off: the anomaly that it prevents shows."""
     new = _lineage_fact(flow_statuses(2, flow_change(_IDS[0], "READY", flow_kind="TRAINING")))
     old = _lineage_fact(flow_statuses(1, flow_change(_IDS[0], "ERROR", flow_kind="TRAINING")))

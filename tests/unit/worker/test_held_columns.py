@@ -116,7 +116,7 @@ async def test_a_column_without_values_is_kept_and_gets_its_type_when_they_come(
 ) -> None:
     source.write(close=[1.5, 2.5], note=[None, None])
     await dataset.completes()
-    # The type of no value is a number's, but for the present CSV: there it always was a text's.
+    # The type of no value is a number's, except in the present CSV, where it always was a text's.
     unseen = pl.String if isinstance(source, OldCsvSource) else pl.Float64
     assert dataset.types() == {"close": pl.Float64, "note": unseen}
     source.write(close=[1.5, 2.5, 3.5], note=[None, None, "x"])
