@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ from typing import Any
 import grpc
 import pytest
 import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 
 from instance_service.store.usage import Usage, get_usage
 from optaic.instance.v1.instance_pb2 import Instance
@@ -115,3 +118,17 @@ async def test_what_a_tenant_stores_is_bounded(nats_url: str) -> None:
         assert await reasons(service.prices(project.project_id, "x", description="y" * 4_000)) == {
             "TOO_MUCH_STORED": 1
         }
+
+
+async def test_what_was_stored_before_the_counting_is_counted(nats_url: str) -> None:
+    migration = importlib.import_module("instance_service.migrations.202611281045_usage")
+    async with limited(nats_url, tenant_instances=1) as service:
+        project = await service.project()
+        await service.prices(project.project_id)
+        before = await usage(service)
+        engine = sa.create_engine(service.owner_url, poolclass=sa.NullPool)
+        with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+            migration.downgrade()
+            migration.upgrade()
+        assert await usage(service) == before
+        assert await reasons(service.prices(project.project_id, "second")) == {"TOO_MANY_INSTANCES": 1}
