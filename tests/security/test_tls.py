@@ -12,12 +12,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from devstack import identities
 from devstack.certificates import Authority, write_development_certificates
 from optaic.client import certificates
 from optaic.client.connection import Connection
 from optaic.errors import FailedPreconditionError
 from optaic.run.v1 import run_service_pb2, run_service_pb2_grpc
 from servicekit import client, tls
+from servicekit.certificates import holder_of
 from servicekit.tls import TlsFiles
 from support.polling import eventually
 from support.tls_world import (
@@ -259,6 +261,26 @@ async def test_a_stream_of_the_python_client_goes_on_under_new_certificates(
 
 def test_services_and_the_python_client_agree_on_what_this_machine_is() -> None:
     assert certificates._LOOPBACK.pattern == tls._LOOPBACK.pattern
+
+
+def test_plaintext_channels_are_opened_where_the_address_is_checked_and_nowhere_else() -> None:
+    root = Path(__file__).parents[2]
+    found = {
+        path.relative_to(root).as_posix()
+        for folder in ("shared", "services", "deploy", "demo")
+        for path in (root / folder).rglob("*.py")
+        if "insecure_channel" in path.read_text() and "_pb2" not in path.name
+    }
+    assert found == {"shared/servicekit/client.py", "shared/optaic/client/certificates.py"}
+
+
+def test_the_uris_of_development_certificates_are_those_that_services_know() -> None:
+    for service in ("instance", "run", "lineage", "status"):
+        assert holder_of([identities.service_uri(service)]) == (True, "")
+    assert holder_of([identities.worker_uri("acme")]) == (False, "acme")
+    assert holder_of([identities.subscriber_uri("acme")]) == (False, "")
+    assert holder_of([identities.OPERATOR_URI]) == (False, "")
+    assert holder_of([identities.service_uri("run"), identities.worker_uri("acme")]) == (False, "")
 
 
 def test_development_certificates_are_their_owners_alone(tmp_path: Path) -> None:
