@@ -87,6 +87,7 @@ class Schedule(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     OVERLAP_POLICY_FIELD_NUMBER: _builtins.int
     CATCH_UP_POLICY_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """False pauses the schedule. Absent: true."""
     overlap_policy: Global___OverlapPolicy.ValueType
@@ -103,6 +104,13 @@ class Schedule(_message.Message):
     def retry_policy(self) -> Global___RetryPolicy:
         """What happens after a failed run. Absent: no retry."""
 
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long a run of the instance may compute, whoever started it: from a second to 30 days. Then the worker ends its
+        processes, and it fails as TIMED_OUT; the retry policy counts. Absent: the worker's default. It changes no output, so
+        no flow becomes stale when it changes.
+        """
+
     def __init__(
         self,
         *,
@@ -113,10 +121,11 @@ class Schedule(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         overlap_policy: Global___OverlapPolicy.ValueType = ...,
         catch_up_policy: Global___CatchUpPolicy.ValueType = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "retry_policy", b"retry_policy", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "retry_policy", b"retry_policy", "timeout", b"timeout", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "catch_up_policy", b"catch_up_policy", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "overlap_policy", b"overlap_policy", "retry_policy", b"retry_policy", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "catch_up_policy", b"catch_up_policy", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "overlap_policy", b"overlap_policy", "retry_policy", b"retry_policy", "timeout", b"timeout", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
