@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from optaic.plugins.registry import list_registered_code
-from worker import cgroup, environment, process_tree
+from worker import cgroup, environment, process_tree, temporary
 from worker.children import Forkserver
 from worker.import_paths import check_import_paths
 from worker.run_output import prepare_folder
@@ -43,6 +43,7 @@ async def main(stop: asyncio.Event) -> None:
     forkserver = Forkserver(PRELOAD)
     warming = asyncio.create_task(forkserver.start(), name="warming")
     await asyncio.sleep(0)  # let it begin: both processes spend seconds on imports, side by side
+    from worker.confining import find_means  # noqa: PLC0415 - imports what computes, side by side
     from worker.executor import Executor  # noqa: PLC0415 - imports Prefect
     from worker.guardians import Guardians  # noqa: PLC0415 - imported side by side with the other process
     from worker.housekeeping import remove_leftovers  # noqa: PLC0415 - the same
@@ -54,6 +55,9 @@ async def main(stop: asyncio.Event) -> None:
     await asyncio.to_thread(importlib.import_module, "worker.loaded_code")
     if left := await asyncio.to_thread(cgroup.sweep):
         _log.warning("processes of runs ended that another worker left", runs=left)
+    if left := await asyncio.to_thread(temporary.sweep):
+        _log.warning("temporary folders of runs removed that another worker left", runs=left)
+    await find_means(settings)  # before any run starts, as well
     await warming
     process_tree.adopt_orphans()  # what a guardian leaves that is killed itself
     guardians = Guardians(forkserver)

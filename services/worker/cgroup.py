@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import Self
 
-import psutil
+from worker import process_tree
 
 _NAME = "optaic-run-"
 _REMOVE_SECONDS = 2.0
 _POLL_SECONDS = 0.01
-_CLOCK_SLACK = 200  # hundredths of a second
 
 
 class Cgroup:
@@ -28,7 +26,7 @@ class Cgroup:
         parent = _find_own()
         if parent is None:
             return None
-        folder = parent / f"{_NAME}{os.getpid()}-{_start_time(os.getpid())}"
+        folder = parent / f"{_NAME}{process_tree.mark()}"
         try:
             folder.mkdir()
         except OSError:  # not ours to divide
@@ -70,7 +68,11 @@ def sweep() -> int:
     parent = _find_own()
     if parent is None:
         return 0
-    left = [folder for folder in parent.glob(f"{_NAME}*") if not _is_guarded(folder.name)]
+    left = [
+        folder
+        for folder in parent.glob(f"{_NAME}*")
+        if not process_tree.is_marked(folder.name.removeprefix(_NAME))
+    ]
     for folder in left:
         group = Cgroup(folder)
         group.kill()
@@ -92,17 +94,3 @@ def _find_own() -> Path | None:
         if own is not None and kind.startswith("cgroup2 ") and own.startswith(root):
             return Path(point) / own.removeprefix(root).lstrip("/")
     return None
-
-
-def _start_time(pid: int) -> int:
-    """Return a process's start time, which together with its pid identifies it uniquely."""
-    return int(psutil.Process(pid).create_time() * 100)
-
-
-def _is_guarded(name: str) -> bool:
-    pid, _, start = name.removeprefix(_NAME).partition("-")
-    try:
-        # Corrections of the clock move it a little.
-        return abs(_start_time(int(pid)) - int(start)) < _CLOCK_SLACK
-    except (psutil.Error, ValueError):
-        return False

@@ -19,7 +19,7 @@ from optaic.run.v1 import run_pb2, run_report_service_pb2
 from servicekit import logging as service_logging
 from worker import frames
 from worker.computation import Output, compute
-from worker.data_removal import Removal, remove_data
+from worker.data_removal import Removal, remove_by_stores
 from worker.failures import describe_error, to_text
 from worker.locations import FlowLocation
 from worker.recipe import Recipe
@@ -68,7 +68,7 @@ def run(work: socket.socket) -> None:
     try:
         request = run_report_service_pb2.CompleteRunRequest()
         if isinstance(task, Removal):
-            remove_data(task)
+            remove_by_stores(task)
         else:
             output = compute(task.recipe, task.location, task.run_id, tell)
             request = _describe(output, task.location.outputs_uri(task.run_id))

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
+import psutil
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from optaic.rules.deployments import WORK_POOL
 from optaic.rules.locations import normalize_root
 from redaction import PREFIX, redact_urls
 from servicekit.prefect import PrefectSettings
+from worker.limits import Limits
 from worker.sources.policy import (
     DIALECTS,
     SourcePolicy,
@@ -22,6 +24,7 @@ from worker.sources.policy import (
 )
 
 CodeCheck = Literal["auto", "refuse", "warn"]
+_FIRST_UID, _LAST_UID = 1000, 2**31 - 2
 
 
 class Settings(PrefectSettings):
@@ -104,6 +107,53 @@ class Settings(PrefectSettings):
         default=(),
         description="JSON list: variables of the worker's environment that processes of user code get, besides those "
         "of the system and of the libraries. They get no others.",
+    )
+
+    child_isolation: Literal["auto", "uid", "namespace", "none"] = Field(
+        default="auto",
+        description="How processes of user code are kept apart from the worker's files. uid: another user, for a worker of root; "
+        "namespace: a view of their own of files and processes; none: not at all. auto: what the machine allows; the "
+        "others end the worker at its start where they are impossible.",
+    )
+    child_uids: str = Field(
+        default="1900000000-1909999999",
+        pattern=r"^[1-9][0-9]{0,9}-[1-9][0-9]{0,9}$",
+        description="Range of users from which the tenant's name chooses the one that executes the tenant's code.",
+    )
+    child_readable: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: files and folders that user code may read, although they lie in the home of the worker's user "
+        "or another folder that it does not see.",
+    )
+    child_writable: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: folders that user code may write to, besides its run's output and temporary folder. Its user "
+        "needs the right to do so.",
+    )
+
+    run_timeout_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long a run may compute whose instance's schedule has no `timeout`; 0: without limit.",
+    )
+    child_memory_bytes: int = Field(
+        default_factory=lambda: psutil.virtual_memory().total // 10 * 9,
+        ge=0,
+        description="Memory of one run's processes together, at least a few hundred megabytes: Python and its libraries count. 0: "
+        "without limit. By default nine tenths of the machine's.",
+    )
+    child_cpu_seconds: float = Field(
+        default=0.0, ge=0, description="Processor time of one run's processes together; 0: without limit."
+    )
+    child_processes: int = Field(
+        default_factory=lambda: 1000 + 64 * (os.cpu_count() or 1),
+        ge=0,
+        description="Number of processes and threads of one run; 0: without limit. By default 1000, and 64 for each processor.",
+    )
+    child_temporary_bytes: int = Field(
+        default=16 * 1024**3,
+        ge=0,
+        description="Size of one run's temporary files, copies of SQLite databases included; 0: without limit.",
     )
 
     run_output_folder: str = Field(
@@ -197,7 +247,16 @@ class Settings(PrefectSettings):
         is_named = info.field_name != "source_hosts"
         return tuple(check_host_pattern(pattern, by_name=is_named) for pattern in value)
 
-    @field_validator("source_roots", "source_excluded")
+    @field_validator("child_uids")
+    @classmethod
+    def _users(cls, value: str) -> str:
+        """Check that the range has users, and ordinary ones only."""
+        first, last = map(int, value.split("-"))
+        if not _FIRST_UID <= first <= last <= _LAST_UID:
+            raise ValueError(f"{value!r} is not a range of users from {_FIRST_UID} to {_LAST_UID}")
+        return value
+
+    @field_validator("source_roots", "source_excluded", "child_readable", "child_writable")
     @classmethod
     def _folders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """Make the folders absolute."""
@@ -245,6 +304,13 @@ class Settings(PrefectSettings):
     def _is_executor(self) -> bool:
         """Return whether the worker acts as the executor of one tenant, by its token or by its certificate alone."""
         return bool(self.executor_token or (self.tls_certificate and not self.service_token))
+
+    @property
+    def bounds(self) -> Limits:
+        """The limits of one run's processes."""
+        return Limits(
+            self.child_memory_bytes, self.child_cpu_seconds, self.child_processes, self.child_temporary_bytes
+        )
 
     @property
     def token(self) -> str:

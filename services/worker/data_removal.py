@@ -36,22 +36,32 @@ class Removal:
 
 
 @typed
-def remove_data(removal: Removal) -> None:
-    """Remove it; where that was done before, nothing is left to do.
+def check_place(removal: Removal) -> None:
+    """Check, before user code is asked, that only the instance's own data would go; for the worker's own process.
 
     Raises:
-        CannotRemove: a store does not know how, or something else than the instance has a part in it.
+        CannotRemove: something else than the instance has a part in it.
         StoreUnavailable: the place cannot be reached, or is another one than runs had.
-        PluginError: a store cannot be loaded.
     """
     if not (is_tenant_id(removal.tenant_id) and is_id(removal.instance_id)):
         raise CannotRemove(
             f"{removal.tenant_id!r} and {removal.instance_id!r} do not name the folder of an instance"
         )
-    folder = instance_uri(removal.data_root, removal.tenant_id, removal.instance_id)
     files, root = fs.FileSystem.from_uri(removal.data_root)
     if isinstance(files, fs.LocalFileSystem):
         _check_links(Path(root), removal)
+
+
+@typed
+def remove_by_stores(removal: Removal) -> None:
+    """Have the stores remove what they keep; where that was done before, nothing is left to do.
+
+    Raises:
+        CannotRemove: a store does not know how.
+        StoreUnavailable: the place cannot be reached.
+        PluginError: a store cannot be loaded.
+    """
+    folder = instance_uri(removal.data_root, removal.tenant_id, removal.instance_id)
     for name in _list_flows(folder):
         remove_tree(f"{folder}/{name}/runs")
     location = FlowLocation(removal.data_root, removal.tenant_id, removal.instance_id, _REFRESH)
@@ -59,9 +69,19 @@ def remove_data(removal: Removal) -> None:
         text for store in removal.stores if (text := _remove_by(store, removal, location.data_uri))
     ]:
         raise CannotRemove("; ".join(problems))
+
+
+@typed
+def remove_rest(removal: Removal) -> None:
+    """Remove the folder of the instance, after its stores; for the worker's own process.
+
+    Raises:
+        StoreUnavailable: the place cannot be reached, or is another one than runs had.
+    """
+    files, root = fs.FileSystem.from_uri(removal.data_root)
     if isinstance(files, fs.LocalFileSystem):
         _check_tenant(Path(root), removal)
-    remove_tree(folder)
+    remove_tree(instance_uri(removal.data_root, removal.tenant_id, removal.instance_id))
 
 
 def _remove_by(component: Component, removal: Removal, uri: str) -> str:

@@ -23,7 +23,8 @@ from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
 from worker.channels import connect
 from worker.config import Settings
-from worker.data_removal import Removal
+from worker.confining import confine
+from worker.data_removal import Removal, check_place, remove_rest
 from worker.failures import Failure, describe_error
 from worker.isolation import Isolation, StartGuardian, start_guardian
 from worker.recipe_reading import read_component
@@ -112,8 +113,13 @@ class _Sweeper:
         )
         try:
             task = await self._describe(removal)
-            async with asyncio.timeout(LONGEST.total_seconds()), Isolation(self._start, limits) as child:
-                answer = await child.compute(task, lambda _: None)
+            async with asyncio.timeout(LONGEST.total_seconds()):
+                await asyncio.to_thread(check_place, task)
+                confinement = await confine(task, self._tenant_id, settings)
+                async with Isolation(self._start, limits, confinement, settings.bounds) as child:
+                    answer = await child.compute(task, lambda _: None)
+                if not isinstance(answer, Failure):
+                    await asyncio.to_thread(remove_rest, task)
         except TimeoutError:
             return f"the removal took longer than {LONGEST.total_seconds():.0f} s; the next attempt removes the rest"
         except Exception as error:  # noqa: BLE001 - every failure must be reported on the removal

@@ -18,10 +18,11 @@ from servicekit.ids import new_id
 from worker.child import Task
 from worker.code_statement import state_code
 from worker.config import Settings
-from worker.failures import Failure, describe_error
+from worker.confining import confine
+from worker.failures import Failure, describe_error, describe_timeout
 from worker.input_places import check_places
 from worker.isolation import Isolation, Result, StartGuardian, start_guardian
-from worker.locations import FlowLocation, write_text
+from worker.locations import FlowLocation
 from worker.peers import Peers, connect_peers
 from worker.preparation import Preparation
 from worker.recipe import Recipe, list_plugins
@@ -76,6 +77,7 @@ class _Execution:
         self._settings = settings
         self._peers = peers
         self._prepared = prepared
+        self._timeout = settings.run_timeout_seconds  # unless the instance has its own; 0: none
         self._location = FlowLocation(
             settings.data_root, ticket.tenant_id, ticket.instance_id, ticket.flow_kind
         )
@@ -153,9 +155,14 @@ class _Execution:
             settings.run_output_runs,
             sources.values,
         )
-        async with Isolation(self._prepared.take_guardian, limits) as isolation:
-            task = Task(recipe, self._location, run.run_id, settings.log_level, sources)
-            answer = await isolation.compute(task, progress.tell)
+        task = Task(recipe, self._location, run.run_id, settings.log_level, sources)
+        confinement = await confine(task, self._ticket.tenant_id, settings)
+        async with Isolation(self._prepared.take_guardian, limits, confinement, settings.bounds) as isolation:
+            try:
+                async with asyncio.timeout(self._timeout or None):
+                    answer = await isolation.compute(task, progress.tell)
+            except TimeoutError:
+                answer = describe_timeout(self._timeout)
         report = isolation.report
         counts = {"output_bytes_dropped": report.dropped_bytes, "processes_left": report.left_processes}
         if found := {name: count for name, count in counts.items() if count}:
@@ -189,6 +196,8 @@ class _Execution:
         """Return the instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""
         check_places(self._ticket.tenant_id, run)
         instance = await self._prepared.get_instance(run.instance_id, run.instance_revision)
+        if instance.schedule.HasField("timeout"):
+            self._timeout = instance.schedule.timeout.ToTimedelta().total_seconds()
         base_instance = None
         if run.base_version.instance_revision not in {0, run.instance_revision}:
             base_instance = await self._peers.get_instance(
@@ -207,11 +216,12 @@ class _Execution:
             error=run_pb2.RunError(type=failure.type or "Error", message=failure.message),
         )
         if failure.trace:
-            trace_uri = f"{self._location.outputs_uri(run.run_id)}traceback.txt"
             try:
-                await asyncio.to_thread(write_text, trace_uri, failure.trace)
+                trace_uri = await asyncio.to_thread(
+                    self._location.write_output, run.run_id, "traceback.txt", failure.trace
+                )
             except OSError as error:  # a full disk may be why the run failed
-                _log.warning("traceback not written", uri=trace_uri, error=repr(error))
+                _log.warning("traceback not written", run_id=run.run_id, error=repr(error))
             else:
                 request.error.trace_uri = request.artifacts["traceback"] = trace_uri
         try:

@@ -126,6 +126,15 @@ def describe_death(exit_code: int | None, tail: str | None, fault: str) -> Failu
     return Failure(kind, to_text(f"{what}{where}{said}", _LONGEST_MESSAGE), to_text(fault, _LONGEST_TRACE))
 
 
+def describe_timeout(seconds: float) -> Failure:
+    """Describe a run whose time was over."""
+    text = (
+        f"the run took longer than its time limit of {seconds:g} s, so all its processes were ended. Have it need less time, or "
+        "raise `schedule.timeout` of the instance; where it has none, OPTAIC_RUN_TIMEOUT_SECONDS of the worker"
+    )
+    return Failure("TIMED_OUT", text, "")
+
+
 def _name_signal(number: int) -> str:
     try:
         found = signal.Signals(number)

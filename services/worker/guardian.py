@@ -6,7 +6,6 @@ It ends the run's processes when the child ends, on an order, and when its paren
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import json
 import os
 import selectors
@@ -15,26 +14,26 @@ import socket
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, NoReturn
 
 import redaction
-from worker import frames, privileges, process_tree
+from worker import frames, process_tree, temporary
+from worker.birth import ENDING, STATUS, Birth, Born, RunChild, leave, refuse
 from worker.cgroup import Cgroup
+from worker.confinement import Confinement
+from worker.limits import Limits
+from worker.limits import Watch as LimitsWatch
 from worker.run_output import OutputLimits, RunOutput
+from worker.sources import handing
+from worker.sources.policy import SourcePolicy
 
 _KILL_SECONDS = 10.0
 _HELPER_SECONDS = 1.0  # for those that end with the child, as a tracker of its resources does
 _DRAIN_SECONDS = 2.0
+_LOOK_SECONDS = 0.2  # between two looks at what the run uses
 _CHUNK = 64 * 1024
 _LONGEST_FAULT = 64 * 1024  # bytes
-_OURS = ("OPTAIC_", "PREFECT_")  # settings of the worker and of Prefect, which user code has no use for
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-RunChild = Callable[[socket.socket], None]
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,12 @@ class Report:
     dropped_bytes: int  # of its output
     left_processes: int  # that it had started and that had not ended
     output_fault: str = ""  # why its output was not written
+    crossing: str = ""  # the limit for which it was ended
 
 
 def guard(line: Line, run_child: RunChild | None = None) -> NoReturn:
     """Be the guardian of one run; to be called in a process of its own, with one thread."""
-    _leave(lambda: _guard(line, run_child or _compute))
+    leave(lambda: _guard(line, run_child or _compute))
 
 
 def _compute(work: socket.socket) -> None:
@@ -83,12 +83,15 @@ def _guard(line: Line, run_child: RunChild) -> None:
     with contextlib.suppress(PermissionError):  # it leads a session already
         os.setsid()
     # A signal to the whole process group would end the guardian before it could end the others.
-    for number in _ENDING:
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     order = frames.receive(line.orders)
     if order is None:
         return
-    limits = OutputLimits(**json.loads(order[1]))
+    given = json.loads(order[1])
+    confinement = Confinement.read(given.pop("confinement", {}))
+    bounds = Limits(**given.pop("bounds", {}))
+    limits = OutputLimits(**given)
     redaction.remember(limits.secrets)
     output = RunOutput(limits)
     if not process_tree.adopt_orphans():
@@ -100,13 +103,28 @@ def _guard(line: Line, run_child: RunChild) -> None:
         end.settimeout(0)
     signal.signal(signal.SIGCHLD, _do_nothing)
     signal.set_wakeup_fd(wake.fileno())
-    source, sink = os.pipe()
-    group = Cgroup.create()
-    with _open_fault() as fault:
-        pid = _start(line, run_child, source, sink, fault, group)
+    with _open_fault() as fault, temporary.folder() as own_folder:
+        source, sink = os.pipe()
+        answering, asking = handing.make_line() if confinement.is_any else (None, None)
+        closed = (line.orders, ended, wake, *([] if answering is None else [answering]))
+        group = Cgroup.create()
+        birth = Birth(
+            line.work, closed, asking, run_child, source, sink, fault, group, confinement, bounds, own_folder
+        )
+        try:
+            if skipped := confinement.prepare(own_folder):
+                output.write(b"[optaic: %d files with several names keep their owner]\n" % skipped)
+            born = birth.start()
+        except OSError as error:
+            refuse(line.work, error)
+            born = None
         os.close(sink)
         line.work.close()
-        _Watch(line.orders, ended, source, pid, output, fault, group).run()
+        if asking is not None:
+            asking.close()
+        looks = LimitsWatch(bounds, own_folder) if bounds.are_any else None
+        policy = confinement.policy
+        _Watch(line.orders, ended, source, born, output, fault, group, answering, policy, looks).run()
 
 
 def _open_fault() -> IO[bytes]:
@@ -114,60 +132,6 @@ def _open_fault() -> IO[bytes]:
     if sys.platform == "linux":
         return open(os.memfd_create("optaic-fault"), "w+b", buffering=0)  # noqa: PTH123 - it has no path
     return tempfile.TemporaryFile()
-
-
-def _start(
-    line: Line, run_child: RunChild, source: int, sink: int, fault: IO[bytes], group: Cgroup | None
-) -> int:
-    own = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
-
-    def be_child() -> None:
-        process_tree.die_with_parent(own)
-        if group is not None:
-            group.enter()
-        # Where memory runs out, the kernel is to take this process, and not one that could say so.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
-        signal.set_wakeup_fd(-1)
-        for number in (*_ENDING, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        for name in [name for name in os.environ if name.startswith(_OURS)]:
-            del os.environ[name]  # those secrets that are meant for the run come with its task
-        privileges.drop()
-        line.orders.close()
-        os.close(source)
-        os.dup2(sink, 1)
-        os.dup2(sink, 2)
-        os.close(sink)
-        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is what it is for
-            os.dup2(nothing.fileno(), 0)
-        # A process that is killed takes with it what it has not written.
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr] # a text stream in a real process
-        faulthandler.enable(fault, all_threads=False)
-        run_child(line.work)
-
-    pid = os.fork()
-    if not pid:
-        _leave(be_child)
-    return pid
-
-
-def _leave(last: Callable[[], None]) -> NoReturn:
-    """Do one last thing in this process: a fork must never return into what its parent was doing."""
-    code = 1
-    try:
-        last()
-        code = 0
-    except BaseException:  # noqa: BLE001 - otherwise the error would be lost
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
 
 
 class _Watch:
@@ -178,45 +142,91 @@ class _Watch:
         orders: socket.socket,
         ended: socket.socket,
         source: int,
-        pid: int,
+        born: Born | None,
         output: RunOutput,
         fault: IO[bytes],
         group: Cgroup | None,
+        answering: socket.socket | None,
+        policy: SourcePolicy,
+        looks: LimitsWatch | None,
     ) -> None:
         self._orders, self._ended, self._source = orders, ended, source
-        self._pid = pid
+        self._born = born
         self._output = output
         self._fault = fault
         self._group = group
+        self._answering, self._policy = answering, policy
+        self._looks = looks
         self._status: int | None = None
+        self._crossing = ""
 
     def run(self) -> None:
         """Supervise the run until none of its processes lives any more."""
-        os.set_blocking(self._source, False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._orders, selectors.EVENT_READ)
-            selector.register(self._ended, selectors.EVENT_READ)
-            selector.register(self._source, selectors.EVENT_READ)
-            while self._status is None:
-                ready = {key.fileobj for key, _ in selector.select()}
-                if self._source in ready and not self._take():
-                    selector.unregister(self._source)
-                if self._ended in ready:
-                    self._ended.recv(_CHUNK)
-                    self._reap()
-                if self._orders in ready:
-                    break  # an order to end it, or the parent has died
+        if self._born is not None:
+            self._follow(self._born)
         if self._status is not None:  # it ended by itself
             process_tree.await_descendants(self._reap, _HELPER_SECONDS)
+        own = self._own_pids()
         # Counted before a group would end them all at once.
-        left = process_tree.end_descendants(self._reap, _KILL_SECONDS, self._end_group) - {self._pid}
+        left = len(process_tree.end_descendants(self._reap, _KILL_SECONDS, self._end_group) - own)
         if self._group is not None:
             self._group.remove()
         limit = time.monotonic() + _DRAIN_SECONDS
         while time.monotonic() < limit and self._take():
             pass
         self._output.close()
-        self._report(len(left))
+        self._report(left)
+
+    def _follow(self, born: Born) -> None:
+        """Serve the child until it ends, or until somebody else is to end it."""
+        os.set_blocking(self._source, False)
+        readers: list[int | socket.socket | None] = [self._orders, self._ended, self._source]
+        readers += [born.told, self._answering]
+        with selectors.DefaultSelector() as selector:
+            for each in readers:
+                if each is not None:
+                    selector.register(each, selectors.EVENT_READ)
+            next_look = time.monotonic() + _LOOK_SECONDS
+            while self._status is None and not self._crossing:
+                pause = None if self._looks is None else max(0.0, next_look - time.monotonic())
+                ready = {key.fileobj for key, _ in selector.select(pause)}
+                if self._looks is not None and time.monotonic() >= next_look:
+                    self._look(self._looks, born)
+                    next_look = time.monotonic() + _LOOK_SECONDS
+                if self._source in ready and not self._take():
+                    selector.unregister(self._source)
+                if self._answering in ready and not self._hand_over():
+                    selector.unregister(self._answering)
+                if born.told in ready and not self._listen():
+                    selector.unregister(born.told)
+                if self._ended in ready:
+                    self._ended.recv(_CHUNK)
+                    self._reap()
+                if self._orders in ready:
+                    break  # an order to end it, or the parent has died
+
+    def _look(self, looks: LimitsWatch, born: Born) -> None:
+        crossing = looks.find_crossing(None if born.told is None else born.pid)
+        self._crossing = "" if crossing is None else crossing.describe()
+
+    def _hand_over(self) -> bool:
+        return self._answering is not None and handing.answer(self._answering, self._policy)
+
+    def _listen(self) -> bool:
+        """Hear from the first process of the namespace how the child ended; False: nothing comes any more."""
+        assert self._born is not None
+        assert self._born.told is not None
+        told = os.read(self._born.told, STATUS.size)
+        if len(told) == STATUS.size and self._status is None:
+            (self._status,) = STATUS.unpack(told)
+        return bool(told)
+
+    def _own_pids(self) -> set[int]:
+        """Return the processes that nobody of the run has left: the child, and what started it in its namespace."""
+        if self._born is None:
+            return set()
+        first = process_tree.first_child(self._born.pid) if self._born.told is not None else None
+        return {self._born.pid, *([first] if first is not None and self._status is None else [])}
 
     def _end_group(self) -> None:
         if self._group is not None:
@@ -237,7 +247,11 @@ class _Watch:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                if pid == self._pid:
+                if self._born is None or pid != self._born.pid:
+                    continue
+                if self._born.told is not None:
+                    self._listen()
+                if self._status is None:  # nobody could tell it
                     self._status = status
 
     def _report(self, left_processes: int) -> None:
@@ -245,7 +259,13 @@ class _Watch:
         self._fault.seek(0)
         fault = self._fault.read(_LONGEST_FAULT).decode(errors="replace")
         report = Report(
-            code, self._output.tail, fault, self._output.dropped, left_processes, self._output.fault
+            code,
+            self._output.tail,
+            fault,
+            self._output.dropped,
+            left_processes,
+            self._output.fault,
+            self._crossing,
         )
         with contextlib.suppress(OSError):  # the parent has died
             self._orders.sendall(frames.pack(frames.Kind.REPORT, json.dumps(asdict(report)).encode()))

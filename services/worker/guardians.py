@@ -7,7 +7,7 @@ import socket
 
 import structlog
 
-from worker import process_tree
+from worker import process_tree, temporary
 from worker.children import Child, Forkserver
 from worker.guardian import Line, guard, make_lines
 
@@ -49,6 +49,7 @@ class Guardians:
         # It was killed, and what its run had started is now a child of this process.
         kept = {self._forkserver.pid, self._forkserver.tracker_pid} - {None}
         left = await asyncio.to_thread(process_tree.end_orphans, kept, _END_SECONDS)
+        await asyncio.to_thread(temporary.sweep)
         _log.warning("guardian of a run was killed", guardian=pid, processes_ended=len(left))
 
 

@@ -18,16 +18,20 @@ from optaic.run.v1 import run_report_service_pb2
 from worker import environment, frames
 from worker.child import Task
 from worker.config import Settings
+from worker.confinement import Confinement
 from worker.data_removal import Removal
 from worker.failures import Failure, describe_death
 from worker.frames import Frame, Kind
 from worker.guardian import Line, Report, make_lines
+from worker.limits import Limits
 from worker.run_output import OutputLimits
 
 _END_SECONDS = 15.0  # more than a guardian takes to give up
 _AFTERMATH_SECONDS = 1.0
+_REPORT_SECONDS = 5.0  # in which a guardian ends all that is left of a child, and reports
 _LEAVE_SECONDS = 2.0
 _LONGEST_RESULT = 4 * 1024 * 1024  # bytes; a larger one no service would take
+_LONGEST_FAILURE = 16 * 1024 * 1024  # bytes; texts of a child that is ours are cut before
 _LONGEST_PROGRESS = 16 * 1024  # bytes; a child that is ours says less
 _UNKNOWN = Report(exit_code=None, tail="", fault="", dropped_bytes=0, left_processes=0)
 _log = structlog.get_logger(__name__)
@@ -59,9 +63,17 @@ async def start_guardian() -> Line:
 class Isolation:
     """The processes of one run; leaving the block ends them all."""
 
-    def __init__(self, start: StartGuardian, limits: OutputLimits) -> None:
+    def __init__(
+        self,
+        start: StartGuardian,
+        limits: OutputLimits,
+        confinement: Confinement | None = None,
+        bounds: Limits | None = None,
+    ) -> None:
         self._start = start
         self._limits = limits
+        self._confinement = confinement or Confinement()
+        self._bounds = bounds or Limits()
         self._reporting: asyncio.Task[Report] | None = None
         self._writers: list[asyncio.StreamWriter] = []
         self._is_answered = False
@@ -93,7 +105,12 @@ class Isolation:
     async def compute(self, task: Task | Removal, on_progress: OnProgress) -> Result | Failure:
         """Have the child do a task; what it answers, which is empty of a removal, or what ended it."""
         assert self._reporting is not None
-        self._writers[0].write(frames.pack(Kind.START, json.dumps(asdict(self._limits)).encode()))
+        order = {
+            **asdict(self._limits),
+            "confinement": asdict(self._confinement),
+            "bounds": asdict(self._bounds),
+        }
+        self._writers[0].write(frames.pack(Kind.START, json.dumps(order).encode()))
         self._writers[1].write(frames.pack(Kind.TASK, await asyncio.to_thread(pickle.dumps, task)))
         answering = asyncio.create_task(self._read_answer(on_progress), name="child")
         try:
@@ -105,11 +122,13 @@ class Isolation:
                 self._is_answered = True
                 return answer
             # It has closed its end: it is dying, or user code has closed what is not its own.
-            await asyncio.wait({self._reporting}, timeout=_AFTERMATH_SECONDS)
+            await asyncio.wait({self._reporting}, timeout=_REPORT_SECONDS)
             if not self._reporting.done():
                 closed = "the process closed the connection on which it returns its result"
                 return Failure("PROCESS_EXITED", closed, "")
-            self.report = self._reporting.result() if self._reporting.done() else _UNKNOWN
+            self.report = self._reporting.result()
+            if self.report.crossing:
+                return Failure("LIMIT_EXCEEDED", self.report.crossing, "")
             return describe_death(self.report.exit_code, self.report.tail, self.report.fault)
         finally:
             answering.cancel()
@@ -140,6 +159,8 @@ async def _understand(frame: Frame, on_progress: OnProgress) -> Result | Failure
             return Failure("TOO_LARGE", f"{text}; write large values to the output instead", "")
         return await asyncio.to_thread(Result.FromString, payload)
     if kind == Kind.FAILURE:
+        if len(payload) > _LONGEST_FAILURE:
+            raise ValueError(f"a failure of {len(payload)} bytes; {_LONGEST_FAILURE} are allowed")
         return await asyncio.to_thread(Failure.unpack, payload)
     if kind != Kind.PROGRESS:
         raise ValueError(f"a message of kind {kind}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
@@ -32,6 +35,21 @@ class FlowLocation:
         """Return one run's own folder, with a slash at the end."""
         return f"{self.data_root}/{outputs_folder(*self._flow, run_id)}/"
 
+    def write_output(self, run_id: str, name: str, text: str) -> str:
+        """Write a text to a run's own folder and return its URI. User code may write there: no link of it is followed.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        uri, content = f"{self.outputs_uri(run_id)}{name}", text.encode("utf-8", errors="replace")
+        files, root = fs.FileSystem.from_uri(self.data_root)
+        if isinstance(files, fs.LocalFileSystem):
+            _write_safely(Path(root), Path(outputs_folder(*self._flow, run_id)), name, content)
+        else:
+            with _open(uri) as stream:
+                stream.write(content)
+        return uri
+
 
 def instance_uri(data_root: str, tenant_id: str, instance_id: str) -> str:
     """Return the folder of everything that is an instance's."""
@@ -44,13 +62,36 @@ def write_table(uri: str, table: pl.DataFrame) -> None:
         table.write_parquet(stream)
 
 
-def write_text(uri: str, text: str) -> None:
-    """Write one UTF-8 file; folders are made."""
-    with _open(uri) as stream:
-        stream.write(text.encode("utf-8", errors="replace"))
-
-
 def _open(uri: str) -> fs.NativeFile:
     filesystem, path = fs.FileSystem.from_uri(uri)
     filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     return filesystem.open_output_stream(path)
+
+
+def _write_safely(root: Path, folder: Path, name: str, content: bytes) -> None:
+    """Write a new file below a root, as its folder's owner; no link below the root is followed."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    root.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        here = os.open(root, os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, here)
+        for place, part in enumerate(folder.parts):
+            owner = os.fstat(here)
+            is_new = False
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, dir_fd=here)
+                is_new = True
+            here = os.open(part, flags, dir_fd=here)
+            stack.callback(os.close, here)
+            if is_new and place and os.geteuid() == 0:  # what lies in a tenant's folder is the tenant's
+                os.fchown(here, owner.st_uid, owner.st_gid)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=here)
+        owner = os.fstat(here)
+        file = os.open(
+            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=here
+        )
+        with os.fdopen(file, "wb") as stream:
+            stream.write(content)
+            if os.geteuid() == 0:
+                os.fchown(file, owner.st_uid, owner.st_gid)

@@ -20,10 +20,13 @@ def hide() -> None:
         ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def drop() -> None:
-    """Give up every capability for good, also of programs that this process executes.
+def drop(user: int | None = None) -> None:
+    """Give up every capability for good, also of programs that this process executes, and become another user if one is named.
 
     Root without them still is the owner of root's files, but reads no hidden process.
+
+    Raises:
+        OSError: they cannot be given up, or the user cannot be changed.
     """
     if sys.platform != "linux":
         return
@@ -34,8 +37,12 @@ def drop() -> None:
         _LAST_CAPABILITY + 1
     ):  # fails for those that the kernel does not know, or we lack
         libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0)
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     header, nothing = (ctypes.c_uint32 * 2)(_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     if libc.capset(header, nothing) != 0:
         raise OSError(ctypes.get_errno(), "the capabilities of a process of user code cannot be dropped")
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 or user is not None:
         libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # it may read its own /proc

@@ -15,6 +15,7 @@ import psutil
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, from linux/prctl.h
 _SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 _POLL_SECONDS = 0.01
+_CLOCK_SLACK = 200  # hundredths of a second
 
 
 def _do_nothing() -> None:
@@ -72,6 +73,14 @@ def end_descendants(
     return killed
 
 
+def first_child(pid: int) -> int | None:
+    """Return the living child of a process that was started first."""
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process(pid).children()
+        return min(children, key=lambda each: each.create_time()).pid if children else None
+    return None
+
+
 def end_orphans(kept: Collection[int | None], within: float) -> set[int]:
     """Kill every descendant of this process that does not descend from one that is kept; return their pids."""
     killed: set[int] = set()
@@ -96,6 +105,26 @@ def reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def mark() -> str:
+    """Return text that names this process, and no later one with its pid."""
+    return f"{os.getpid()}-{_start_time(os.getpid())}"
+
+
+def is_marked(text: str) -> bool:
+    """Return whether the process still exists that a mark names; more may follow the mark after a hyphen."""
+    pid, _, rest = text.partition("-")
+    try:
+        # Corrections of the clock move it a little.
+        return abs(_start_time(int(pid)) - int(rest.partition("-")[0])) < _CLOCK_SLACK
+    except (psutil.Error, ValueError):
+        return False
+
+
+def _start_time(pid: int) -> int:
+    """Return a process's start time, which together with its pid identifies it uniquely."""
+    return int(psutil.Process(pid).create_time() * 100)
 
 
 def _is_living(process: psutil.Process) -> bool:

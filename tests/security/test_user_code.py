@@ -22,6 +22,9 @@ GIVEN = {
     "OPTAIC_PREFECT_API_URL": f"https://{CANARY}.example/api",
     "OPTAIC_PREFECT_API_KEY": f"{CANARY}-prefect",
     "OPTAIC_SECRET_WAREHOUSE": f"{CANARY}-warehouse",
+    "OPTAIC_MLFLOW_URL": f"http://{CANARY}.example",
+    "MLFLOW_TRACKING_URI": f"http://{CANARY}:password@{CANARY}.example",
+    "MLFLOW_TRACKING_PASSWORD": f"{CANARY}-mlflow",
     "PREFECT_API_URL": f"http://{CANARY}.example/api",
     "PREFECT_API_AUTH_STRING": f"{CANARY}:auth",
     "AWS_SECRET_ACCESS_KEY": f"{CANARY}-aws",
@@ -134,4 +137,6 @@ def test_a_plugin_finds_no_secret_in_any_process_of_the_worker(tmp_path: Path) -
     assert found["found"] == []
     assert not found["own"], "the worker's own environment shows nothing either"
     assert not found["reads_memory_of_parent"]
-    assert [name for name in found["environment"] if name.startswith(("OPTAIC_", "AWS_", "SOME_"))] == []
+    assert [
+        name for name in found["environment"] if name.startswith(("OPTAIC_", "AWS_", "SOME_", "MLFLOW_"))
+    ] == []

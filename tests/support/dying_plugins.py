@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,8 +54,9 @@ def _print_much(context: PipelineContext) -> None:
 
 def _leave_daemons(context: PipelineContext) -> None:
     """Start a child, one in its own session, and one whose parent has ended."""
-    folder = Path(str(context.config["folder"]))
-    command = "echo $$ > {}; exec sleep 600"
+    folder = Path(str(context.config.get("folder") or tempfile.gettempdir()))
+    seconds = context.config.get("seconds", "600")
+    command = f"echo $$ > {{}}; exec sleep {seconds}"
     for name in ("other", "session"):
         place = folder / f"{name}.pid"
         subprocess.Popen(["sh", "-c", command.format(place)], start_new_session=name == "session")  # noqa: S607 - a known command

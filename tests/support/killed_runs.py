@@ -317,6 +317,7 @@ async def kill_world(
                 "PREFECT_HOME": str(folder / "prefect-home"),
                 PORT: str(gate.port),
                 "OPTAIC_CHILD_ENVIRONMENT": json.dumps([PORT]),
+                "OPTAIC_CHILD_ISOLATION": "none",  # the child says who it is, to be killed from outside
             },
             folder / "worker.log",
         )

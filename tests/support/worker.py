@@ -113,6 +113,7 @@ class World:
             "report_patience_seconds": 20,
             "source_roots": FOLDERS,
             "tenants": (TENANT,),
+            "child_isolation": "none",  # plugins of most tests tell by files of the test what they did
         }
         return Settings(**{**values, **changes})
 

@@ -37,6 +37,7 @@ CODE = {
     "MISNAMED": "support.worker_plugins:Twice",
     "probe": "support.worker_plugins:Probe",
     "dying": "support.dying_plugins:Dying",
+    "attacking": "support.attacking_plugins:Attacking",
     "shown": "support.worker_plugins:Shown",
     "odd_column": "support.worker_plugins:OddColumn",
     "delta_next": "worker.builtin.delta_store:DeltaStore",

@@ -22,6 +22,7 @@ from worker.sources.deadline import Deadline
 from worker.sources.driver_errors import describe_connecting
 from worker.sources.files import open_file
 from worker.sources.policy import Destination, SourcePolicy, normalize_host
+from worker.sources.sqlite_copy import copy_database
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
 # Of drivers whose connections were checked; each is given the address instead of the name, in its own way.
@@ -175,9 +176,12 @@ def _make_sqlite(
     secrets.check(Destination("sqlite"), "a local file")
     shown = "the database file" if secrets.are_used else name
     file = stack.enter_context(open_file(policy, name, field="url", shown=shown))
+    path, descriptor = file.path, file.descriptor
+    if file.is_handed:
+        path, descriptor = stack.enter_context(copy_database(policy, file, shown))
     return sa.create_engine(
         "sqlite://",
-        creator=functools.partial(_open_sqlite, file.path, file.descriptor, policy),
+        creator=functools.partial(_open_sqlite, path, descriptor, policy),
         poolclass=sa.NullPool,
         hide_parameters=True,
     )

@@ -166,10 +166,10 @@ def _fill_message(message: Message, value: Any) -> None:
 
 
 def _schedule(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return our schedule of `{type, expression, minutes, timezone, enabled, retry_policy}`; ours passes through."""
+    """Return our schedule of `{type, expression, minutes, timezone, enabled, retry_policy, timeout}`; ours passes through."""
     if "type" not in value:
         return value
-    common = ("enabled", "retry_policy")
+    common = ("enabled", "retry_policy", "timeout")
     kind = str(value["type"]).lower()
     timing = {key: each for key, each in value.items() if key not in (*common, "type")}
     if kind == "manual":

@@ -43,6 +43,7 @@ class Fixture:
             "OPTAIC_RUN_OUTPUT_FOLDER": str(folder / "run-output"),
             "OPTAIC_POLL_SECONDS": "0.5",
             "OPTAIC_CANCELLATION_POLL_SECONDS": "0.2",
+            "OPTAIC_CHILD_ISOLATION": "none",  # plugins tell by files of the test what they did
             "PREFECT_HOME": str(folder / "prefect-home"),
         }
 

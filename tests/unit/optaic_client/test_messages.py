@@ -3,7 +3,7 @@
 import datetime as dt
 
 import pytest
-from google.protobuf import json_format
+from google.protobuf import duration_pb2, json_format
 
 from optaic.client import messages
 from optaic.common.v1 import flow_pb2
@@ -67,6 +67,12 @@ def test_a_config_is_free_to_use_any_name() -> None:
         ),
         ({"type": "manual"}, schedule_pb2.Schedule(manual=schedule_pb2.ManualSchedule())),
         ({"manual": {}}, schedule_pb2.Schedule(manual=schedule_pb2.ManualSchedule())),
+        (
+            {"type": "manual", "timeout": dt.timedelta(minutes=90)},
+            schedule_pb2.Schedule(
+                manual=schedule_pb2.ManualSchedule(), timeout=duration_pb2.Duration(seconds=5400)
+            ),
+        ),
         (
             {"interval": {"minutes": 5}, "retry_policy": {"max_retries": 2, "backoff": "exponential"}},
             schedule_pb2.Schedule(

@@ -16,8 +16,8 @@ from optaic.plugins import CannotRemove, Store, StoredVersion, StoreUnavailable
 from support.plugin_packages import install_code
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.parquet_store import ParquetStore
-from worker.data_removal import Removal, remove_data
-from worker.locations import FlowLocation, write_text
+from worker.data_removal import Removal, check_place, remove_by_stores, remove_rest
+from worker.locations import FlowLocation
 from worker.recipe import Component
 
 TENANT = "acme"
@@ -57,8 +57,15 @@ def fill(root: Path | str, instance_id: str, *stores: str, tenant_id: str = TENA
         store = {"delta": DeltaStore, "parquet": ParquetStore}[name]()
         first = store.write(table(1.0), None, location.data_uri)
         store.write(table(2.0), first.physical_version, location.data_uri)
-    write_text(f"{location.outputs_uri(str(uuid.UUID(int=9)))}traceback.txt", "it failed")
+    location.write_output(str(uuid.UUID(int=9)), "traceback.txt", "it failed")
     return location
+
+
+def remove_data(removal: Removal) -> None:
+    """Remove as the worker and its child do, one after the other."""
+    check_place(removal)
+    remove_by_stores(removal)
+    remove_rest(removal)
 
 
 def removal(
@@ -108,7 +115,7 @@ def test_a_dataset_that_changed_its_store_leaves_nothing_in_either(tmp_path: Pat
 
 def test_a_backtest_has_outputs_and_no_store(tmp_path: Path) -> None:
     location = FlowLocation(str(tmp_path), TENANT, GONE, "backtest")
-    write_text(f"{location.outputs_uri(str(uuid.UUID(int=9)))}trades.parquet", "x")
+    location.write_output(str(uuid.UUID(int=9)), "trades.parquet", "x")
     remove_data(removal(tmp_path, has_output=False))
     assert not (tmp_path / TENANT / GONE).exists()
 
