@@ -12,25 +12,10 @@ from optaic.plugins.registry import list_registered_code
 from worker import cgroup, environment, process_tree, temporary
 from worker.children import Forkserver
 from worker.import_paths import check_import_paths
+from worker.preload import PRELOAD
 from worker.run_output import prepare_folder
 
 _log = structlog.get_logger(__name__)
-
-# What a run needs, so that a child starts with it. Modules only: data or connections must not be shared by forks.
-PRELOAD = (
-    "worker.guardians",
-    "worker.child",
-    "worker.builtin.delta_store",
-    "worker.builtin.derivation",
-    "worker.builtin.prices",
-    "worker.builtin.simple_accessor",
-    "pandas",
-    "pyarrow.dataset",
-    "pyarrow.pandas_compat",
-    "pyarrow.parquet",
-    "skfolio.datasets",
-    "worker.loaded_code",
-)
 
 
 async def main(stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""What a process of user code may see, write and be: chosen by the worker, carried out by the guardian of the run."""
+"""The confinement of a process of user code: the worker chooses it, and the guardian of the run carries it out."""
 
 from __future__ import annotations
 

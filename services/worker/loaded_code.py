@@ -5,8 +5,8 @@ register is read here too: a package that appears later, whoever wrote it, regis
 """
 
 from optaic.plugins.registry import list_registered_code
-from worker.app import PRELOAD
 from worker.code_identity import identify
+from worker.preload import PRELOAD
 
 for _name in PRELOAD:
     if _name.startswith("worker.builtin."):

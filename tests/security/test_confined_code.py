@@ -298,7 +298,7 @@ def test_each_limit_ends_all_processes_of_a_run_and_names_itself() -> None:
     limits = {
         "child_memory_bytes": 1 << 30,
         "child_cpu_seconds": 3,
-        "child_processes": 150,
+        "child_processes": 40,
         "child_temporary_bytes": 64 << 20,
     }
     asked = {

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ async def _execute(world: World, number: int, asked: Any, root: Path, settings: 
     instance.dataset.pipeline.config.update(json.loads(text))
     if asked.get("timeout"):
         instance.schedule.timeout.FromJsonString(asked["timeout"])
+    begun = time.monotonic()
     ending = await world.execute(run, root, **settings)
     said = MessageToDict(run.metrics)
     return {
@@ -47,6 +49,7 @@ async def _execute(world: World, number: int, asked: Any, root: Path, settings: 
         "error": [run.error.type, run.error.message],
         "trace_uri": run.error.trace_uri,
         "metrics": said,
+        "seconds": time.monotonic() - begun,
     }
 
 

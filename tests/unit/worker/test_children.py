@@ -13,7 +13,7 @@ import asyncio, json, os
 from worker.config import Settings
 settings = Settings(instance_address="127.0.0.1:1", run_address="127.0.0.1:1", data_root="unused")
 os.environ.update(settings.environment)
-from worker.app import PRELOAD
+from worker.preload import PRELOAD
 from worker.children import Forkserver
 
 def count_sockets(folder):

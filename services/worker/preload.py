@@ -1,0 +1,17 @@
+"""The modules that the process has loaded from which children are forked; among them is none that speaks to a service."""
+
+# What a run needs, so that a child starts with it. Modules only: data or connections must not be shared by forks.
+PRELOAD = (
+    "worker.guardians",
+    "worker.child",
+    "worker.builtin.delta_store",
+    "worker.builtin.derivation",
+    "worker.builtin.prices",
+    "worker.builtin.simple_accessor",
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.pandas_compat",
+    "pyarrow.parquet",
+    "skfolio.datasets",
+    "worker.loaded_code",
+)
