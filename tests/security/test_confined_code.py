@@ -122,7 +122,7 @@ class Place:
             cwd=self.folder,
             capture_output=True,
             check=False,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, done.stderr.decode()
         found: list[Any] = json.loads(done.stdout.splitlines()[-1])
