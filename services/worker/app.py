@@ -9,10 +9,9 @@ from pathlib import Path
 import structlog
 
 from optaic.plugins.registry import list_registered_code
-from worker import cgroup, environment, process_tree, temporary
+from worker import cgroup, environment, preload, process_tree, temporary
 from worker.children import Forkserver
 from worker.import_paths import check_import_paths
-from worker.preload import PRELOAD
 from worker.run_output import prepare_folder
 
 _log = structlog.get_logger(__name__)
@@ -25,7 +24,7 @@ async def main(stop: asyncio.Event) -> None:
     list_registered_code()  # before any run can put a package anywhere
     # Before any run starts, so that an operator can still correct the folder.
     prepare_folder(Path(settings.run_output_folder))
-    forkserver = Forkserver(PRELOAD)
+    forkserver = Forkserver(preload.PRELOAD)
     warming = asyncio.create_task(forkserver.start(), name="warming")
     await asyncio.sleep(0)  # let it begin: both processes spend seconds on imports, side by side
     from worker.confining import find_means  # noqa: PLC0415 - imports what computes, side by side

@@ -62,7 +62,7 @@ async def _probe(settings: Settings) -> Means:
     user = ownership.user_of("", *map(int, settings.child_uids.split("-")))
     inherited = environment.clean(os.environ, settings)
     program = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "worker.probe", wanted, str(user)),
+        *(sys.executable, "-P", "-m", "worker.probe", wanted, str(user)),
         env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

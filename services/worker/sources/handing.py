@@ -36,9 +36,11 @@ def answer(line: socket.socket, policy: SourcePolicy) -> bool:
             return False
         given = json.loads(asked)
         text, field, shown = (str(given[name]) for name in ("text", "field", "shown"))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
     try:
+        if "file" not in policy.schemes and "sqlite" not in policy.dialects:
+            raise SourceNotAllowed(f"{field}: the worker reads no local file; see OPTAIC_SOURCE_SCHEMES")
         with files.open_file(policy, text, field=field, shown=shown) as file:
             found = json.dumps({"path": file.path, "size": file.size}).encode()
             socket.send_fds(line, [found], [file.descriptor])
