@@ -70,6 +70,7 @@ def enter(view: View) -> None:
     shown = {**dict.fromkeys(_names(view.readable), False), **dict.fromkeys(writable, True)}
     hidden = {os.path.realpath(each) for each in view.hidden} - shown.keys() - {"/"}
     with ExitStack() as stack:
+        stack.callback(os.umask, os.umask(0o022))  # others are to enter the folders that are made
         sources = {}
         for path in shown:  # opened before anything is hidden
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)

@@ -69,5 +69,5 @@ async def _main(given: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    os.umask(0o022)
+    os.umask(0o077)  # as careful users have it
     sys.stdout.write(json.dumps(asyncio.run(_main(json.load(sys.stdin)))) + "\n")
