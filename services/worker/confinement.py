@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pwd
@@ -61,6 +62,8 @@ class Confinement:
 
     def prepare(self, temporary: str) -> int:
         """Make the places that the child writes to, and give them to its user; return how many files were skipped."""
+        if not self.is_any:  # the child makes what it needs
+            return 0
         for place in self.outputs:
             Path(place).mkdir(parents=True, exist_ok=True)
         if self.user is None:
@@ -70,6 +73,12 @@ class Confinement:
         if not (self.tenant_folder and places):
             return 0
         return ownership.give(Path(self.tenant_folder), places, self.user)
+
+    def tidy(self) -> None:
+        """Remove the places to which the child has written nothing."""
+        for place in self.outputs if self.is_any else ():
+            with contextlib.suppress(OSError):  # there is something, or nothing at all
+                Path(place).rmdir()
 
     def view(self, temporary: str) -> namespaces.View:
         """Return what the child sees."""

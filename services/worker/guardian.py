@@ -124,7 +124,10 @@ def _guard(line: Line, run_child: RunChild) -> None:
             asking.close()
         looks = LimitsWatch(bounds, own_folder) if bounds.are_any else None
         policy = confinement.policy
-        _Watch(line.orders, ended, source, born, output, fault, group, answering, policy, looks).run()
+        watch = _Watch(line.orders, ended, source, born, output, fault, group, answering, policy, looks)
+        left = watch.run()
+        confinement.tidy()  # before anybody hears that the run has ended, and begins another
+        watch.report(left)
 
 
 def _open_fault() -> IO[bytes]:
@@ -160,8 +163,8 @@ class _Watch:
         self._status: int | None = None
         self._crossing = ""
 
-    def run(self) -> None:
-        """Supervise the run until none of its processes lives any more."""
+    def run(self) -> int:
+        """Supervise the run until none of its processes lives any more; return how many its child had left."""
         if self._born is not None:
             self._follow(self._born)
         if self._status is not None:  # it ended by itself
@@ -175,7 +178,7 @@ class _Watch:
         while time.monotonic() < limit and self._take():
             pass
         self._output.close()
-        self._report(left)
+        return left
 
     def _follow(self, born: Born) -> None:
         """Serve the child until it ends, or until somebody else is to end it."""
@@ -254,7 +257,8 @@ class _Watch:
                 if self._status is None:  # nobody could tell it
                     self._status = status
 
-    def _report(self, left_processes: int) -> None:
+    def report(self, left_processes: int) -> None:
+        """Tell the worker how the run's processes ended."""
         code = None if self._status is None else os.waitstatus_to_exitcode(self._status)
         self._fault.seek(0)
         fault = self._fault.read(_LONGEST_FAULT).decode(errors="replace")
