@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.common.v1.flow_pb2 import FlowKind, Status
+from optaic.instance.v1.instance_pb2 import InstanceKind
 from optaic.rules.pages import DEFAULT_SIZE
 from optaic.status.v1 import status_pb2
-from optaic.status.v1.status_service_pb2 import WatchInstanceStatusesRequest, WatchInstanceStatusesResponse
+from optaic.status.v1.status_service_pb2 import (
+    BatchGetInstanceStatusesRequest,
+    BatchGetInstanceStatusesResponse,
+    GetFlowStatusRequest,
+    GetInstanceStatusRequest,
+    GetStatusHistoryRequest,
+    GetStatusHistoryResponse,
+    ListInstanceStatusesRequest,
+    ListInstanceStatusesResponse,
+    WatchInstanceStatusesRequest,
+    WatchInstanceStatusesResponse,
+)
 from servicekit import pages
-from servicekit.enums import enum_number
+from servicekit.context import RequestContext
+from servicekit.enums import enum_word
 from status_service import conversion, store
 from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.use_cases.dependencies import Dependencies
@@ -17,14 +30,33 @@ from status_service.use_cases.dependencies import Dependencies
 _SNAPSHOT_PAGE = 500
 
 
-async def get_statuses(
-    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
-) -> list[status_pb2.InstanceStatus]:
-    """Return the statuses in the order asked for.
+async def get_instance_status(
+    deps: Dependencies, tenant_id: str, request: GetInstanceStatusRequest
+) -> status_pb2.InstanceStatus:
+    """Return the status of one instance.
+
+    Raises:
+        NotFoundError: INSTANCE_NOT_FOUND.
+    """
+    (status,) = await _load_statuses(deps, tenant_id, [request.instance_id])
+    return status
+
+
+async def batch_get_instance_statuses(
+    deps: Dependencies, tenant_id: str, request: BatchGetInstanceStatusesRequest
+) -> BatchGetInstanceStatusesResponse:
+    """Return the statuses of instances in the order asked for.
 
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND, naming every missing id.
     """
+    statuses = await _load_statuses(deps, tenant_id, request.instance_ids)
+    return BatchGetInstanceStatusesResponse(instance_statuses=statuses)
+
+
+async def _load_statuses(
+    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
+) -> list[status_pb2.InstanceStatus]:
     async with deps.database.read(tenant_id) as connection:
         rows = await store.get_statuses(connection, tenant_id, set(instance_ids))
     missing = set(instance_ids) - set(rows)
@@ -34,100 +66,92 @@ async def get_statuses(
 
 
 async def get_flow_status(
-    deps: Dependencies, tenant_id: str, instance_id: str, flow_kind: str
+    deps: Dependencies, tenant_id: str, request: GetFlowStatusRequest
 ) -> status_pb2.FlowStatus:
     """Return the status of one flow.
 
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND or FLOW_NOT_FOUND.
     """
-    (status,) = await get_statuses(deps, tenant_id, [instance_id])
-    wanted = enum_number(FlowKind, flow_kind)
+    wanted = request.flow
+    (status,) = await _load_statuses(deps, tenant_id, [wanted.instance_id])
     for flow in status.flows:
-        if flow.flow_kind == wanted:
+        if flow.flow_kind == wanted.flow_kind:
             return flow
-    raise flow_not_found(instance_id, flow_kind)
+    raise flow_not_found(wanted.instance_id, enum_word(FlowKind, wanted.flow_kind))
 
 
-async def list_statuses(
-    deps: Dependencies,
-    tenant_id: str,
-    *,
-    project_id: str,
-    statuses: Sequence[str],
-    kinds: Sequence[str],
-    page_size: int,
-    page_token: str,
-    only: Collection[str] | None = None,
-) -> tuple[list[status_pb2.InstanceStatus], str]:
-    """Return a page of statuses and the token of the next one; with `only`, of no other projects than these."""
-    tokens = pages.PageTokens(
-        deps.signer, tenant_id, "ListInstanceStatuses", project_id, sorted(statuses), sorted(kinds)
-    )
-    after = str(tokens.decode(page_token)["after"]) if page_token else ""
-    size = page_size or DEFAULT_SIZE
-    async with deps.database.read(tenant_id) as connection:
+async def list_instance_statuses(
+    deps: Dependencies, context: RequestContext, request: ListInstanceStatusesRequest
+) -> ListInstanceStatusesResponse:
+    """Return a page of statuses in the projects that the caller may read."""
+    statuses = [enum_word(Status, status).upper() for status in request.statuses]
+    kinds = [enum_word(InstanceKind, kind) for kind in request.kinds]
+    filters = (request.project_id, sorted(statuses), sorted(kinds))
+    tokens = pages.PageTokens(deps.signer, context.tenant_id, "ListInstanceStatuses", *filters)
+    after = str(tokens.decode(request.page_token)["after"]) if request.page_token else ""
+    size = request.page_size or DEFAULT_SIZE
+    async with deps.database.read(context.tenant_id) as connection:
         rows = await store.list_statuses(
             connection,
-            tenant_id,
+            context.tenant_id,
             size + 1,
             after=after,
-            project_id=project_id,
+            project_id=request.project_id,
             statuses=statuses,
             kinds=kinds,
-            only=only,
+            only=context.readable_projects,
         )
-    more = tokens.encode({"after": rows[size - 1].instance_id}) if len(rows) > size else ""
-    return [_stamped(row) for row in rows[:size]], more
+    response = ListInstanceStatusesResponse(instance_statuses=[_stamped(row) for row in rows[:size]])
+    if len(rows) > size:
+        response.next_page_token = tokens.encode({"after": rows[size - 1].instance_id})
+    return response
 
 
-async def list_transitions(
-    deps: Dependencies,
-    tenant_id: str,
-    instance_id: str,
-    page_size: int,
-    page_token: str,
-    *,
-    tells_runs: bool = True,
-) -> tuple[list[status_pb2.StatusTransition], str]:
-    """Return a page of an instance's history, newest first, and the token of the next one.
+async def get_status_history(
+    deps: Dependencies, context: RequestContext, request: GetStatusHistoryRequest
+) -> GetStatusHistoryResponse:
+    """Return a page of an instance's history, newest first.
 
-    Without `tells_runs` it does not name the runs, which may be those of another project.
+    To a confined caller it does not name the runs, which may be those of another project.
     """
-    tokens = pages.PageTokens(deps.signer, tenant_id, "GetStatusHistory", instance_id)
-    before = int(tokens.decode(page_token)["before"]) if page_token else None
-    size = page_size or DEFAULT_SIZE
-    async with deps.database.read(tenant_id) as connection:
-        rows = await store.list_transitions(connection, tenant_id, instance_id, before, size + 1)
-    more = tokens.encode({"before": rows[size - 1].revision}) if len(rows) > size else ""
-    transitions = [
-        conversion.transition(
-            row.instance_id,
-            row.from_status,
-            row.to_status,
-            row.revision,
-            row.create_time,
-            row.caused_by_run_id if tells_runs else "",
+    tokens = pages.PageTokens(deps.signer, context.tenant_id, "GetStatusHistory", request.instance_id)
+    before = int(tokens.decode(request.page_token)["before"]) if request.page_token else None
+    size = request.page_size or DEFAULT_SIZE
+    async with deps.database.read(context.tenant_id) as connection:
+        rows = await store.list_transitions(
+            connection, context.tenant_id, request.instance_id, before, size + 1
         )
-        for row in rows[:size]
-    ]
-    return transitions, more
+    response = GetStatusHistoryResponse(
+        transitions=[
+            conversion.transition(
+                row.instance_id,
+                row.from_status,
+                row.to_status,
+                row.revision,
+                row.create_time,
+                "" if context.is_confined else row.caused_by_run_id,
+            )
+            for row in rows[:size]
+        ]
+    )
+    if len(rows) > size:
+        response.next_page_token = tokens.encode({"before": rows[size - 1].revision})
+    return response
 
 
-async def watch_statuses(
-    deps: Dependencies,
-    tenant_id: str,
-    request: WatchInstanceStatusesRequest,
-    only: Collection[str] | None = None,
+async def watch_instance_statuses(
+    deps: Dependencies, context: RequestContext, request: WatchInstanceStatusesRequest
 ) -> AsyncIterator[WatchInstanceStatusesResponse]:
     """Yield the statuses asked for, then every change of them in order, and a bookmark when none came for a while.
 
-    With `only`, the statuses of other projects than these are left out.
+    The statuses of projects that the caller may not read are left out.
 
     Raises:
         OutOfRangeError: REVISION_COMPACTED; the log does not reach back to the revision.
         ResourceExhaustedError: WATCHER_TOO_SLOW; more changes came than may wait.
     """
+    tenant_id, only = context.tenant_id, context.readable_projects
     seen: dict[str, int] = {}
     if request.HasField("from_revision"):
         position = request.from_revision
