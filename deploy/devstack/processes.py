@@ -47,6 +47,7 @@ class Program:
     argv: tuple[str, ...]
     ready: Callable[[], Awaitable[bool]]
     environment: Mapping[str, str] = field(default_factory=dict)
+    withheld: tuple[str, ...] = ()  # beginnings of names: such variables of the supervisor it does not get
     stop_signal: Signals = SIGTERM
     leave_root: LeaveRoot = "no"
     farewell_seconds: float = 1.0  # what it leaves behind when it dies has so long to end by itself
@@ -54,9 +55,10 @@ class Program:
     find_problem: Callable[[], Awaitable[str]] | None = None
 
 
-def environment_of_child(extra: Mapping[str, str]) -> dict[str, str]:
+def environment_of_child(extra: Mapping[str, str], withheld: tuple[str, ...] = ()) -> dict[str, str]:
     """Return this process's environment with `extra`, and without Prefect's settings, which name another server."""
-    base = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+    left_out = ("PREFECT_", "MLFLOW_", *withheld)
+    base = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
     base.pop("OPTAIC_POSTGRES_URL", None)  # only devstack needs the administrator's login
     return {**base, "PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **extra}
 
@@ -170,7 +172,7 @@ class Process:
                 *launch,
                 *options,
                 *program.argv,
-                env=environment_of_child({**program.environment, **mark}),
+                env=environment_of_child({**program.environment, **mark}, program.withheld),
                 cwd=self._state.root,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

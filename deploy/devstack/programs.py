@@ -1,4 +1,4 @@
-"""The command lines and the environment of the four services and the worker."""
+"""The command lines and the environment of the four services and the workers."""
 
 import functools
 import json
@@ -12,6 +12,8 @@ from devstack.config import Settings
 from devstack.endpoints import Endpoints
 from devstack.processes import Program
 from devstack.state import State
+from optaic.rules.deployments import work_pool_of
+from redaction import PREFIX as _SECRETS
 
 _PYTHON = (sys.executable, "-P", "-m")  # -P: the working folder is no place to import from
 
@@ -22,7 +24,6 @@ def _common(settings: Settings, endpoints: Endpoints, holder: str) -> dict[str, 
         "OPTAIC_PREFECT_API_URL": endpoints.prefect_api,
         "OPTAIC_MLFLOW_URL": endpoints.mlflow,
         "OPTAIC_EVIDENTLY_WORKSPACE": endpoints.evidently_workspace,
-        "OPTAIC_SERVICE_TOKEN": _service_token(endpoints),
         "OPTAIC_DATA_ROOT": endpoints.data_root,
         "OPTAIC_WORK_POOL": settings.work_pool,
         # With TLS, certificates say who services and workers are; without, this shell's files are for services elsewhere.
@@ -52,6 +53,7 @@ def make_service(
         environment={
             **_common(settings, endpoints, f"{name}-service"),
             "OPTAIC_TLS_CLIENT_CA": endpoints.tls(name)["OPTAIC_TLS_CA"],
+            "OPTAIC_SERVICE_TOKEN": _service_token(endpoints),
             "OPTAIC_LISTEN": address,
             "OPTAIC_DATABASE_URL": databases["app"],
             "OPTAIC_DATABASE_OWNER_URL": databases["owner"],
@@ -71,48 +73,52 @@ def _own_data(state: State, endpoints: Endpoints) -> list[str]:
     return [str(state.root), *([] if "://" in endpoints.data_root else [endpoints.data_root])]
 
 
-def _identity_of_worker(state: State, settings: Settings, endpoints: Endpoints) -> dict[str, str]:
-    """Return what the worker shows to the services: the certificate or executor token of the only tenant, if there is one.
-
-    With several tenants the one worker acts for all of them, with the token of the services; docs/security.md says so.
-    """
-    if len(settings.tenants) > 1:
-        return {"OPTAIC_TENANTS": json.dumps(settings.tenants)}
-    (tenant,) = settings.tenants
-    return {
-        "OPTAIC_TENANTS": json.dumps([tenant]),
-        "OPTAIC_EXECUTOR_TOKEN": ""
-        if endpoints.certificates
-        else state.executor_tokens(settings.tenants)[tenant],
-        "OPTAIC_SERVICE_TOKEN": "",
-    }
+def name_workers(settings: Settings) -> dict[str, str]:
+    """Return the tenant of each worker, by the worker's name; a worker serves one tenant."""
+    if len(settings.tenants) == 1:
+        return {"worker": settings.tenants[0]}
+    return {f"worker-{tenant}": tenant for tenant in settings.tenants}
 
 
-def make_worker(state: State, settings: Settings, endpoints: Endpoints) -> Program:
-    """Return the program of the worker for one work pool: our warm worker, or Prefect's own."""
+def make_worker(name: str, state: State, settings: Settings, endpoints: Endpoints) -> Program:
+    """Return the program of a tenant's worker for the tenant's work pool: our warm worker, or Prefect's own."""
+    workers = name_workers(settings)
+    tenant, is_only = workers[name], len(workers) == 1
+    suffix = "" if is_only else f"-{tenant}"  # of its own files
+    pool = work_pool_of(settings.work_pool, tenant)
     commands = {
         "warm": (*_PYTHON, "worker"),
         "process": (
-            *(*_PYTHON, "prefect", "worker", "start", "--pool", settings.work_pool),
+            *(*_PYTHON, "prefect", "worker", "start", "--pool", pool),
             *("--type", "process", "--name", "devstack", "--install-policy", "never"),
         ),
     }
     environment = {
-        **_common(settings, endpoints, f"worker-{settings.tenants[0]}"),
-        **_identity_of_worker(state, settings, endpoints),
+        **_common(settings, endpoints, f"worker-{tenant}"),
+        "OPTAIC_TENANTS": json.dumps([tenant]),
+        "OPTAIC_EXECUTOR_TOKEN": ""
+        if endpoints.certificates
+        else state.executor_tokens(settings.tenants)[tenant],
         "OPTAIC_SOURCE_ROOTS": json.dumps(settings.source_roots),
         "OPTAIC_SOURCE_EXCLUDED": json.dumps([*settings.source_excluded, *_own_data(state, endpoints)]),
-        "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / "runs"),
+        "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / f"runs{suffix}"),
         # Prefect's own worker starts each run in a process that has no -P.
         **({"PYTHONSAFEPATH": "1"} if settings.executor == "process" else {}),
         "PREFECT_API_URL": endpoints.prefect_api,
-        "PREFECT_HOME": str(state.root / "prefect-worker"),
+        "PREFECT_HOME": str(state.root / f"prefect-worker{suffix}"),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
-    # A worker listens on no port; Prefect knows when it was last asked for work.
-    ready = functools.partial(
-        prefect.is_polled, endpoints.prefect_api, settings.work_pool, datetime.now(UTC), settings.https_ca
+    return Program(
+        name,
+        commands[settings.executor],
+        # A worker listens on no port; Prefect knows when it was last asked for work.
+        functools.partial(
+            prefect.is_polled, endpoints.prefect_api, pool, datetime.now(UTC), settings.https_ca
+        ),
+        environment,
+        # The secrets of the environment say nothing of tenants, so with several tenants they are nobody's.
+        withheld=("OPTAIC_SERVICE_TOKEN", *(() if is_only else (_SECRETS,))),
+        # Runs that outlive it report that they were stopped, and tell Prefect.
+        farewell_seconds=5.0,
     )
-    # Runs that outlive it report that they were stopped, and tell Prefect.
-    return Program("worker", commands[settings.executor], ready, environment, farewell_seconds=5.0)

@@ -13,6 +13,7 @@ from devstack.endpoints import Endpoints
 from devstack.processes import Guard, Process, Program, StartError
 from devstack.report import read_status
 from devstack.state import State
+from optaic.rules.deployments import work_pool_of
 
 Wait = Literal["services", "all"]
 
@@ -20,7 +21,7 @@ _CORES_FOR_ALL_AT_ONCE = 4
 
 
 class Stack:
-    """PostgreSQL, NATS, Prefect, MLflow, the four services and the worker.
+    """PostgreSQL, NATS, Prefect, MLflow, the four services and a worker for each tenant.
 
     `up` may be called once; whatever happens in it, nothing is left running unless it returns.
     """
@@ -32,6 +33,7 @@ class Stack:
         self.seconds: dict[str, float] = {}  # from `up` to the readiness of each part
         self._endpoints: Endpoints | None = None
         self._guard: Guard | None = None
+        self._workers = list(programs.name_workers(self.settings))
         self._ports: dict[str, int] = {}
         self._secrets: dict[str, str] = {}
         self._started = 0.0
@@ -129,7 +131,9 @@ class Stack:
                 await services
             group.create_task(self._start_prefect())
             await services
-            group.create_task(self._start(programs.make_worker(self.state, self.settings, self.endpoints)))
+            for name in self._workers:
+                worker = programs.make_worker(name, self.state, self.settings, self.endpoints)
+                group.create_task(self._start(worker))
         self._late = asyncio.create_task(self._start_mlflow(), name="stack-late")
 
     async def _start_nats(self) -> None:
@@ -178,12 +182,13 @@ class Stack:
             await self._start(
                 prefect.make_program(self.state, self._ports["prefect"], url, ui=self.settings.prefect_ui)
             )
-        await prefect.ensure_work_pool(
-            self.endpoints.prefect_api,
-            self.settings.work_pool,
-            self.settings.executor,
-            self.settings.https_ca,
-        )
+        for tenant in self.settings.tenants:
+            await prefect.ensure_work_pool(
+                self.endpoints.prefect_api,
+                work_pool_of(self.settings.work_pool, tenant),
+                self.settings.executor,
+                self.settings.https_ca,
+            )
         self._note("work pool")
 
     async def _start_mlflow(self) -> None:
@@ -213,8 +218,8 @@ class Stack:
             await asyncio.wait(starting)
         services = [f"{name}-service" for name in SERVICES]
         grace = self.settings.stop_timeout_seconds
-        # The worker reports to the services, they write to the servers.
-        for names in (["worker"], services, ["prefect", "mlflow", "nats"], ["postgres"]):
+        # Workers report to the services, they write to the servers.
+        for names in (self._workers, services, ["prefect", "mlflow", "nats"], ["postgres"]):
             running = [self.processes[name] for name in names if name in self.processes]
             await asyncio.gather(*(process.stop(grace) for process in running))
         await asyncio.to_thread(leftovers.end, self.state.root, None, 0.0)

@@ -12,7 +12,12 @@ from servicekit.settings import ServiceSettings
 class Settings(PrefectCallerSettings, ServiceSettings):
     """The settings that instance-service adds to those of every service."""
 
-    work_pool: str = Field(default=WORK_POOL, description="Prefect work pool that every deployment names.")
+    work_pool: str = Field(
+        default=WORK_POOL,
+        min_length=1,
+        description="Prefect work pool of the deployments of the tenant `default`; those of another tenant are in "
+        "<this pool>-<tenant>.",
+    )
     mlflow_url: str = Field(
         default="http://127.0.0.1:5000",
         description="Address of MLflow; the service starts and runs even while MLflow is down.",

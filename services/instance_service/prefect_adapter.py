@@ -12,7 +12,7 @@ import httpx
 
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
 from optaic.plugins.words import describe_error
-from optaic.rules.deployments import ENTRYPOINT, FLOW_NAME, PARAMETERS, TAG, installation_tag
+from optaic.rules.deployments import ENTRYPOINT, FLOW_NAME, PARAMETERS, TAG, installation_tag, work_pool_of
 from optaic.rules.schedules import Timing
 from servicekit import prefect
 
@@ -57,7 +57,6 @@ class PrefectDeployments:
             verify=certificates,
         )
         self._work_pool = work_pool
-        self._fixed = _FIXED | {"work_pool_name": work_pool}
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._flow_id = ""  # the id of the one flow of all deployments; forgotten after an error
 
@@ -84,8 +83,9 @@ class PrefectDeployments:
             remembered, self._flow_id = self._flow_id, ""
             flow_id = remembered or (await self._call("POST", "flows/", {"name": FLOW_NAME}))["id"]
             upserts = (
-                self._upsert(_body(flow_id, deployment, known.get(deployment.name)), ensured)
+                self._upsert(self._body(flow_id, deployment, found), found, ensured)
                 for deployment in wrong
+                for found in [known.get(deployment.name)]
             )
             # Not a task group: its callers would get a group of errors, and one refusal would cancel the others.
             for problem in await asyncio.gather(*upserts, return_exceptions=True):
@@ -147,19 +147,45 @@ class PrefectDeployments:
                 found[item["name"]] = item
         return found
 
-    async def _upsert(self, body: _JSON, ensured: Ensured) -> None:
+    async def _upsert(self, body: _JSON, found: _JSON | None, ensured: Ensured) -> None:
         try:
             async with self._slots:
-                stored = await self._call("POST", "deployments/", self._fixed | body)
+                stored = await self._call("POST", "deployments/", _FIXED | body)
+                if found is not None and found.get("work_pool_name") not in (None, body["work_pool_name"]):
+                    await self._give_back(stored["id"])
         except _RefusedError as error:
             ensured.refusals[body["name"]] = error.message
         else:
             ensured.ids[body["name"]] = stored["id"]
 
+    async def _give_back(self, deployment_id: str) -> None:
+        """End the flow runs that wait in the pool that a deployment has left; run-service makes new ones for their runs."""
+        query = {
+            "flow_runs": {
+                "deployment_id": {"any_": [deployment_id]},
+                "state": {"type": {"any_": ["SCHEDULED"]}},
+            },
+            "limit": _PAGE,
+        }
+        for waiting in await self._call("POST", "flow_runs/filter", query):
+            if not waiting.get("auto_scheduled"):  # Prefect plans those anew
+                state = {"type": "CRASHED", "message": "The deployment has moved to another work pool."}
+                body = {"state": state, "force": True}
+                await self._call("POST", f"flow_runs/{waiting['id']}/set_state", body, missing_is_fine=True)
+
+    def _body(self, flow_id: str, desired: Deployment, found: _JSON | None) -> _JSON:
+        """Return the body of a request that creates or repairs a deployment."""
+        return _body(flow_id, desired, found) | {"work_pool_name": self._pool_of(desired.parameters)}
+
+    def _pool_of(self, parameters: Sequence[tuple[str, str]]) -> str:
+        """Return the work pool in which the flow runs of a deployment wait for its tenant's worker."""
+        return work_pool_of(self._work_pool, dict(parameters).get("tenant_id", ""))
+
     def _as_observed(self, found: _JSON) -> Deployment:
         """Convert Prefect's answer into a deployment; if a setting common to all was edited, it equals no desired one."""
         observed = _deployment(found)
-        is_fixed = all(found.get(field) == value for field, value in self._fixed.items())
+        fixed = _FIXED | {"work_pool_name": self._pool_of(observed.parameters)}
+        is_fixed = all(found.get(field) == value for field, value in fixed.items())
         is_plain = not found.get("global_concurrency_limit") and all(map(_is_plain, found["schedules"]))
         return observed if is_fixed and is_plain else Deployment(observed.name, (), ())
 
@@ -179,8 +205,9 @@ class PrefectDeployments:
             if missing_is_fine:
                 return None
             if "ork pool" in text:
+                pool = (body or {}).get("work_pool_name", self._work_pool)
                 message = (
-                    f"Prefect has no work pool {self._work_pool!r} yet; start a worker, which creates it"
+                    f"Prefect has no work pool {pool!r} yet; start the tenant's worker, which creates it"
                 )
                 raise OutsideUnavailableError("WorkPoolMissing", message)
         if response.status_code == httpx.codes.UNAUTHORIZED:

@@ -13,4 +13,6 @@ def connect(settings: Settings, address: str) -> client.Channel:
         ValueError: The connection would leave this machine without TLS.
         OSError: A file of certificates cannot be read.
     """
-    return client.connect(address, token_source=lambda: settings.token, tls=settings.client_tls(address))
+    return client.connect(
+        address, token_source=lambda: settings.executor_token, tls=settings.client_tls(address)
+    )

@@ -9,7 +9,7 @@ from typing import Literal, Self
 import psutil
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from optaic.rules.deployments import WORK_POOL
+from optaic.rules.deployments import WORK_POOL, work_pool_of
 from optaic.rules.locations import normalize_root
 from redaction import PREFIX, redact_urls
 from servicekit.prefect import PrefectSettings
@@ -35,14 +35,7 @@ class Settings(PrefectSettings):
     executor_token: str = Field(
         default="",
         repr=False,
-        description="The worker's identity: a token with the role executor of its only tenant. "
-        "Empty: OPTAIC_SERVICE_TOKEN counts, or else the certificate.",
-    )
-    service_token: str = Field(
-        default="",
-        repr=False,
-        description="Without OPTAIC_EXECUTOR_TOKEN the worker's identity; it acts for the tenant of each flow run, "
-        "so no user code may reach it. Empty: the development identity.",
+        description="The worker's identity: a token with the role executor of its tenant. Empty: the certificate says who it is.",
     )
     data_root: str = Field(
         description="Folder or URI without credentials, below which all tenants' data lives."
@@ -52,7 +45,8 @@ class Settings(PrefectSettings):
     work_pool: str = Field(
         default=WORK_POOL,
         min_length=1,
-        description="Work pool that the worker polls; created if it does not exist.",
+        description="Work pool of the tenant `default`; the worker of another tenant polls <this pool>-<tenant>. It is created if "
+        "it does not exist.",
     )
     work_pool_type: Literal["optaic-warm", "process"] = Field(
         default="optaic-warm", description="Type of the work pool if the worker creates it."
@@ -94,8 +88,7 @@ class Settings(PrefectSettings):
 
     tenants: tuple[str, ...] = Field(
         default=("default",),
-        description="JSON list: the tenants for which this worker removes the data of deleted instances. With "
-        "OPTAIC_EXECUTOR_TOKEN, or with a certificate and no token, it names one tenant, and the worker refuses flow runs of others.",
+        description="JSON list with one name: the tenant that this worker serves. It refuses flow runs of others.",
     )
     data_removal_interval_seconds: float = Field(
         default=300.0,
@@ -291,19 +284,23 @@ class Settings(PrefectSettings):
         )
 
     @model_validator(mode="after")
-    def _one_tenant(self) -> Self:
-        """Check that an executor, who belongs to one tenant, is told which one."""
-        if self._is_executor and len(self.tenants) != 1:
+    def _executor_of_one_tenant(self) -> Self:
+        """Check that the worker serves one tenant and has an identity, which acts for this tenant only."""
+        if len(self.tenants) != 1:
             raise ValueError(
-                "OPTAIC_EXECUTOR_TOKEN, or a certificate without a token, belongs to one tenant; name exactly this one in "
-                "OPTAIC_TENANTS"
+                "OPTAIC_TENANTS must name exactly one tenant, because a worker serves one tenant; run one worker for each tenant"
+            )
+        if not (self.executor_token or self.tls_certificate):
+            raise ValueError(
+                "OPTAIC_EXECUTOR_TOKEN is missing; set it to a token with the role executor of the worker's tenant, or set "
+                "OPTAIC_TLS_CERTIFICATE to the worker's certificate (OPTAIC_SERVICE_TOKEN is for services only)"
             )
         return self
 
     @property
-    def _is_executor(self) -> bool:
-        """Return whether the worker acts as the executor of one tenant, by its token or by its certificate alone."""
-        return bool(self.executor_token or (self.tls_certificate and not self.service_token))
+    def tenant_id(self) -> str:
+        """The tenant that the worker serves."""
+        return self.tenants[0]
 
     @property
     def bounds(self) -> Limits:
@@ -313,13 +310,9 @@ class Settings(PrefectSettings):
         )
 
     @property
-    def token(self) -> str:
-        """The token that the worker sends with its calls; none if its certificate says who it is."""
-        return self.executor_token or self.service_token
-
-    def serves(self, tenant_id: str) -> bool:
-        """Return whether the worker executes flow runs of a tenant."""
-        return not self._is_executor or tenant_id in self.tenants
+    def own_work_pool(self) -> str:
+        """The work pool of the worker's tenant."""
+        return work_pool_of(self.work_pool, self.tenant_id)
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -148,7 +148,7 @@ def _check_links(root: Path, removal: Removal) -> None:
         raise CannotRemove(
             f"{place} leads to {_follow(place)}; OptAIC does not remove the target of a link, remove it by hand"
         )
-    for link in _find_links(true_root, _LEVELS):
+    for link in _find_links(true_root, true_tenant, _LEVELS):
         target = _follow(link)
         if link.is_relative_to(true_place):
             raise CannotRemove(
@@ -166,10 +166,11 @@ def _follow(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _find_links(folder: Path, levels: int) -> Iterator[Path]:
+def _find_links(folder: Path, tenant: Path, levels: int) -> Iterator[Path]:
     """Yield the links in a folder and in the folders below it, down to a number of levels; none is followed.
 
-    Folders beside those of tenants are skipped: a disk's `lost+found`, for example, is not readable.
+    Folders beside those of tenants are skipped: a disk's `lost+found`, for example, is not readable. So are the folders
+    of other tenants that this worker's user may not read.
     """
     try:
         with os.scandir(folder) as entries:
@@ -178,8 +179,12 @@ def _find_links(folder: Path, levels: int) -> Iterator[Path]:
             ]
     except FileNotFoundError:  # another process has just removed it
         return
+    except PermissionError:
+        if levels == _LEVELS or folder.is_relative_to(tenant):
+            raise
+        return
     for path, is_link, is_folder in found:
         if is_link:
             yield path
         elif is_folder and levels > 1 and (levels < _LEVELS or is_tenant_id(path.name)):
-            yield from _find_links(path, levels - 1)
+            yield from _find_links(path, tenant, levels - 1)

@@ -37,38 +37,33 @@ _log = structlog.get_logger(__name__)
 
 
 async def sweep(settings: Settings, start: StartGuardian = start_guardian) -> int:
-    """Remove all that is due, of each tenant in turn; return how much was, whatever came of it."""
-    count, waiting = 0, settings.tenants
+    """Remove all of the tenant's data that is due; return how much was, whatever came of it."""
+    count = 0
     async with connect(settings, settings.instance_address) as channel:
-        while waiting:
-            # One for each tenant in turn, so that many deletions of one tenant do not delay the others.
-            waiting = tuple([each for each in waiting if await _visit(settings, each, start, channel)])
-            count += len(waiting)
+        while await _remove_next(settings, start, channel):
+            count += 1
     return count
 
 
-async def _visit(settings: Settings, tenant_id: str, start: StartGuardian, channel: client.Channel) -> bool:
-    """Remove the data of a tenant that has waited longest; return whether there was any."""
-    request = context.RequestContext(tenant_id, "worker", new_id(), context.new_traceparent())
+async def _remove_next(settings: Settings, start: StartGuardian, channel: client.Channel) -> bool:
+    """Remove the data that has waited longest; return whether there was any."""
+    request = context.RequestContext(settings.tenant_id, "worker", new_id(), context.new_traceparent())
     with context.bind(request):
         try:
-            return await _Sweeper(settings, tenant_id, start, channel).remove_next()
+            return await _Sweeper(settings, start, channel).remove_next()
         except grpc.aio.AioRpcError as error:
             problem = repr(from_rpc_error(error))
         except DomainError as error:
             problem = repr(error)
-    _log.warning("data of deleted instances not looked for", tenant_id=tenant_id, error=problem)
+    _log.warning("data of deleted instances not looked for", tenant_id=settings.tenant_id, error=problem)
     return False
 
 
 class _Sweeper:
-    """The removals of one tenant."""
+    """The removals of the worker's tenant."""
 
-    def __init__(
-        self, settings: Settings, tenant_id: str, start: StartGuardian, channel: client.Channel
-    ) -> None:
+    def __init__(self, settings: Settings, start: StartGuardian, channel: client.Channel) -> None:
         self._settings = settings
-        self._tenant_id = tenant_id
         self._start = start
         # At run time there is one stub class for both ways to call.
         self._removals = cast(
@@ -136,7 +131,7 @@ class _Sweeper:
             stores.append(read_component(version, used.config))
         return Removal(
             self._settings.data_root,
-            self._tenant_id,
+            self._settings.tenant_id,
             removal.instance_id,
             tuple(stores),
             removal.has_output,

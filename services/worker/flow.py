@@ -17,7 +17,7 @@ from redaction import redact
 from worker.config import Settings
 from worker.execution import execute_run
 from worker.prefect_adapter import STATES
-from worker.ticket import Ticket, TicketInvalidError
+from worker.ticket import Ticket, TicketInvalidError, check_tenant
 
 
 @flow(name=FLOW_NAME, retries=0, persist_result=False, log_prints=False)
@@ -26,6 +26,7 @@ async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str 
     current = FlowRunContext.get()
     if current is None or current.flow_run is None or current.flow_run.expected_start_time is None:
         raise RuntimeError("only a Prefect flow run can execute this flow")
+    settings = Settings()
     given = {
         "tenant_id": tenant_id,
         "instance_id": instance_id,
@@ -34,10 +35,11 @@ async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str 
     }
     try:
         ticket = Ticket.read(given, str(current.flow_run.id), current.flow_run.expected_start_time)
+        check_tenant(ticket, settings)
     except TicketInvalidError as error:
         return Failed(message=redact(str(error)))
     with _cancelled_by_sigterm():
-        ending = await execute_run(ticket, Settings())
+        ending = await execute_run(ticket, settings)
     return STATES[ending.outcome](message=redact(ending.message))
 
 

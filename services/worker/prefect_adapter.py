@@ -49,7 +49,7 @@ class WorkPool:
     """One work pool, seen through one client."""
 
     def __init__(self, settings: Settings) -> None:
-        self._name, self._type = settings.work_pool, settings.work_pool_type
+        self._name, self._type = settings.own_work_pool, settings.work_pool_type
         self._entrypoints: dict[UUID, str] = {}
         # Given here, because the environment has neither the address nor a credential.
         self._client = PrefectClient(

@@ -21,7 +21,9 @@ _REFERENCE = re.compile(r"\$\{(" + PREFIX + r"[A-Za-z0-9_]+)\}")
 
 def find_access(recipe: Recipe, tenant_id: str, settings: Settings) -> SourceAccess:
     """Return what a run of a tenant may read. All secrets of the tenant are hidden in whatever this process says from now on."""
-    secrets = read_secrets(tenant_id, environment.known_secrets(), settings.secrets_folder, settings.tenants)
+    secrets = read_secrets(
+        tenant_id, environment.known_secrets(), settings.secrets_folder, settings.tenant_id
+    )
     redaction.remember(secrets.values())
     return secrets_for(recipe, settings.source_policy, secrets)
 

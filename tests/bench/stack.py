@@ -108,7 +108,7 @@ async def running_services(
                 services.append(Process(state, _with(program, environment)))
             await asyncio.gather(*(_start(service) for service in services))
             if has_worker:
-                worker = programs.make_worker(state, settings, endpoints)
+                worker = programs.make_worker("worker", state, settings, endpoints)
                 services.append(Process(state, _with(worker, environment)))
                 await _start(services[-1])
             yield BenchStack(endpoints, databases, state.executor_tokens(settings.tenants)["default"])

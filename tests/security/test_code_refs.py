@@ -112,8 +112,9 @@ if __name__ == "__main__":
 
 def test_a_worker_does_not_start_where_runs_can_write_what_python_imports(tmp_path: Path) -> None:
     settings = Settings(
-        instance_address="x:1",
-        run_address="x:2",
+        instance_address="127.0.0.1:1",
+        run_address="127.0.0.1:1",
+        executor_token="secret",
         data_root=(tmp_path / "data").as_uri(),
         run_output_folder=str(tmp_path / "output"),
     )
@@ -146,8 +147,9 @@ def test_a_worker_imports_nothing_from_the_folder_it_is_started_in(
         [sys.executable, *flags, str(program)],
         env={
             "PATH": "/usr/bin",
-            "OPTAIC_INSTANCE_ADDRESS": "x:1",
-            "OPTAIC_RUN_ADDRESS": "x:2",
+            "OPTAIC_INSTANCE_ADDRESS": "127.0.0.1:1",
+            "OPTAIC_RUN_ADDRESS": "127.0.0.1:1",
+            "OPTAIC_EXECUTOR_TOKEN": "secret",
             "OPTAIC_DATA_ROOT": str(tmp_path / "data"),
         },
         cwd=tmp_path,

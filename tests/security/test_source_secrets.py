@@ -248,14 +248,14 @@ def test_secrets_belong_to_a_tenant(tmp_path: Path) -> None:
         (tmp_path / tenant / "OTHER").write_text("no secret")
     environment = {"OPTAIC_SECRET_ENV": "x", "OPTAIC_SERVICE_TOKEN": "y", "PATH": "z"}
     folder = str(tmp_path)
-    assert read_secrets("acme", environment, folder, ("acme",)) == {
+    assert read_secrets("acme", environment, folder, "acme") == {
         NAME: "of acme",
         "OPTAIC_SECRET_ENV": "x",
     }
-    assert read_secrets("acme", environment, folder, ("acme", "other")) == {NAME: "of acme"}
-    assert read_secrets("other", environment, folder, ("acme",)) == {NAME: "of other"}
+    assert read_secrets("acme", environment, folder, "third") == {NAME: "of acme"}
+    assert read_secrets("other", environment, folder, "acme") == {NAME: "of other"}
     for strange in ("..", ".", "", "a/../acme", "/etc", "../acme"):
-        assert read_secrets(strange, environment, folder, ("acme",)) == {}
+        assert read_secrets(strange, environment, folder, "acme") == {}
 
 
 def _forms(secret: str) -> dict[str, str]:

@@ -8,20 +8,21 @@ from typing import Any
 from optaic.client import AsyncClient
 from optaic.definition.v1 import definition_pb2
 from optaic.instance.v1 import instance_pb2
+from servicekit.auth import DEVELOPMENT_TOKEN
 from support.plugins import SCHEMA
 from support.stack import RunningStack
 
 
 @asynccontextmanager
-async def connected_client(stack: RunningStack) -> AsyncIterator[AsyncClient]:
-    """Connect to a running stack."""
+async def connected_client(stack: RunningStack, token: str = DEVELOPMENT_TOKEN) -> AsyncIterator[AsyncClient]:
+    """Connect to a running stack; without another token as its developer, who belongs to the tenant `default`."""
     endpoints = stack.endpoints
     async with AsyncClient.connect(
         instance_address=endpoints.instance,
         run_address=endpoints.run,
         lineage_address=endpoints.lineage,
         status_address=endpoints.status,
-        token="development",
+        token=token,
     ) as client:
         yield client
 

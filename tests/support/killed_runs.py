@@ -23,19 +23,21 @@ from devstack import ports
 from optaic.definition.v1 import definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_service_pb2_grpc
+from optaic.rules.deployments import work_pool_of
 from optaic.run.v1 import run_pb2, run_service_pb2
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 from servicekit.auth import make_authenticator
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.broker import ensure_streams
+from support.identities import token_of, tokens_file
 from support.listener import Listener
 from support.plugin_packages import REGISTERED
 from support.polling import eventually
 from support.prefect_api import FINAL, PrefectApi
 from support.run_moments import PORT
-from support.run_peers import Lineage
-from support.worker_peers import TOKEN, Definitions, Instances, fill_composition
+from support.run_peers import SERVICE_TOKEN, Lineage
+from support.worker_peers import Definitions, Instances, fill_composition
 
 TENANT = "default"
 REFRESH = 1
@@ -280,7 +282,8 @@ async def kill_world(
     """Start all; end all."""
     peers, instances = _make_peers(urls)
     await peers.start()
-    address, pool = f"127.0.0.1:{ports.find_free()}", f"pool-{folder.name}"
+    address, base = f"127.0.0.1:{ports.find_free()}", f"pool-{folder.name}"
+    pool = work_pool_of(base, TENANT)
     paths = os.pathsep.join(
         [str(Path(__file__).parents[1]), str(REGISTERED), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
@@ -288,7 +291,6 @@ async def kill_world(
     await prefect.call("POST", "/work_pools/", {"name": pool, "type": "optaic-warm"})
     common = {
         "PYTHONPATH": paths,
-        "OPTAIC_SERVICE_TOKEN": TOKEN,
         "OPTAIC_PREFECT_API_URL": prefect_url,
         "OPTAIC_INSTANCE_ADDRESS": peers.address,
     }
@@ -300,6 +302,8 @@ async def kill_world(
             **{f"OPTAIC_{name.upper()}": str(url) for name, url in urls.items()},
             "OPTAIC_LISTEN": address,
             "OPTAIC_NATS_URL": nats_url,
+            "OPTAIC_SERVICE_TOKEN": SERVICE_TOKEN,
+            "OPTAIC_TOKENS_FILE": str(tokens_file()),
             "OPTAIC_LINEAGE_ADDRESS": peers.address,
         },
         folder / "run-service.log",
@@ -311,7 +315,9 @@ async def kill_world(
                 **common,
                 "OPTAIC_RUN_ADDRESS": address,
                 "OPTAIC_DATA_ROOT": str(folder / "data"),
-                "OPTAIC_WORK_POOL": pool,
+                "OPTAIC_WORK_POOL": base,
+                "OPTAIC_TENANTS": json.dumps([TENANT]),
+                "OPTAIC_EXECUTOR_TOKEN": token_of("executor", TENANT),
                 "OPTAIC_WORKER_GRACE_SECONDS": "0",
                 "OPTAIC_POLL_SECONDS": "2",  # it hears of dispatched runs at once
                 "PREFECT_HOME": str(folder / "prefect-home"),
@@ -342,7 +348,13 @@ async def _add_streams(nats_url: str) -> None:
 def _make_peers(urls: dict[str, Any]) -> tuple[Server, Instances]:
     instances, definitions, lineage = Instances(), Definitions(), Lineage()  # type: ignore[abstract] # at run time a missing method is unimplemented
     settings = ServiceSettings.model_validate(
-        {**urls, "service_token": TOKEN, "shutdown_grace_seconds": 0.1, "listen": "127.0.0.1:0"}
+        {
+            **urls,
+            "service_token": SERVICE_TOKEN,
+            "tokens_file": tokens_file(),
+            "shutdown_grace_seconds": 0.1,
+            "listen": "127.0.0.1:0",
+        }
     )
     servicers: list[Any] = [
         (

@@ -49,8 +49,6 @@ TENANT_WIDE = {
     "ListAuditRecords",
     "ListAuditSeals",
 }
-# Services report runs and remove data until every worker has a token of its own.
-_EXECUTING = {"executor", "service"}
 # Who may call each method.
 ALLOWED: dict[str, set[str]] = {
     "GrantRole": {"admin"},
@@ -85,8 +83,8 @@ ALLOWED: dict[str, set[str]] = {
     "ListModelPromotions": _READING,
     "RehearseChanges": _READING,
     "ListDataRemovals": _READING,
-    "ClaimDataRemoval": _EXECUTING,
-    "FinishDataRemoval": _EXECUTING,
+    "ClaimDataRemoval": {"executor"},
+    "FinishDataRemoval": {"executor"},
     "CheckUpstreamFreshness": _READING,
     "BatchCheckUpstreamFreshness": {"service"},
     "GetFlowState": _READING,
@@ -111,11 +109,11 @@ ALLOWED: dict[str, set[str]] = {
     "ListActivities": _READING,
     "AcceptCode": _MAINTAINING,
     "ListCodeHashes": _READING,
-    "StartRun": _EXECUTING,
-    "Heartbeat": _EXECUTING,
-    "CompleteRun": _EXECUTING,
-    "FailRun": _EXECUTING,
-    "WatchDispatches": _EXECUTING,
+    "StartRun": {"executor"},
+    "Heartbeat": {"executor"},
+    "CompleteRun": {"executor"},
+    "FailRun": {"executor"},
+    "WatchDispatches": {"executor"},
     "ListAuditRecords": {"admin"},
     "ListAuditSeals": {"admin"},
 }

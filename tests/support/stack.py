@@ -36,8 +36,11 @@ class RunningStack:
 
 
 @contextmanager
-def running_stack(state: Path, package: Path = EXAMPLE) -> Iterator[RunningStack]:
-    """Start a stack under a supervisor of its own, with a package of plugins installed; stop it at the end."""
+def running_stack(state: Path, package: Path = EXAMPLE, **changes: str) -> Iterator[RunningStack]:
+    """Start a stack under a supervisor of its own, with a package of plugins installed; stop it at the end.
+
+    `changes` are more variables of its environment.
+    """
     settings = devstack.Settings(state=state)
     # The worker finds `support.plugins` among the tests, and all processes another team's package beside the project.
     paths = [
@@ -54,6 +57,7 @@ def running_stack(state: Path, package: Path = EXAMPLE) -> Iterator[RunningStack
         "OPTAIC_POLL_SECONDS": "2",
         "OPTAIC_SOURCE_ROOTS": json.dumps([tempfile.gettempdir()]),
         "PYTHONPATH": os.pathsep.join(paths),
+        **changes,
     }
     try:
         # A process of its own, as from a terminal: the supervisor must not be this process's child.

@@ -29,6 +29,7 @@ from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.guardians import Guardians
+from support.identities import tokens_file
 from support.plugin_packages import REGISTERED
 from support.sources import FOLDERS
 from support.worker_peers import (
@@ -67,7 +68,7 @@ class World:
             database_owner_url="unused",
             database_infra_url="unused",
             listen=self.address or "127.0.0.1:0",
-            service_token=TOKEN,
+            tokens_file=tokens_file(),
             shutdown_grace_seconds=0,
         )
         servicers: list[Any] = [
@@ -106,7 +107,7 @@ class World:
         values: dict[str, Any] = {
             "instance_address": self.address,
             "run_address": self.address,
-            "service_token": TOKEN,
+            "executor_token": TOKEN,
             "data_root": str(data_root),
             "run_output_folder": f"{urlsplit(str(data_root)).path}/run-output",
             "start_patience_seconds": 5,

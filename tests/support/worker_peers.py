@@ -18,10 +18,11 @@ from optaic.run.v1 import (
 from servicekit.enums import enum_word
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
+from support.identities import token_of
 from worker.builtin.language import MACROS
 
 TENANT = "acme"
-TOKEN = "worker-token"
+TOKEN = token_of("executor", TENANT)  # of the worker
 CODE = {
     "sp500_prices": "worker.builtin.prices:SP500Prices",
     "expression": "worker.builtin.derivation:ExpressionPipeline",

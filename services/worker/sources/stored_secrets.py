@@ -13,18 +13,18 @@ _TENANT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 def read_secrets(
-    tenant_id: str, environment: Mapping[str, str], folder: str, own_tenants: tuple[str, ...]
+    tenant_id: str, environment: Mapping[str, str], folder: str, own_tenant: str
 ) -> Mapping[str, str]:
     """Return the secrets of a tenant.
 
     Args:
         tenant_id: whose they are.
-        environment: of the worker; its secrets are those of the one tenant that the worker serves.
+        environment: of the worker; its secrets are those of the tenant that the worker serves.
         folder: with a folder for each tenant, with a file for each secret; empty: none.
-        own_tenants: that the worker serves.
+        own_tenant: that the worker serves.
     """
     found: dict[str, str] = {}
-    if own_tenants == (tenant_id,):
+    if tenant_id == own_tenant:
         found |= {name: value for name, value in environment.items() if _NAME.fullmatch(name)}
     if folder and _TENANT.fullmatch(tenant_id):
         place = Path(folder, tenant_id)

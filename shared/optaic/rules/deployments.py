@@ -5,8 +5,17 @@ from __future__ import annotations
 FLOW_NAME = "optaic"  # every deployment belongs to this one Prefect flow
 TAG = "optaic"  # of every deployment and every flow run
 WORK_POOL = "optaic"  # the default; the settings may name another one
+FIRST_TENANT = "default"  # the tenant of an installation that names no other
 ENTRYPOINT = "worker.flow.execute"  # what a flow run executes
 PARAMETERS = ("tenant_id", "instance_id", "flow_kind", "run_id")  # of a flow run
+
+
+def work_pool_of(work_pool: str, tenant_id: str) -> str:
+    """Return the work pool of a tenant's deployments, which only the tenant's worker polls.
+
+    `work_pool` is what the settings name. The pool of the tenant `default` has this name, as in earlier releases.
+    """
+    return work_pool if tenant_id == FIRST_TENANT else f"{work_pool}-{tenant_id}"
 
 
 def deployment_name(tenant_id: str, instance_id: str, flow_kind: str) -> str:

@@ -197,6 +197,34 @@ async def test_a_flow_that_was_deleted_in_prefect_is_made_again(prefect_url: str
     await adapter.close()
 
 
+async def test_the_deployments_of_each_tenant_are_in_its_own_work_pool(prefect_url: str) -> None:
+    """A release before had one pool for all tenants; what waits there is given back, so that it is dispatched again."""
+    pool = f"pool-{new_id()}"
+    for name in (pool, f"{pool}-acme"):
+        await ensure_work_pool(prefect_url, name, "warm")
+    adapter = PrefectDeployments(prefect_url, pool, 60)
+    first = _deployment()
+    others = _deployment()
+    foreign = replace(others, parameters=tuple({**dict(others.parameters), "tenant_id": "acme"}.items()))
+    async with prefect_api(prefect_url) as api:
+        ids = (await adapter.ensure([first, foreign])).ids
+
+        async def pool_of(name: str) -> str:
+            return str((await api.call("GET", f"/deployments/{ids[name]}"))["work_pool_name"])
+
+        assert [await pool_of(each.name) for each in (first, foreign)] == [pool, f"{pool}-acme"]
+        await api.call("PATCH", f"/deployments/{ids[foreign.name]}", {"work_pool_name": pool})
+        assert (await _all(adapter))[foreign.name] != foreign
+        waiting = await api.trigger(ids[foreign.name])
+        kept = await api.trigger(ids[first.name])
+        assert (await adapter.ensure([first, foreign])).ids == ids
+        assert [await pool_of(each.name) for each in (first, foreign)] == [pool, f"{pool}-acme"]
+        assert (await _all(adapter))[foreign.name] == foreign
+        assert (await api.state(waiting))["type"] == "CRASHED"
+        assert (await api.state(kept))["type"] == "SCHEDULED"
+    await adapter.close()
+
+
 async def test_a_missing_work_pool_is_not_there_yet(prefect_url: str) -> None:
     adapter = PrefectDeployments(prefect_url, "no-such-pool", 60)
     with pytest.raises(OutsideUnavailableError) as refused:

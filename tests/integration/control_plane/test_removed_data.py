@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import os
 import sys
 import uuid
@@ -37,6 +38,7 @@ from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.clock import FakeClock
 from support.guardians import Guardians
+from support.identities import caller, token_of, tokens_file
 from support.instance_service import TENANT, RunningInstanceService, instance_service
 from support.polling import eventually
 from worker.builtin.delta_store import DeltaStore
@@ -46,8 +48,7 @@ from worker.data_sweep import sweep
 from worker.locations import FlowLocation
 
 WEEK = 7 * 86400.0
-TOKEN = "service-secret"
-SERVICE = (("authorization", f"Bearer {TOKEN}"), ("optaic-tenant", TENANT))
+TOKEN = token_of("executor", TENANT)
 
 
 class World:
@@ -65,14 +66,17 @@ class World:
         return {
             "instance_address": self.address,
             "run_address": "127.0.0.1:1",
-            "service_token": TOKEN,
+            "executor_token": TOKEN,
+            "tenants": json.dumps([TENANT]),
             "data_root": str(self.root),
             "run_output_folder": str(self.root.parent / "run-output"),
         }
 
     async def sweep(self) -> int:
         """Do what a worker does now and then."""
-        return await sweep(Settings.model_validate(self.settings()), self.guardians.start)
+        return await sweep(
+            Settings.model_validate({**self.settings(), "tenants": (TENANT,)}), self.guardians.start
+        )
 
     async def create(self, name: str, store: str) -> Instance:
         """Create a dataset and what its runs have kept."""
@@ -106,14 +110,18 @@ class World:
         """Return what is still there."""
         async with grpc.aio.insecure_channel(self.address) as channel:
             request = ListDataRemovalsRequest()
-            answer = await DataRemovalServiceStub(channel).ListDataRemovals(request, metadata=SERVICE)
+            answer = await DataRemovalServiceStub(channel).ListDataRemovals(
+                request, metadata=caller("viewer", TENANT)
+            )
             return list(answer.data_removals)
 
     async def claim(self) -> DataRemoval:
         """Take a removal, as a worker that dies before it has said what became of it."""
         async with grpc.aio.insecure_channel(self.address) as channel:
             request = ClaimDataRemovalRequest()
-            answer = await DataRemovalServiceStub(channel).ClaimDataRemoval(request, metadata=SERVICE)
+            answer = await DataRemovalServiceStub(channel).ClaimDataRemoval(
+                request, metadata=caller("executor", TENANT)
+            )
             claimed: DataRemoval = answer.data_removal
             return claimed
 
@@ -130,7 +138,7 @@ async def door(service: RunningInstanceService, clock: FakeClock) -> AsyncIterat
         database_url="unused",
         database_owner_url="unused",
         database_infra_url="unused",
-        service_token=TOKEN,
+        tokens_file=tokens_file(),
         shutdown_grace_seconds=0,
     )
     servicers: list[Any] = [

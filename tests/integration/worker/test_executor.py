@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from optaic.common.v1 import flow_pb2
+from optaic.rules.deployments import work_pool_of
 from optaic.run.v1 import run_pb2
 from servicekit.ids import new_id
 from support.polling import eventually
@@ -30,16 +32,18 @@ class Fixture:
 
     def __init__(self, world: World, prefect: PrefectApi, url: str, folder: Path) -> None:
         self.world, self.prefect, self.folder = world, prefect, folder
-        self.pool = f"pool-{folder.name}"
+        base = f"pool-{folder.name}"
+        self.pool = work_pool_of(base, TENANT)
         self.log = folder / "worker.log"
         self.pid = 0  # of the worker, once it runs
         self.environment = {
             "OPTAIC_INSTANCE_ADDRESS": world.address,
             "OPTAIC_RUN_ADDRESS": world.address,
-            "OPTAIC_SERVICE_TOKEN": TOKEN,
+            "OPTAIC_TENANTS": json.dumps([TENANT]),
+            "OPTAIC_EXECUTOR_TOKEN": TOKEN,
             "OPTAIC_DATA_ROOT": str(folder / "data"),
             "OPTAIC_PREFECT_API_URL": url,
-            "OPTAIC_WORK_POOL": self.pool,
+            "OPTAIC_WORK_POOL": base,
             "OPTAIC_RUN_OUTPUT_FOLDER": str(folder / "run-output"),
             "OPTAIC_POLL_SECONDS": "0.5",
             "OPTAIC_CANCELLATION_POLL_SECONDS": "0.2",

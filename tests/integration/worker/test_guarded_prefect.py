@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +47,8 @@ async def test_runs_execute_with_valid_credentials_and_others_get_an_error(
     environment = {
         "OPTAIC_INSTANCE_ADDRESS": world.address,
         "OPTAIC_RUN_ADDRESS": world.address,
-        "OPTAIC_SERVICE_TOKEN": TOKEN,
+        "OPTAIC_TENANTS": json.dumps([TENANT]),
+        "OPTAIC_EXECUTOR_TOKEN": TOKEN,
         "OPTAIC_DATA_ROOT": str(tmp_path / "data"),
         "OPTAIC_PREFECT_API_URL": guarded_url,
         "OPTAIC_PREFECT_AUTH_STRING": _SECRET,

@@ -1,15 +1,17 @@
 """What the worker tells Prefect and other libraries, and not through the environment."""
 
+from typing import Any
+
 import pytest
 
 from worker.config import Settings
 from worker.prefect_adapter import WorkPool
 
+NEEDED: dict[str, Any] = {"instance_address": "localhost:1", "run_address": "localhost:2", "executor_token": "secret"}
+
 
 def _settings(**settings: str) -> Settings:
-    return Settings(instance_address="localhost:1", run_address="localhost:2", data_root="/data").model_copy(
-        update=settings
-    )
+    return Settings(**NEEDED, data_root="/data").model_copy(update=settings)
 
 
 @pytest.mark.parametrize(
@@ -30,15 +32,6 @@ def test_prefect_gets_only_configured_credentials(given: dict[str, str], sent: s
 
 def test_a_data_root_with_credentials_is_refused_without_being_repeated() -> None:
     with pytest.raises(ValueError, match="must not contain credentials") as caught:
-        Settings(
-            instance_address="localhost:1",
-            run_address="localhost:2",
-            data_root="s3://AKIA:k4n4rie@bucket/optaic",
-        )
+        Settings(**NEEDED, data_root="s3://AKIA:k4n4rie@bucket/optaic")
     assert "k4n4rie" not in f"{caught.value} {caught.value!r}"
-    assert (
-        Settings(
-            instance_address="localhost:1", run_address="localhost:2", data_root="s3://bucket/a/"
-        ).data_root
-        == "s3://bucket/a"
-    )
+    assert Settings(**NEEDED, data_root="s3://bucket/a/").data_root == "s3://bucket/a"

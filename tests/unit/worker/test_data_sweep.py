@@ -1,4 +1,4 @@
-"""Whose data a worker removes first; the service is a stand-in, and no process can be made."""
+"""Whose data a worker removes; the service is a stand-in, and no process can be made."""
 
 from __future__ import annotations
 
@@ -36,17 +36,28 @@ def serve(services: FakeServices, due: dict[str, int]) -> None:
     services.on("FinishDataRemoval", api.FinishDataRemovalResponse())
 
 
-async def test_a_tenant_with_much_to_remove_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
+async def test_a_worker_removes_the_data_of_its_own_tenant_only(tmp_path: Path) -> None:
     with fake_services() as services:
-        serve(services, {"many": 5, "few": 1})
-        settings = Settings(
-            instance_address=services.address,
-            run_address="127.0.0.1:1",
-            data_root=str(tmp_path),
-            tenants=("refused", "many", "few"),
-            run_output_folder=str(tmp_path / "run-output"),
-        )
-        assert await sweep(settings, start) == 6
+        serve(services, {"acme": 3, "rival": 1})
+        assert await sweep(settings(services, tmp_path, "acme"), start) == 3
         finished = services.calls("FinishDataRemoval")
-        assert [each.metadata["optaic-tenant"] for each in finished[:3]] == ["many", "few", "many"]
+        assert [each.metadata["optaic-tenant"] for each in finished] == ["acme"] * 3
         assert {each.request.problem for each in finished} == {"OSError: no process"}
+
+
+async def test_a_refused_worker_removes_nothing(tmp_path: Path) -> None:
+    with fake_services() as services:
+        serve(services, {})
+        assert await sweep(settings(services, tmp_path, "refused"), start) == 0
+        assert not services.calls("FinishDataRemoval")
+
+
+def settings(services: FakeServices, folder: Path, tenant: str) -> Settings:
+    return Settings(
+        instance_address=services.address,
+        run_address="127.0.0.1:1",
+        data_root=str(folder),
+        executor_token="secret",
+        tenants=(tenant,),
+        run_output_folder=str(folder / "run-output"),
+    )

@@ -43,6 +43,7 @@ def settings(tmp_path: Path, seconds: float) -> Settings:
     return Settings(
         instance_address="127.0.0.1:1",
         run_address="127.0.0.1:1",
+        executor_token="unused",
         data_root=str(tmp_path),
         data_removal_interval_seconds=seconds,
     )

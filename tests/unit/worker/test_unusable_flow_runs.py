@@ -80,6 +80,9 @@ async def _start_guardian() -> Line:
     raise MemoryError
 
 
+IDENTITY: dict[str, Any] = {"executor_token": "secret", "tenants": ("acme",)}
+
+
 async def _execute(pool: Pool, folder: Path, **changes: Any) -> tuple[str, str]:
     """Run a worker until the flow run has ended; how it did."""
     settings = Settings(
@@ -89,7 +92,7 @@ async def _execute(pool: Pool, folder: Path, **changes: Any) -> tuple[str, str]:
         poll_seconds=0.01,
         worker_grace_seconds=0,
         start_patience_seconds=0,
-        **changes,
+        **{**IDENTITY, **changes},
     )
     executor = Executor(settings, cast("WorkPool", pool), _start_guardian)
     stop = asyncio.Event()
@@ -117,30 +120,46 @@ async def test_a_flow_run_with_foreign_parameters_fails_with_the_reason(
     assert len(message) < 1000
 
 
-async def test_a_worker_with_the_token_of_one_tenant_refuses_flow_runs_of_others(tmp_path: Path) -> None:
+async def test_a_worker_refuses_flow_runs_of_other_tenants(tmp_path: Path) -> None:
     pool = Pool(_flow_run(GIVEN))
-    state, message = await _execute(pool, tmp_path, executor_token="secret", tenants=("rival",))
+    state, message = await _execute(pool, tmp_path, tenants=("rival",))
     assert state == "FAILED"
     assert "this worker serves the tenant rival, not acme" in message
 
 
-def test_an_executor_token_needs_exactly_its_tenant(tmp_path: Path) -> None:
+def test_a_worker_serves_one_tenant_and_has_an_identity_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     addresses: dict[str, Any] = {
         "instance_address": "127.0.0.1:1",
         "run_address": "127.0.0.1:1",
         "data_root": str(tmp_path),
     }
-    with pytest.raises(ValueError, match="belongs to one tenant"):
-        Settings(**addresses, executor_token="secret", tenants=("acme", "rival"))
-    alone = Settings(**addresses, executor_token="secret", service_token="all", tenants=("acme",))
-    assert (alone.token, alone.serves("acme"), alone.serves("rival")) == ("secret", True, False)
-    shared = Settings(**addresses, service_token="all", tenants=("acme",))
-    assert (shared.token, shared.serves("rival")) == ("all", True)
     files: dict[str, Any] = {"tls_certificate": tmp_path / "worker.pem", "tls_key": tmp_path / "worker.key"}
-    with pytest.raises(ValueError, match="belongs to one tenant"):
-        Settings(**addresses, **files, tenants=("acme", "rival"))
-    by_certificate = Settings(**addresses, **files, tenants=("acme",))
-    assert (by_certificate.token, by_certificate.serves("rival")) == ("", False)
+    for identity in ({"executor_token": "secret"}, files):
+        for tenants in ((), ("acme", "rival")):
+            with pytest.raises(ValueError, match="must name exactly one tenant"):
+                Settings(**addresses, **identity, tenants=tenants)
+        assert Settings(**addresses, **identity, tenants=("acme",)).tenant_id == "acme"
+    monkeypatch.setenv("OPTAIC_SERVICE_TOKEN", "of-the-services")
+    with pytest.raises(ValueError, match="OPTAIC_EXECUTOR_TOKEN is missing"):
+        Settings(**addresses, tenants=("acme",))
+    assert "of-the-services" not in repr(Settings(**addresses, **IDENTITY).model_dump())
+
+
+def test_the_worker_of_each_tenant_polls_a_pool_of_its_own(tmp_path: Path) -> None:
+    pools = {
+        tenant: Settings(
+            instance_address="127.0.0.1:1",
+            run_address="127.0.0.1:1",
+            data_root=str(tmp_path),
+            executor_token="secret",
+            tenants=(tenant,),
+            work_pool="shared",
+        ).own_work_pool
+        for tenant in ("default", "acme")
+    }
+    assert pools == {"default": "shared", "acme": "shared-acme"}
 
 
 @pytest.mark.parametrize("said", ["it has no deployment", "its deployment was deleted"])
@@ -238,6 +257,7 @@ async def test_a_worker_that_stops_says_so_of_its_flow_runs(
         instance_address="127.0.0.1:9",
         run_address="127.0.0.1:9",
         data_root=str(tmp_path),
+        **IDENTITY,
         poll_seconds=0.01,
         worker_grace_seconds=0,
     )
@@ -270,6 +290,7 @@ async def test_a_flow_run_that_is_cancelled_in_prefect_is_given_up_without_a_rep
         instance_address="127.0.0.1:9",
         run_address="127.0.0.1:9",
         data_root=str(tmp_path),
+        **IDENTITY,
         poll_seconds=0.01,
         cancellation_poll_seconds=0.01,
     )
