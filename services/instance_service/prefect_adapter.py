@@ -12,7 +12,15 @@ import httpx
 
 from instance_service.ports import Deployment, Ensured, OutsideUnavailableError
 from optaic.plugins.words import describe_error
-from optaic.rules.deployments import ENTRYPOINT, FLOW_NAME, PARAMETERS, TAG, installation_tag, work_pool_of
+from optaic.rules.deployments import (
+    ENTRYPOINT,
+    FIRST_TENANT,
+    FLOW_NAME,
+    PARAMETERS,
+    TAG,
+    installation_tag,
+    work_pool_of,
+)
 from optaic.rules.schedules import Timing
 from servicekit import prefect
 
@@ -179,7 +187,7 @@ class PrefectDeployments:
 
     def _pool_of(self, parameters: Sequence[tuple[str, str]]) -> str:
         """Return the work pool in which the flow runs of a deployment wait for its tenant's worker."""
-        return work_pool_of(self._work_pool, dict(parameters).get("tenant_id", ""))
+        return work_pool_of(self._work_pool, dict(parameters).get("tenant_id", FIRST_TENANT))
 
     def _as_observed(self, found: _JSON) -> Deployment:
         """Convert Prefect's answer into a deployment; if a setting common to all was edited, it equals no desired one."""
