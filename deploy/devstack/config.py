@@ -83,7 +83,8 @@ class Settings(BaseSettings):
         description="File of the tokens that the services accept; none: `tokens.json` in the state.",
     )
     tenants: tuple[str, ...] = Field(
-        default=("default",), description="JSON list: the tenants whose runs are executed here; each has a worker of its own."
+        default=("default",),
+        description="JSON list: the tenants whose runs are executed here; each has a worker of its own.",
     )
 
     executor: Literal["warm", "process"] = Field(
@@ -91,7 +92,9 @@ class Settings(BaseSettings):
         description="warm: OptAIC's forkserver worker, about 0.5 s to the first line of user code. process: Prefect's own worker.",
     )
     work_pool: str = Field(
-        default=WORK_POOL, min_length=1, description="Prefect work pool that gets the runs of the tenant `default`; those of another tenant are in <this pool>-<tenant>."
+        default=WORK_POOL,
+        min_length=1,
+        description="Prefect work pool that gets the runs of the tenant `default`; those of another tenant are in <this pool>-<tenant>.",
     )
     data_root: str = Field(
         default="", description="URI below which the worker stores data; empty: in the state."

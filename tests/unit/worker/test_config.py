@@ -7,7 +7,11 @@ import pytest
 from worker.config import Settings
 from worker.prefect_adapter import WorkPool
 
-NEEDED: dict[str, Any] = {"instance_address": "localhost:1", "run_address": "localhost:2", "executor_token": "secret"}
+NEEDED: dict[str, Any] = {
+    "instance_address": "localhost:1",
+    "run_address": "localhost:2",
+    "executor_token": "secret",
+}
 
 
 def _settings(**settings: str) -> Settings:
