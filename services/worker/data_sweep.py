@@ -110,7 +110,7 @@ class _Sweeper:
             task = await self._describe(removal)
             async with asyncio.timeout(LONGEST.total_seconds()):
                 await asyncio.to_thread(check_place, task)
-                confinement = await confine(task, self._tenant_id, settings)
+                confinement = await confine(task, self._settings.tenant_id, settings)
                 async with Isolation(self._start, limits, confinement, settings.bounds) as child:
                     answer = await child.compute(task, lambda _: None)
                 if not isinstance(answer, Failure):

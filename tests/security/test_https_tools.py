@@ -100,6 +100,7 @@ async def _call_prefect_of_the_worker(world: World, ca: Path | None) -> None:
         instance_address="127.0.0.1:1",
         run_address="127.0.0.1:1",
         data_root=str(world.folder),
+        executor_token="secret",
         prefect_api_url=f"{world.url}/api",
         https_ca=ca,
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 _PROGRAM = """
 import asyncio, json, os
 from worker.config import Settings
-settings = Settings(instance_address="127.0.0.1:1", run_address="127.0.0.1:1", data_root="unused")
+settings = Settings(instance_address="127.0.0.1:1", run_address="127.0.0.1:1", data_root="unused",
+                    executor_token="unused")
 os.environ.update(settings.environment)
 from worker.preload import PRELOAD
 from worker.children import Forkserver

@@ -103,6 +103,7 @@ def test_a_worker_with_a_foreign_folder_does_not_start_and_names_the_remedy(tmp_
         **os.environ,
         "OPTAIC_INSTANCE_ADDRESS": "127.0.0.1:9",
         "OPTAIC_RUN_ADDRESS": "127.0.0.1:9",
+        "OPTAIC_EXECUTOR_TOKEN": "secret",
         "OPTAIC_DATA_ROOT": str(tmp_path),
         "OPTAIC_RUN_OUTPUT_FOLDER": str(tmp_path / "output"),
     }
