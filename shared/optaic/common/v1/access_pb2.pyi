@@ -153,4 +153,4 @@ permission: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOpti
 that has none does not start. docs/security.md says which roles have which permission.
 """
 project_scope: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___ProjectScope.ValueType]
-"""What a caller may do who has the permission in some projects only. Without it: nothing."""
+"""What a caller may do that has the permission in some projects only. Absent: nothing."""
