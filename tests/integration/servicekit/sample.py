@@ -16,7 +16,9 @@ STREAMS = {"SAMPLE_EVENTS": ["optaic.*.protobuf.>"]}
 
 
 def make_settings(**values: Any) -> ServiceSettings:
-    unused = {f"database{login}_url": "postgresql+psycopg://unused" for login in ("", "_owner", "_infra")}
+    unused = {
+        f"database{login}_url": "postgresql+psycopg://127.0.0.1/unused" for login in ("", "_owner", "_infra")
+    }
     return ServiceSettings(**{**unused, **values})
 
 
