@@ -65,10 +65,10 @@ def end_descendants(
         end_group()
         if not living:
             break
+        killed.update(process.pid for process in living)
         for process in living:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error):  # all processes of a namespace end with its first one
                 process.kill()
-                killed.add(process.pid)
         time.sleep(_POLL_SECONDS)
     return killed
 
