@@ -155,6 +155,8 @@ def _problem_of_json(value: Any, left: list[int]) -> str:
             return f"must have at most {MOST_LEVELS} levels"
         if isinstance(node, Value):
             kind = node.WhichOneof("kind")
+            if kind is None:
+                return "must have no value without a kind; write null for none"
             node = getattr(node, kind) if kind in _CONTAINERS else None
         if isinstance(node, Struct):
             pending.extend((each, level + 1) for each in node.fields.values())

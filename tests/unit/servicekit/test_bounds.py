@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from optaic.instance.v1.instance_pb2 import FreshnessPolicy, Instance
@@ -23,8 +23,9 @@ from servicekit.errors import InvalidArgumentError, ResourceExhaustedError
 
 def nested(levels: int) -> Struct:
     struct = inner = Struct()
-    for _ in range(levels):
+    for _ in range(levels - 1):
         inner = inner.fields["a"].struct_value
+    inner.fields["a"].null_value = NULL_VALUE
     return struct
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from google.protobuf import struct_pb2
 from google.protobuf.message import Message
 
 from buf.validate import validate_pb2
@@ -101,3 +102,13 @@ def test_a_refusal_with_many_violations_is_searched_for_secrets_a_bounded_number
     made = status.to_status(InvalidArgumentError("INVALID", "no", field_violations=violations), "x")
     assert len(texts) < 2_000
     assert made.ByteSize() <= 6_000
+
+
+def test_a_configuration_with_a_value_without_a_kind_is_refused() -> None:
+    request = run_service_pb2.SubmitRunRequest()
+    request.parameters.fields["start"].SetInParent()
+    with pytest.raises(InvalidArgumentError) as error:
+        bounds.check_bounds(request)
+    assert [violation.field for violation in error.value.field_violations] == ["parameters"]
+    request.parameters.fields["start"].null_value = struct_pb2.NULL_VALUE
+    bounds.check_bounds(request)
