@@ -197,8 +197,8 @@ async def test_a_broken_file_keeps_the_tokens_and_shows_in_health(
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "10.0.0.1:1", ":0", "127.0.0.1.evil:0"])
 def test_development_listens_on_this_machine_only(listen: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="OPTAIC_AUTH=tokens"):
-        make_settings(listen=listen)
-    make_settings(listen=listen, auth="tokens", tokens_file=tmp_path / "t.json")
+        make_settings(listen=listen, insecure_plaintext=True)
+    make_settings(listen=listen, insecure_plaintext=True, auth="tokens", tokens_file=tmp_path / "t.json")
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:5", "[::1]:0", "unix:/tmp/x"])
