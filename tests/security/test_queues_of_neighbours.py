@@ -184,7 +184,8 @@ async def test_a_hundred_thousand_rows_do_not_slow_a_claim(postgres_server: Post
             order="due_time",
             limit=8,
         )
-        text = turns.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+        dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
+        text = turns.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
         async with database.infra() as connection:
             explained = await connection.exec_driver_sql(f"explain (analyze, buffers, format json) {text}")
             plan = explained.scalar_one()[0]["Plan"]

@@ -185,13 +185,18 @@ async def test_a_foreign_edit_is_seen_and_repaired(mlflow_url: str) -> None:
     ],
 )
 async def test_a_server_with_authentication_gets_credentials_and_has_its_own_error(
-    header: str, credentials: dict[str, str]
+    header: str, credentials: dict[str, Any]
 ) -> None:
     async with guarded(header, "{}") as url:
         adapter = MlflowExperiments(url, 2, **credentials)
         assert not await _all(adapter)
         await adapter.close()
-        for wrong in ({}, {"token": "wrong"}, {"username": "user", "password": "wrong"}):
+        refused_credentials: list[dict[str, Any]] = [
+            {},
+            {"token": "wrong"},
+            {"username": "user", "password": "wrong"},
+        ]
+        for wrong in refused_credentials:
             adapter = MlflowExperiments(url, 2, **wrong)
             with pytest.raises(OutsideUnavailableError) as refused:
                 await adapter.ensure([_experiment()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,8 @@ async def test_runs_execute_with_valid_credentials_and_others_get_an_error(
             await eventually(has_ended, 60)
         await adapter.close()
     assert run.status == run_pb2.RUN_STATUS_COMPLETED
-    for wrong in ({}, {"auth_string": "optaic:wrong"}, {"api_key": _SECRET}):
+    refused_credentials: list[dict[str, Any]] = [{}, {"auth_string": "optaic:wrong"}, {"api_key": _SECRET}]
+    for wrong in refused_credentials:
         adapter = PrefectDeployments(guarded_url, _POOL, 60, **wrong)
         with pytest.raises(
             OutsideUnavailableError, match="OPTAIC_PREFECT_API_KEY or _AUTH_STRING"

@@ -36,18 +36,18 @@ def dependencies(**settings: object) -> Any:
 async def test_undecided_work_waits_for_its_claim_to_expire_while_the_rest_of_the_batch_is_done() -> None:
     deps, claims, done = dependencies(), [], []
 
-    async def claim(_: object, now: datetime, until: datetime, limit: int) -> list[str]:
+    async def claim(_: object, now: datetime, until: datetime, limit: int) -> list[tuple[str]]:
         claims.append((until - now, limit))
-        return ["one", "two", "three"][:limit]
+        return [("one",), ("two",), ("three",)][:limit]
 
-    async def do(_: object, key: str) -> None:
+    async def do(_: object, key: tuple[str]) -> None:
         done.append(key)
-        if key == "one":
+        if key == ("one",):
             raise UnavailableError("DEPENDENCY_UNAVAILABLE", "away")
 
     work = DueWork(deps, "some", claim=claim, do=do, batch=2, claim_seconds=7)
     assert await work.step(), "a full batch: more may be due"
-    assert done == ["one", "two"]
+    assert done == [("one",), ("two",)]
     assert claims == [(timedelta(seconds=7), 2)]
     assert not await DueWork(deps, "some", claim=claim, do=do, batch=9, claim_seconds=7).step()
 
