@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from optaic.run.v1 import run_pb2
+from support.plugin_packages import install_code
 from worker import module_graph
 from worker.code_identity import CodeIdentity, identify
 from worker.code_statement import state_code
@@ -305,6 +306,7 @@ def test_built_in_code_reports_its_release(name: str) -> None:
 def test_editable_packages_cause_a_warning_by_default(
     site: Path,
     project: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     setting: CodeCheck,
     *,
@@ -318,6 +320,7 @@ def test_editable_packages_cause_a_warning_by_default(
         monkeypatch.syspath_prepend(str(project / "src"))
     else:
         install(site)
+    install_code(monkeypatch, tmp_path / "registered", REF)
     (code,) = state_code(
         [
             Plugin(
