@@ -48,8 +48,14 @@ def write(path: Path, **roles_by_token: list[str]) -> Path:
         digest_of(token): {"tenant": "acme", "actor": token, "roles": roles}
         for token, roles in roles_by_token.items()
     }
-    path.write_text(json.dumps(entries))
-    return path
+    return replace(path, json.dumps(entries))
+
+
+def replace(path: Path, text: str) -> Path:
+    """Write a file in one step: the service looks at it meanwhile."""
+    written = path.with_suffix(".new")
+    written.write_text(text)
+    return written.replace(path)
 
 
 def settings_of(path: Path, auth: str = "tokens", **values: Any) -> ServiceSettings:
@@ -184,7 +190,7 @@ async def test_a_broken_file_keeps_the_tokens_and_shows_in_health(
             return bool(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == word)
 
         await eventually(lambda: tokens_are("SERVING"))
-        path.write_text("{")
+        replace(path, "{")
         await eventually(lambda: tokens_are("NOT_SERVING"))
         await method(channel, "echo")(TEXT, metadata=signed("one"))
         write(path, one=["viewer"], two=[])
