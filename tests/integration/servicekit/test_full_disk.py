@@ -20,7 +20,7 @@ from support.polling import eventually
 from support.small_disk import SmallDisk, small_disk
 
 
-def _settings(database_url: str = "unused", nats_url: str = "nats://unused") -> ServiceSettings:
+def _settings(database_url: str = "unused", nats_url: str = "nats://127.0.0.1:1") -> ServiceSettings:
     return ServiceSettings(
         database_url=database_url,
         database_owner_url=database_url,

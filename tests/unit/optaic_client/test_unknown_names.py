@@ -41,7 +41,7 @@ _KINDS: dict[str, str] = {
 _SPECIAL: dict[tuple[str, str], str] = {("instance promote-model", "version"): _FREE}
 _NEEDED = {  # what a command must be given besides
     "instance": "prices", "definition": "smooth", "version": "1.1.0", "from_revision": "1", "run_id": ID,
-    "hash_": "abc", "reason": "why", "project": "desk", "name": "other", "actor": "ada",
+    "hash_": "abc", "reason": "why", "project": "desk", "name": "other", "actor": "ada", "role": "viewer",
 }  # fmt: skip
 
 

@@ -74,6 +74,8 @@ def test_every_setting_with_a_server_is_refused_in_plaintext_and_allowed_by_the_
         for name, field in program.model_fields.items()
         if field.is_required()
     }
+    if "executor_token" in program.model_fields:
+        local["executor_token"] = "unused"
     remote = {
         name: "services.example.com:1" if name.endswith("_address") else "http://services.example.com"
         for name in program.model_fields
