@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances.deletion import finish_in_lineage
 from instance_service.use_cases.promotions.outputs import record_outputs
@@ -13,6 +12,7 @@ from optaic.rules.events import LINEAGE_EVENTS, RUN_EVENTS, RUN_SUBJECTS
 from optaic.run.v1.run_events_pb2 import RunCompleted
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
+from servicekit.database import Connection
 
 LINEAGE_CONSUMER = "instance-service"
 LINEAGE_SUBJECTS = ("optaic.*.lineage.v1.cleared.*",)

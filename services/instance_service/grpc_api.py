@@ -62,9 +62,7 @@ class DefinitionServicer(DefinitionServiceServicer):
     async def GetDefinitionVersion(
         self, request: definition_api.GetDefinitionVersionRequest, _context: Any
     ) -> DefinitionVersion:
-        return await definition_reading.get_version(
-            self._deps, current().tenant_id, request.definition_version_id
-        )
+        return await definition_reading.get_version(self._deps, current().tenant_id, request)
 
     async def ListDefinitionVersions(
         self, request: definition_api.ListDefinitionVersionsRequest, _context: Any

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, ROLE_BINDING_SUBJECTS
-from run_service.store import Connection
 from run_service.use_cases import cancellation, timeline
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
+from servicekit.database import Connection
 from servicekit.locations import add_locations, projects_of
 
 LINEAGE_CONSUMER = "run-lineage"

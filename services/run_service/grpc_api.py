@@ -26,7 +26,7 @@ class RunServicer(RunServiceServicer):
         return await submission.submit_run(self._deps, current(), request)
 
     async def GetRun(self, request: run_api.GetRunRequest, _context: Any) -> Run:
-        return await reading.get_run(self._deps, current(), request.run_id)
+        return await reading.get_run(self._deps, current(), request)
 
     async def ListRuns(self, request: run_api.ListRunsRequest, _context: Any) -> run_api.ListRunsResponse:
         return await reading.list_runs(self._deps, current(), request)
@@ -38,7 +38,7 @@ class RunServicer(RunServiceServicer):
         return await retries.retry_run(self._deps, current(), request)
 
     async def WatchRun(self, request: run_api.WatchRunRequest, _context: Any) -> AsyncIterator[Run]:
-        async with aclosing(reading.watch_run(self._deps, current(), request.run_id)) as runs:
+        async with aclosing(reading.watch_run(self._deps, current(), request)) as runs:
             async for run in runs:
                 yield run
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servicekit import schema
+from servicekit.database import Connection
 from servicekit.schema import UUID_TEXT
 from status_service.domain.board import Board, Flow, Instance
 
@@ -182,7 +182,7 @@ _INSERT_CHANGES = _statement(status_changes, is_upsert=False)
 
 
 async def _write(
-    connection: AsyncConnection, statement: sa.TextClause, tenant_id: str, rows: Sequence[Mapping[str, Any]]
+    connection: Connection, statement: sa.TextClause, tenant_id: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
     if rows:
         columns = {
@@ -192,18 +192,18 @@ async def _write(
         await connection.execute(statement, {"tenant_id": tenant_id, **columns})
 
 
-async def lock_revision(connection: AsyncConnection, tenant_id: str) -> int:
+async def lock_revision(connection: Connection, tenant_id: str) -> int:
     """Serialize with every other change of the tenant's statuses; return its newest revision."""
     return int((await connection.execute(_LOCK_REVISION, {"tenant_id": tenant_id})).scalar_one())
 
 
-async def update_revision(connection: AsyncConnection, tenant_id: str, revision: int) -> None:
+async def update_revision(connection: Connection, tenant_id: str, revision: int) -> None:
     """Set the tenant's newest revision; the row must be locked."""
     statement = tenant_revisions.update().where(tenant_revisions.c.tenant_id == tenant_id)
     await connection.execute(statement.values(revision=revision))
 
 
-async def get_board(connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]) -> Board:
+async def get_board(connection: Connection, tenant_id: str, instance_ids: Collection[str]) -> Board:
     """Return the known state of some instances and their flows."""
     board = Board()
     for row in await connection.execute(_of(instances, tenant_id, instance_ids)):
@@ -218,7 +218,7 @@ async def get_board(connection: AsyncConnection, tenant_id: str, instance_ids: C
     return board
 
 
-async def update_board(connection: AsyncConnection, tenant_id: str, board: Board) -> None:
+async def update_board(connection: Connection, tenant_id: str, board: Board) -> None:
     """Store what changed on a board."""
     changed = [board.instances[instance_id] for instance_id in sorted(board.changed_instances)]
     await _write(connection, _UPSERT_INSTANCES, tenant_id, [asdict(instance) for instance in changed])
@@ -235,7 +235,7 @@ async def update_board(connection: AsyncConnection, tenant_id: str, board: Board
 
 
 async def get_statuses(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]
+    connection: Connection, tenant_id: str, instance_ids: Collection[str]
 ) -> dict[str, StatusRow]:
     """Return the statuses of those instances that have one."""
     rows = await connection.execute(_of(instance_statuses, tenant_id, instance_ids))
@@ -243,7 +243,7 @@ async def get_statuses(
 
 
 async def list_statuses(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     limit: int,
     *,
@@ -271,7 +271,7 @@ async def list_statuses(
 
 
 async def insert_changes(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     statuses: Sequence[StatusRow],
     changes: Sequence[ChangeRow],
@@ -283,7 +283,7 @@ async def insert_changes(
     await _write(connection, _INSERT_TRANSITIONS, tenant_id, [asdict(row) for row in transitions])
 
 
-async def get_revisions(connection: AsyncConnection, tenant_id: str) -> Revisions:
+async def get_revisions(connection: Connection, tenant_id: str) -> Revisions:
     """Return how far the tenant's changes reach, forwards and backwards."""
     table = tenant_revisions.c
     query = sa.select(table.revision, table.compacted_revision).where(table.tenant_id == tenant_id)
@@ -291,9 +291,7 @@ async def get_revisions(connection: AsyncConnection, tenant_id: str) -> Revision
     return Revisions(row.revision, row.compacted_revision) if row else Revisions()
 
 
-async def list_changes(
-    connection: AsyncConnection, tenant_id: str, after: int, limit: int
-) -> list[ChangeRow]:
+async def list_changes(connection: Connection, tenant_id: str, after: int, limit: int) -> list[ChangeRow]:
     """Return changes after a revision, in order."""
     table = status_changes.c
     query = sa.select(status_changes).where(table.tenant_id == tenant_id, table.revision > after)
@@ -307,7 +305,7 @@ async def list_changes(
 
 
 async def list_transitions(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, before: int | None, limit: int
+    connection: Connection, tenant_id: str, instance_id: str, before: int | None, limit: int
 ) -> list[TransitionRow]:
     """Return a page of an instance's history, newest first."""
     table = status_history.c
@@ -321,7 +319,7 @@ async def list_transitions(
 
 
 async def list_positions(
-    connection: AsyncConnection, tenant_id: str, after: str, until: str, instance_ids: Collection[str]
+    connection: Connection, tenant_id: str, after: str, until: str, instance_ids: Collection[str]
 ) -> dict[str, tuple[int, datetime, bool]]:
     """Return revision, update time and tombstone of the instances after one id up to another, empty for no limit.
 
@@ -340,7 +338,7 @@ async def list_positions(
 
 
 async def list_flow_revisions(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]
+    connection: Connection, tenant_id: str, instance_ids: Collection[str]
 ) -> dict[tuple[str, str], int]:
     """Return the revisions of the flows of some instances, by instance and flow kind."""
     query = sa.select(flows.c.instance_id, flows.c.flow_kind, flows.c.revision).where(
@@ -349,9 +347,7 @@ async def list_flow_revisions(
     return {(row.instance_id, row.flow_kind): row.revision for row in await connection.execute(query)}
 
 
-async def list_deleted(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]
-) -> set[str]:
+async def list_deleted(connection: Connection, tenant_id: str, instance_ids: Collection[str]) -> set[str]:
     """Return which of the instances have a tombstone."""
     query = sa.select(instances.c.instance_id).where(
         instances.c.tenant_id == tenant_id,
@@ -361,7 +357,7 @@ async def list_deleted(
     return set((await connection.execute(query)).scalars())
 
 
-async def compact_changes(connection: AsyncConnection, retention: int, step: int) -> bool:
+async def compact_changes(connection: Connection, retention: int, step: int) -> bool:
     """Drop changes beyond the retention, of one tenant and at most `step`; return whether there were any."""
     return (await connection.execute(_COMPACT, {"retention": retention, "step": step})).first() is not None
 
@@ -388,7 +384,7 @@ def _status_row(row: sa.Row[Any]) -> StatusRow:
     )
 
 
-async def locate(connection: AsyncConnection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
+async def locate(connection: Connection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
     """Return the project of each of the ids that is an instance's."""
     table = instance_statuses.c
     query = sa.select(table.instance_id, table.project_id).where(

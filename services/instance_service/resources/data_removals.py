@@ -13,9 +13,9 @@ from instance_service.domain.data_removal import remove_time
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.store import data_removals as store
-from instance_service.store.tables import Connection
 from optaic.instance.v1.data_removal_service_pb2 import DataRemoval, UsedStore
 from optaic.instance.v1.instance_pb2 import Instance
+from servicekit.database import Connection
 
 _MOST_BYTES = (
     256 * 1024

@@ -18,12 +18,12 @@ from instance_service.resources.projects import check_project_etag
 from instance_service.store import deletion, graph
 from instance_service.store import projects as project_store
 from instance_service.store.deletion import DeletedResource
-from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_DELETING, Project
 from optaic.instance.v1.instance_service_pb2 import (
     DeleteInstanceRequest,
     DeleteProjectRequest,
 )
+from servicekit.database import Connection
 
 _MANY = 1000  # from this number of instances on, a thread computes the order
 _TOGETHER = "delete them first, or set `cascade` to delete them too"

@@ -16,11 +16,10 @@ from instance_service.resources.instances.revisions import stamp
 from instance_service.resources.instances.rows import instance_row, revision_row
 from instance_service.store import graph, projects, queue
 from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
 from servicekit import outbox
 from servicekit.context import RequestContext
-from servicekit.database import lock_tenant
+from servicekit.database import Connection, lock_tenant
 
 _CONDITION = "Deleting"
 _DEPENDANTS = "dependants"  # removed together with the last dependant

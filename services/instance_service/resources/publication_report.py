@@ -13,7 +13,7 @@ from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.resources.instances.tracking import Check, try_version
 from instance_service.store import definitions as store
 from instance_service.store import tracking as users
-from instance_service.store.tables import Connection, Row
+from instance_service.store.tables import Row
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,
     COMPATIBILITY_COMPATIBLE,
@@ -26,6 +26,7 @@ from optaic.definition.v1.definition_pb2 import (
     TrackingInstance,
 )
 from servicekit import off_loop
+from servicekit.database import Connection
 from servicekit.errors import FieldViolation
 
 MOST_LISTED = 1_000

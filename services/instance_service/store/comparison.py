@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import instances
+from servicekit.database import Connection
 
 _NEXT_TENANT = sa.text("""
     select min(tenant_id) from (
@@ -38,12 +38,12 @@ class Entry(NamedTuple):
     project_id: str
 
 
-async def next_tenant(connection: AsyncConnection, after: str) -> str | None:
+async def next_tenant(connection: Connection, after: str) -> str | None:
     """Return the first tenant after the given one that has or had instances; use the infra login."""
     return (await connection.execute(_NEXT_TENANT, {"after": after})).scalar_one_or_none()
 
 
-async def list_page(connection: AsyncConnection, tenant_id: str, after: str, limit: int) -> list[Entry]:
+async def list_page(connection: Connection, tenant_id: str, after: str, limit: int) -> list[Entry]:
     """Return a page of instances, sorted by id, without components."""
     columns = instances.c
     statement = (
@@ -66,7 +66,7 @@ async def list_page(connection: AsyncConnection, tenant_id: str, after: str, lim
 
 
 async def list_old_outputs(
-    connection: AsyncConnection, tenant_id: str, run_numbers: Mapping[str, int]
+    connection: Connection, tenant_id: str, run_numbers: Mapping[str, int]
 ) -> list[str]:
     """Return those of the instances whose newest known output is older than the run number given for them."""
     parameters = {

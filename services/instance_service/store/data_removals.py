@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import data_removals as removals
 from instance_service.store.tables import instance_revisions, instances, outputs
+from servicekit.database import Connection
 
 _CLAIM = sa.text("""
     update data_removals as claimed set due_time = :lease_time, attempts = claimed.attempts + 1
@@ -29,13 +29,13 @@ _CLAIM = sa.text("""
 """)
 
 
-async def insert_removals(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+async def insert_removals(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Record that the data of these deleted instances still exists."""
     await connection.execute(sa.insert(removals), list(rows))
 
 
 async def list_used_stores(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
+    connection: Connection, tenant_id: str, instance_ids: Sequence[str]
 ) -> list[tuple[str, bytes]]:
     """Return (dataset or signal, its store component), both serialized, for every revision of the instances."""
     statement = (
@@ -57,9 +57,7 @@ async def list_used_stores(
     return [(row[0], bytes(row[1])) for row in await connection.execute(statement)]
 
 
-async def list_with_output(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
-) -> set[str]:
+async def list_with_output(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> set[str]:
     """Return those of the instances that ever had an output."""
     statement = sa.select(outputs.c.instance_id).where(
         outputs.c.tenant_id == tenant_id, outputs.c.instance_id.in_(instance_ids)
@@ -68,7 +66,7 @@ async def list_with_output(
 
 
 async def list_removals(
-    connection: AsyncConnection, tenant_id: str, after: tuple[datetime, str] | None, limit: int
+    connection: Connection, tenant_id: str, after: tuple[datetime, str] | None, limit: int
 ) -> Sequence[sa.Row[Any]]:
     """Return a page of removals in the order of deletion, after a position (time, id)."""
     statement = sa.select(removals).where(removals.c.tenant_id == tenant_id)
@@ -81,7 +79,7 @@ async def list_removals(
 
 
 async def claim_removal(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     now: datetime,
@@ -95,7 +93,7 @@ async def claim_removal(
     return (await connection.execute(_CLAIM, parameters)).one_or_none()
 
 
-async def lock_attempts(connection: AsyncConnection, tenant_id: str, instance_id: str) -> int | None:
+async def lock_attempts(connection: Connection, tenant_id: str, instance_id: str) -> int | None:
     """Lock a removal and return how often it was tried, or None if there is no such removal."""
     statement = (
         sa.select(removals.c.attempts)
@@ -105,7 +103,7 @@ async def lock_attempts(connection: AsyncConnection, tenant_id: str, instance_id
     return (await connection.execute(statement)).scalar_one_or_none()
 
 
-async def delete_removal(connection: AsyncConnection, tenant_id: str, instance_id: str) -> None:
+async def delete_removal(connection: Connection, tenant_id: str, instance_id: str) -> None:
     """Delete the row of a finished removal."""
     await connection.execute(
         sa.delete(removals).where(
@@ -117,7 +115,7 @@ async def delete_removal(connection: AsyncConnection, tenant_id: str, instance_i
 
 
 async def postpone_removal(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, problem: str, due_time: datetime
+    connection: Connection, tenant_id: str, instance_id: str, problem: str, due_time: datetime
 ) -> None:
     """Record why a removal failed and when it is tried again."""
     await connection.execute(

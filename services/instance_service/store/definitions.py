@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import definition_versions as versions
 from instance_service.store.tables import definitions
+from servicekit.database import Connection
 
 _NEWEST = sa.text("""
     select distinct on (definition_id) cast(definition_id as text), snapshot from definition_versions
@@ -26,7 +26,7 @@ _PREVIOUS = sa.text("""
 """)
 
 
-async def insert_definition(connection: AsyncConnection, row: dict[str, Any]) -> str:
+async def insert_definition(connection: Connection, row: dict[str, Any]) -> str:
     """Create a definition unless one of its kind and name exists; return the id of the existing or new one."""
     await connection.execute(
         insert(definitions).values(row).on_conflict_do_nothing(constraint="uq_definitions_kind")
@@ -36,7 +36,7 @@ async def insert_definition(connection: AsyncConnection, row: dict[str, Any]) ->
     return str(found.definition_id)
 
 
-async def insert_version(connection: AsyncConnection, row: dict[str, Any]) -> bool:
+async def insert_version(connection: Connection, row: dict[str, Any]) -> bool:
     """Create a version unless it exists; return whether it was created."""
     statement = (
         insert(versions)
@@ -47,9 +47,7 @@ async def insert_version(connection: AsyncConnection, row: dict[str, Any]) -> bo
     return (await connection.execute(statement)).first() is not None
 
 
-async def get_definition(
-    connection: AsyncConnection, tenant_id: str, definition_id: str
-) -> sa.Row[Any] | None:
+async def get_definition(connection: Connection, tenant_id: str, definition_id: str) -> sa.Row[Any] | None:
     """Return a definition's row."""
     statement = sa.select(definitions).where(
         definitions.c.tenant_id == tenant_id, definitions.c.definition_id == definition_id
@@ -58,7 +56,7 @@ async def get_definition(
 
 
 async def get_definition_by_name(
-    connection: AsyncConnection, tenant_id: str, kind: str, name: str
+    connection: Connection, tenant_id: str, kind: str, name: str
 ) -> sa.Row[Any] | None:
     """Return a definition's row by its kind and name."""
     statement = sa.select(definitions).where(
@@ -68,7 +66,7 @@ async def get_definition_by_name(
 
 
 async def list_known_hashes(
-    connection: AsyncConnection, tenant_id: str, content_hashes: Sequence[str]
+    connection: Connection, tenant_id: str, content_hashes: Sequence[str]
 ) -> set[str]:
     """Return those of the content hashes that versions of the tenant have."""
     statement = sa.select(versions.c.content_hash).where(
@@ -78,7 +76,7 @@ async def list_known_hashes(
 
 
 async def list_definitions(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     kind: str,
@@ -110,7 +108,7 @@ async def list_definitions(
 
 
 async def newest_versions(
-    connection: AsyncConnection, tenant_id: str, definition_ids: Sequence[str]
+    connection: Connection, tenant_id: str, definition_ids: Sequence[str]
 ) -> dict[str, bytes]:
     """Return each definition's newest active version, serialized."""
     rows = await connection.execute(_NEWEST, {"tenant_id": tenant_id, "ids": list(definition_ids)})
@@ -118,16 +116,14 @@ async def newest_versions(
 
 
 async def previous_version(
-    connection: AsyncConnection, tenant_id: str, definition_id: str, precedence: str
+    connection: Connection, tenant_id: str, definition_id: str, precedence: str
 ) -> bytes | None:
     """Return the newest active version before a precedence, serialized."""
     parameters = {"tenant_id": tenant_id, "definition_id": definition_id, "precedence": precedence}
     return (await connection.execute(_PREVIOUS, parameters)).scalar_one_or_none()
 
 
-async def is_surpassed(
-    connection: AsyncConnection, tenant_id: str, definition_id: str, precedence: str
-) -> bool:
+async def is_surpassed(connection: Connection, tenant_id: str, definition_id: str, precedence: str) -> bool:
     """Return whether the definition has an active version of higher precedence."""
     statement = sa.select(sa.literal(1)).where(
         versions.c.tenant_id == tenant_id,
@@ -139,7 +135,7 @@ async def is_surpassed(
 
 
 async def get_version(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     definition_version_id: str = "",
@@ -158,7 +154,7 @@ async def get_version(
 
 
 async def list_versions(
-    connection: AsyncConnection, tenant_id: str, definition_id: str, after: tuple[str, str] | None, limit: int
+    connection: Connection, tenant_id: str, definition_id: str, after: tuple[str, str] | None, limit: int
 ) -> Sequence[sa.Row[Any]]:
     """Return versions, newest first, after a position (precedence, id)."""
     statement = sa.select(versions).where(
@@ -174,7 +170,7 @@ async def list_versions(
 
 
 async def update_version_state(
-    connection: AsyncConnection, tenant_id: str, definition_version_id: str, state: str, snapshot: bytes
+    connection: Connection, tenant_id: str, definition_version_id: str, state: str, snapshot: bytes
 ) -> None:
     """Move a version to another state."""
     await connection.execute(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.database import Connection
 
 _DESCRIBE = sa.text("""
     select cast(instances.instance_id as text), instances.name, instances.kind, instances.state,
@@ -38,7 +39,7 @@ class DeletedResource:
 
 
 async def describe(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
+    connection: Connection, tenant_id: str, instance_ids: Sequence[str]
 ) -> dict[str, DeletedResource]:
     """Return the rows of those of the instances that exist."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.database import Connection
 
 _REACHES_ITSELF = sa.text("""
     with recursive ancestors (instance_id) as (
@@ -87,14 +88,14 @@ _READERS = sa.text("""
 """)
 
 
-async def has_cycle(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bool:
+async def has_cycle(connection: Connection, tenant_id: str, instance_id: str) -> bool:
     """Return whether the instance is its own ancestor."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
     return (await connection.execute(_REACHES_ITSELF, parameters)).first() is not None
 
 
 async def list_ancestor_edges(
-    connection: AsyncConnection, tenant_id: str, instance_id: str
+    connection: Connection, tenant_id: str, instance_id: str
 ) -> list[tuple[str, str, str]]:
     """Return (instance, upstream, upstream's name) between an instance and its ancestors."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
@@ -102,7 +103,7 @@ async def list_ancestor_edges(
 
 
 async def list_dataset_ancestors(
-    connection: AsyncConnection, tenant_id: str, instance_id: str
+    connection: Connection, tenant_id: str, instance_id: str
 ) -> list[tuple[str, bool]]:
     """Return (dataset, whether it has no upstreams) for all datasets among an instance's ancestors."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
@@ -110,7 +111,7 @@ async def list_dataset_ancestors(
 
 
 async def list_descendant_edges(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
+    connection: Connection, tenant_id: str, instance_ids: Sequence[str]
 ) -> list[tuple[str, str]]:
     """Return the edges (reader, read) from the instances to all their dependants, direct and indirect."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
@@ -118,14 +119,14 @@ async def list_descendant_edges(
 
 
 async def list_dependants(
-    connection: AsyncConnection, tenant_id: str, instance_id: str
+    connection: Connection, tenant_id: str, instance_id: str
 ) -> list[tuple[str, bytes, bytes | None]]:
     """Return (role, reader, definition version with its rules), serialized, of all dependants that are not being deleted."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id}
     return [(row[0], row[1], row[2]) for row in await connection.execute(_READERS, parameters)]
 
 
-async def list_freed(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> list[str]:
+async def list_freed(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> list[str]:
     """Return the instances under deletion whose only readers are the given ones."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
     return list((await connection.execute(_FREED, parameters)).scalars())

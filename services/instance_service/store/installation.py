@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.database import Connection
 
 _INSERT = sa.text(
     "insert into installation (installation_id) values (cast(:installation_id as uuid)) on conflict do nothing"
@@ -11,7 +12,7 @@ _INSERT = sa.text(
 _GET = sa.text("select cast(installation_id as text) from installation")
 
 
-async def get_or_create(connection: AsyncConnection, new_id: str) -> str:
+async def get_or_create(connection: Connection, new_id: str) -> str:
     """Return the installation's id; the first start ever stores `new_id`. Use the infra login."""
     await connection.execute(_INSERT, {"installation_id": new_id})
     return str((await connection.execute(_GET)).scalar_one())

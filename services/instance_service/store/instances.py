@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store import tables
 from instance_service.store.listing import within_bytes
 from instance_service.store.tables import instance_revisions as revisions
 from instance_service.store.tables import instances
-from servicekit.database import Database
+from servicekit.database import Connection, Database
 
 Rows = Mapping[sa.Table, Sequence[Mapping[str, Any]]]
 
@@ -102,7 +101,7 @@ _REMOVE_FINALIZER = sa.text("""
 """)
 
 
-async def insert_instances(connection: AsyncConnection, rows: Rows) -> None:
+async def insert_instances(connection: Connection, rows: Rows) -> None:
     """Insert new instances with all their rows; owners must come before their components."""
     for table in (instances, revisions, *reversed(_EXTENSIONS)):
         if rows.get(table):
@@ -110,7 +109,7 @@ async def insert_instances(connection: AsyncConnection, rows: Rows) -> None:
 
 
 async def replace_instances(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], rows: Rows
+    connection: Connection, tenant_id: str, instance_ids: Sequence[str], rows: Rows
 ) -> None:
     """Replace the extension rows of instances, update their own rows and add their new revisions."""
     for table in _EXTENSIONS:
@@ -121,7 +120,7 @@ async def replace_instances(
     await insert_instances(connection, {table: rows[table] for table in rows if table is not instances})
 
 
-async def update_rows(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+async def update_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rewrite the rows of instances in the table `instances`."""
     columns = (
         "name", "kind", "owner", "state", "revision", "finalizers", "snapshot", "update_time",
@@ -141,9 +140,7 @@ async def update_rows(connection: AsyncConnection, rows: Sequence[Mapping[str, A
     )
 
 
-async def update_snapshots(
-    connection: AsyncConnection, tenant_id: str, snapshots: Mapping[str, bytes]
-) -> None:
+async def update_snapshots(connection: Connection, tenant_id: str, snapshots: Mapping[str, bytes]) -> None:
     """Replace the snapshots of instances by id; nothing else changes."""
     if snapshots:
         parameters = {
@@ -153,7 +150,7 @@ async def update_snapshots(
 
 
 async def rewrite_texts(
-    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, int, bytes, Mapping[str, Any]]]
+    connection: Connection, tenant_id: str, given: Sequence[tuple[str, int, bytes, Mapping[str, Any]]]
 ) -> None:
     """Replace (instance, newest revision, snapshot, config) after an upstream was renamed."""
     if given:
@@ -169,7 +166,7 @@ async def rewrite_texts(
 
 
 async def update_columns(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     instance_id: str,
     **values: str | int | bytes | datetime | list[str],
@@ -182,13 +179,13 @@ async def update_columns(
     )
 
 
-async def insert_revisions(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+async def insert_revisions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add immutable revisions."""
     await connection.execute(sa.insert(revisions), list(rows))
 
 
 async def update_states(
-    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, datetime, bytes]]
+    connection: Connection, tenant_id: str, given: Sequence[tuple[str, str, datetime, bytes]]
 ) -> None:
     """Write (instance, state, update time, snapshot); nothing else changes."""
     ids, states, times, snapshots = map(list, zip(*given, strict=True))
@@ -198,9 +195,7 @@ async def update_states(
     await connection.execute(_UPDATE_STATES, parameters)
 
 
-async def update_flows(
-    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, str]]
-) -> None:
+async def update_flows(connection: Connection, tenant_id: str, given: Sequence[tuple[str, str, str]]) -> None:
     """Record (instance, flow kind, deployment)."""
     ids, flow_kinds, deployment_ids = map(list, zip(*given, strict=True))
     parameters = {
@@ -210,7 +205,7 @@ async def update_flows(
 
 
 async def update_models(
-    connection: AsyncConnection, tenant_id: str, given: Sequence[tuple[str, str, str, str]]
+    connection: Connection, tenant_id: str, given: Sequence[tuple[str, str, str, str]]
 ) -> None:
     """Record models' ids in outside systems: (instance, MLflow experiment, registered model, Evidently project)."""
     columns = zip(*given, strict=True)
@@ -220,7 +215,7 @@ async def update_models(
 
 
 async def drop_finalizer(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], finalizer: str
+    connection: Connection, tenant_id: str, instance_ids: Sequence[str], finalizer: str
 ) -> list[tuple[bytes, list[str]]]:
     """Remove a finalizer from instances that are being deleted; return their remaining finalizers and snapshots."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids), "finalizer": finalizer}
@@ -228,7 +223,7 @@ async def drop_finalizer(
     return [(bytes(row.snapshot), row.finalizers) for row in rows]
 
 
-async def delete_instances(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
+async def delete_instances(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> None:
     """Delete instances with all their rows."""
     await connection.execute(
         sa.delete(instances).where(
@@ -237,13 +232,13 @@ async def delete_instances(connection: AsyncConnection, tenant_id: str, instance
     )
 
 
-async def get_snapshot(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bytes | None:
+async def get_snapshot(connection: Connection, tenant_id: str, instance_id: str) -> bytes | None:
     """Return an instance, serialized."""
     return (await get_snapshots(connection, tenant_id, [instance_id])).get(instance_id)
 
 
 async def get_snapshots(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
+    connection: Connection, tenant_id: str, instance_ids: Sequence[str]
 ) -> dict[str, bytes]:
     """Return those of the instances that exist, serialized."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
@@ -259,7 +254,7 @@ async def fetch_snapshots(
 
 
 async def get_revision(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, revision: int
+    connection: Connection, tenant_id: str, instance_id: str, revision: int
 ) -> bytes | None:
     """Return an instance as of a revision, serialized."""
     statement = sa.select(revisions.c.snapshot).where(
@@ -270,7 +265,7 @@ async def get_revision(
     return (await connection.execute(statement)).scalar_one_or_none()
 
 
-async def lock_instance(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bytes | None:
+async def lock_instance(connection: Connection, tenant_id: str, instance_id: str) -> bytes | None:
     """Lock an instance until the transaction ends and return it, serialized."""
     statement = (
         sa.select(instances.c.snapshot)
@@ -280,9 +275,7 @@ async def lock_instance(connection: AsyncConnection, tenant_id: str, instance_id
     return (await connection.execute(statement)).scalar_one_or_none()
 
 
-async def lock_instances(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
-) -> list[bytes]:
+async def lock_instances(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> list[bytes]:
     """Lock those of the instances that exist until the transaction ends and return them, serialized."""
     statement = (
         sa.select(instances.c.snapshot)
@@ -294,7 +287,7 @@ async def lock_instances(
 
 
 async def is_name_taken(
-    connection: AsyncConnection, tenant_id: str, project_id: str, name: str, except_id: str
+    connection: Connection, tenant_id: str, project_id: str, name: str, except_id: str
 ) -> bool:
     """Return whether another live instance of the project has the name."""
     statement = sa.select(sa.literal(1)).where(
@@ -309,7 +302,7 @@ async def is_name_taken(
 
 
 async def list_revisions(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, before: int | None, limit: int
+    connection: Connection, tenant_id: str, instance_id: str, before: int | None, limit: int
 ) -> Sequence[sa.Row[Any]]:
     """Return revisions, newest first, before a number."""
     statement = sa.select(revisions).where(
@@ -322,7 +315,7 @@ async def list_revisions(
 
 
 async def resolve_versions(
-    connection: AsyncConnection, tenant_id: str, wanted: Sequence[tuple[str, str, str, str, str, str]]
+    connection: Connection, tenant_id: str, wanted: Sequence[tuple[str, str, str, str, str, str]]
 ) -> dict[int, bytes]:
     """Return the version, serialized, for the position of each (kind, definition id, name, version id, version, held id).
 

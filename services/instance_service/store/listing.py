@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import instance_terms, instances
 from optaic.rules.kinds import COMPONENT_KINDS
+from servicekit.database import Connection
 from servicekit.pages import MOST_BYTES
 from servicekit.schema import UUID_TEXT
 
@@ -46,7 +46,7 @@ def label_term(key: str, value: str) -> str:
 
 
 async def list_instances(
-    connection: AsyncConnection, tenant_id: str, wanted: Selection, after: tuple[str, str] | None, limit: int
+    connection: Connection, tenant_id: str, wanted: Selection, after: tuple[str, str] | None, limit: int
 ) -> Sequence[sa.Row[Any]]:
     """Return (name, id, serialized instance) by name, after a position (name, id)."""
     await connection.execute(_PLAN_ANEW)

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import outputs
+from servicekit.database import Connection
 
 _PUT = sa.text("""
     insert into outputs (tenant_id, instance_id, flow_kind, run_number, compute_fingerprint, profile)
@@ -35,7 +35,7 @@ class Output(NamedTuple):
     profile: bytes | None
 
 
-async def put_outputs(connection: AsyncConnection, tenant_id: str, given: Collection[Output]) -> None:
+async def put_outputs(connection: Connection, tenant_id: str, given: Collection[Output]) -> None:
     """Store the outputs of existing instances that are newer than the known ones; give at most one for each flow."""
     parameters = {
         "tenant_id": tenant_id,
@@ -49,7 +49,7 @@ async def put_outputs(connection: AsyncConnection, tenant_id: str, given: Collec
 
 
 async def get_output(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str
+    connection: Connection, tenant_id: str, instance_id: str, flow_kind: str
 ) -> Output | None:
     """Return the newest known output of a flow."""
     statement = sa.select(*(outputs.c[name] for name in Output._fields)).where(
@@ -62,7 +62,7 @@ async def get_output(
 
 
 async def list_outputs(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str], flow_kind: str
+    connection: Connection, tenant_id: str, instance_ids: Collection[str], flow_kind: str
 ) -> list[Output]:
     """Return the newest known outputs of the instances' flows of one kind."""
     statement = sa.select(*(outputs.c[name] for name in Output._fields)).where(

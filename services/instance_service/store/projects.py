@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import instances, projects
+from servicekit.database import Connection
 
 _LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _DELETE_EMPTIED = sa.text("""
@@ -30,7 +30,7 @@ _LOCATE = sa.text("""
 """)
 
 
-async def insert_project(connection: AsyncConnection, row: dict[str, Any]) -> bool:
+async def insert_project(connection: Connection, row: dict[str, Any]) -> bool:
     """Create a project; return False if a project that is not deleted has the name."""
     statement = insert(projects).values(row)
     statement = statement.on_conflict_do_nothing(
@@ -41,7 +41,7 @@ async def insert_project(connection: AsyncConnection, row: dict[str, Any]) -> bo
 
 
 async def update_project(
-    connection: AsyncConnection, tenant_id: str, project_id: str, **values: str | bytes
+    connection: Connection, tenant_id: str, project_id: str, **values: str | bytes
 ) -> None:
     """Update columns of one project."""
     await connection.execute(
@@ -51,14 +51,14 @@ async def update_project(
     )
 
 
-async def delete_emptied(connection: AsyncConnection, tenant_id: str, project_ids: Collection[str]) -> None:
+async def delete_emptied(connection: Connection, tenant_id: str, project_ids: Collection[str]) -> None:
     """Remove those of the projects that are being deleted and are empty; the caller must hold the tenant's lock."""
     parameters = {"tenant_id": tenant_id, "project_ids": sorted(project_ids)}
     await connection.execute(_DELETE_EMPTIED, parameters)
 
 
 async def get_project(
-    connection: AsyncConnection, tenant_id: str, project_id: str = "", name: str = ""
+    connection: Connection, tenant_id: str, project_id: str = "", name: str = ""
 ) -> bytes | None:
     """Return a project, serialized, by its id or name; if several had the name, the live one or else the newest."""
     statement = sa.select(projects.c.snapshot).where(projects.c.tenant_id == tenant_id)
@@ -69,13 +69,13 @@ async def get_project(
     return (await connection.execute(statement)).scalar_one_or_none()
 
 
-async def locate(connection: AsyncConnection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
+async def locate(connection: Connection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
     """Return the project of each id that is an instance's or a project's."""
     rows = (await connection.execute(_LOCATE, {"tenant_id": tenant_id, "ids": sorted(ids)})).all()
     return {row[0]: row[1] for row in rows}
 
 
-async def is_name_taken(connection: AsyncConnection, tenant_id: str, name: str, except_id: str) -> bool:
+async def is_name_taken(connection: Connection, tenant_id: str, name: str, except_id: str) -> bool:
     """Return whether another live project has the name."""
     statement = sa.select(sa.literal(1)).where(
         projects.c.tenant_id == tenant_id,
@@ -87,7 +87,7 @@ async def is_name_taken(connection: AsyncConnection, tenant_id: str, name: str, 
 
 
 async def list_projects(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     after: tuple[str, str],
     limit: int,
@@ -112,7 +112,7 @@ async def list_projects(
     return (await connection.execute(statement)).all()
 
 
-async def list_contents(connection: AsyncConnection, tenant_id: str, project_id: str) -> list[str]:
+async def list_contents(connection: Connection, tenant_id: str, project_id: str) -> list[str]:
     """Return the ids of a project's instances that are not being deleted, without components."""
     statement = sa.select(instances.c.instance_id).where(
         instances.c.tenant_id == tenant_id,

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import model_promotions as promotions
+from servicekit.database import Connection
 
 
 async def insert_promotion(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, revision: int, snapshot: bytes
+    connection: Connection, tenant_id: str, instance_id: str, revision: int, snapshot: bytes
 ) -> None:
     """Record that a model's revision is the promotion of a model version."""
     await connection.execute(
@@ -23,7 +23,7 @@ async def insert_promotion(
 
 
 async def list_promotions(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, before: int | None, limit: int
+    connection: Connection, tenant_id: str, instance_id: str, before: int | None, limit: int
 ) -> Sequence[sa.Row[Any]]:
     """Return (revision, serialized promotion), newest first, before a revision."""
     statement = sa.select(promotions.c.revision, promotions.c.snapshot).where(

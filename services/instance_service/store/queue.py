@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import reconciliations
+from servicekit.database import Connection
 from servicekit.turns import in_turns
 
 _ENQUEUE = sa.text("""
@@ -59,13 +59,13 @@ class Claim:
     attempts: int
 
 
-async def enqueue(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
+async def enqueue(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> None:
     """Make instances due now; both logins may do this."""
     if instance_ids:
         await connection.execute(_ENQUEUE, {"tenant_id": tenant_id, "instance_ids": list(instance_ids)})
 
 
-async def claim(connection: AsyncConnection, limit: int, lease_seconds: float) -> list[Claim]:
+async def claim(connection: Connection, limit: int, lease_seconds: float) -> list[Claim]:
     """Claim due instances; until the lease ends, no other process gets them."""
     table = reconciliations
     due = in_turns(
@@ -87,32 +87,30 @@ async def claim(connection: AsyncConnection, limit: int, lease_seconds: float) -
     return [Claim(*row) for row in await connection.execute(statement)]
 
 
-async def settle(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+async def settle(connection: Connection, claims: Sequence[Claim]) -> None:
     """Mark claimed work as done; an instance that became due again in the meantime stays due."""
     await connection.execute(_SETTLE, _columns(claims))
 
 
-async def postpone(connection: AsyncConnection, delays: Mapping[Claim, float]) -> None:
+async def postpone(connection: Connection, delays: Mapping[Claim, float]) -> None:
     """Make each claimed instance due again after its delay in seconds."""
     parameters = {**_columns(list(delays)), "delays": list(delays.values())}
     await connection.execute(_POSTPONE, parameters)
 
 
-async def repeat(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str], delay: float
-) -> None:
+async def repeat(connection: Connection, tenant_id: str, instance_ids: Sequence[str], delay: float) -> None:
     """Make instances due again even if they are claimed, so that current work on them is repeated; both logins may do this."""
     if instance_ids:
         parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids), "delay": delay}
         await connection.execute(_REPEAT, parameters)
 
 
-async def delete(connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]) -> None:
+async def delete(connection: Connection, tenant_id: str, instance_ids: Sequence[str]) -> None:
     """Delete the rows of deleted instances; both logins may do this."""
     await connection.execute(_DELETE, {"tenant_id": tenant_id, "instance_ids": list(instance_ids)})
 
 
-async def is_settled(connection: AsyncConnection, tenant_id: str, instance_id: str) -> bool:
+async def is_settled(connection: Connection, tenant_id: str, instance_id: str) -> bool:
     """Return whether no work is left for an instance; both logins may do this."""
     statement = sa.select(sa.literal(1)).where(
         reconciliations.c.tenant_id == tenant_id,
@@ -122,14 +120,14 @@ async def is_settled(connection: AsyncConnection, tenant_id: str, instance_id: s
     return (await connection.execute(statement)).first() is None
 
 
-async def count_unsettled(connection: AsyncConnection) -> int:
+async def count_unsettled(connection: Connection) -> int:
     """Return the number of instances with work left."""
     statement = sa.select(sa.func.count()).where(reconciliations.c.due_time.is_not(None))
     return int((await connection.execute(statement)).scalar_one())
 
 
 async def list_after(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, limit: int
+    connection: Connection, tenant_id: str, instance_id: str, limit: int
 ) -> list[tuple[str, str, bool]]:
     """Return (tenant, instance, is settled) after a position."""
     parameters = {"tenant_id": tenant_id, "instance_id": instance_id, "limit": limit}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from servicekit.database import Connection
 from servicekit.schema import role_bindings as table
 
 
-async def get_binding(
-    connection: AsyncConnection, tenant_id: str, actor: str, project_id: str
-) -> bytes | None:
+async def get_binding(connection: Connection, tenant_id: str, actor: str, project_id: str) -> bytes | None:
     """Return a binding, serialized, granted or revoked; None if there never was one."""
     query = sa.select(table.c.snapshot).where(
         table.c.tenant_id == tenant_id, table.c.actor == actor, table.c.scope == project_id
@@ -21,7 +19,7 @@ async def get_binding(
 
 
 async def list_granted(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     actor: str,
     project_id: str,
@@ -41,7 +39,7 @@ async def list_granted(
 
 
 async def list_revisions(
-    connection: AsyncConnection, tenant_id: str, after: str, limit: int
+    connection: Connection, tenant_id: str, after: str, limit: int
 ) -> Sequence[tuple[str, int]]:
     """Return (id, revision) of bindings in the order of their ids, after an id; empty: from the first."""
     query = sa.select(table.c.binding_id, table.c.revision).where(table.c.tenant_id == tenant_id)
@@ -52,7 +50,7 @@ async def list_revisions(
 
 
 async def list_bindings(
-    connection: AsyncConnection, tenant_id: str, binding_ids: Collection[str]
+    connection: Connection, tenant_id: str, binding_ids: Collection[str]
 ) -> Sequence[bytes]:
     """Return the bindings with these ids, serialized."""
     query = sa.select(table.c.snapshot).where(

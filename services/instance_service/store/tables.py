@@ -1,14 +1,13 @@
 """The tables of instance-service for the queries; the migrations create them."""
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from servicekit import database, schema
+from servicekit import schema
 from servicekit.schema import UUID_TEXT
 
-Connection: TypeAlias = database.Connection
 Row = sa.Row[Any]
 Table = sa.Table
 

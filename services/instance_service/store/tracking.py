@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.database import Connection
 
 # The components that track the newest version of a definition: their own, or a macro that their expressions call.
 _TRACKING_PARTS = """
@@ -82,28 +83,28 @@ _USERS = sa.text("""
 """)
 
 
-async def list_tracking_ids(connection: AsyncConnection, tenant_id: str, definition_id: str) -> list[str]:
+async def list_tracking_ids(connection: Connection, tenant_id: str, definition_id: str) -> list[str]:
     """Return the instances that track a definition's newest version, directly or as a macro that they call."""
     parameters = {"tenant_id": tenant_id, "definition_id": definition_id}
     return list((await connection.execute(_TRACKING_IDS, parameters)).scalars())
 
 
 async def list_tracking(
-    connection: AsyncConnection, tenant_id: str, definition_id: str, limit: int
+    connection: Connection, tenant_id: str, definition_id: str, limit: int
 ) -> Sequence[sa.Row[Any]]:
     """Return (id, name, project id, snapshot, total count) of the instances that track a definition, by name."""
     parameters = {"tenant_id": tenant_id, "definition_id": definition_id, "limit": limit}
     return (await connection.execute(_TRACKING, parameters)).all()
 
 
-async def list_users(connection: AsyncConnection, tenant_id: str, definition_version_id: str) -> list[str]:
+async def list_users(connection: Connection, tenant_id: str, definition_version_id: str) -> list[str]:
     """Return the instances that use a version, directly or as a macro."""
     parameters = {"tenant_id": tenant_id, "version_id": definition_version_id}
     return list((await connection.execute(_USERS, parameters)).scalars())
 
 
 async def list_outdated_uses(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Sequence[str]
+    connection: Connection, tenant_id: str, instance_ids: Sequence[str]
 ) -> Sequence[sa.Row[Any]]:
     """Return (instance id, definition, version, state, lags) of versions in use that lag behind or are deprecated.
 

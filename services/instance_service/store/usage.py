@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from instance_service.store.tables import tenant_usage
+from servicekit.database import Connection
 
 
 class Usage(NamedTuple):
@@ -20,7 +20,7 @@ class Usage(NamedTuple):
 NO_LIMITS = Usage()
 
 
-async def get_usage(connection: AsyncConnection, tenant_id: str) -> Usage:
+async def get_usage(connection: Connection, tenant_id: str) -> Usage:
     """Return what a tenant has stored, with the changes of this transaction."""
     statement = sa.select(tenant_usage.c.instances, tenant_usage.c.bytes).where(
         tenant_usage.c.tenant_id == tenant_id

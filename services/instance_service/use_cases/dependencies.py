@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 from instance_service.events import Events
-from instance_service.store.tables import Connection
 from instance_service.store.usage import NO_LIMITS, Usage
 from servicekit.backoff import backoff
 from servicekit.clock import Clock
-from servicekit.database import Database
+from servicekit.database import Connection, Database
 from servicekit.ids import IdSource
 from servicekit.signing import Signer
 

@@ -8,13 +8,12 @@ from typing import Any, TypeVar, cast
 from google.protobuf.message import Message
 
 from instance_service.domain.errors import too_many_instances, too_much_stored
-from instance_service.store.tables import Connection
 from instance_service.store.usage import NO_LIMITS, get_usage
 from instance_service.use_cases.dependencies import Dependencies
 from servicekit import idempotency
 from servicekit.access import SERVICE
 from servicekit.context import current_or_none
-from servicekit.database import lock_tenant
+from servicekit.database import Connection, lock_tenant
 
 _Answer = TypeVar("_Answer", bound=Message)
 

@@ -11,7 +11,6 @@ import structlog
 from google.rpc import code_pb2
 
 from instance_service.domain import errors
-from instance_service.store.tables import Connection
 from instance_service.use_cases.definitions.publication import publish_definition
 from instance_service.use_cases.definitions.states import activate_version, deprecate_version, retire_version
 from instance_service.use_cases.dependencies import Dependencies
@@ -30,7 +29,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 from servicekit import off_loop
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
-from servicekit.database import ConstraintError, lock_tenant
+from servicekit.database import Connection, ConstraintError, lock_tenant
 from servicekit.errors import DomainError
 from servicekit.ids import IdSource, is_id
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import FlowKey
+from servicekit.database import Connection
 
 _RANGE = """
     tenant_id = :tenant_id and instance_id > cast(:after as uuid)
@@ -49,7 +49,7 @@ class RunNumbers(NamedTuple):
 
 
 async def list_instances(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     after: str,
     until: str,
@@ -69,7 +69,7 @@ async def list_instances(
 
 
 async def list_flows(
-    connection: AsyncConnection, tenant_id: str, after: str, until: str
+    connection: Connection, tenant_id: str, after: str, until: str
 ) -> list[tuple[FlowKey, int]]:
     """Return the flows of the instances in a range of ids, each with the revision that was last published."""
     rows = await connection.execute(_LIST_FLOWS, _scope(tenant_id, after, until))
@@ -77,7 +77,7 @@ async def list_flows(
 
 
 async def list_run_numbers(
-    connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
+    connection: Connection, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, RunNumbers]:
     """Return the newest run numbers of the flows; 0 for unknown flows; flows of deleted instances are left out."""
     parameters = {

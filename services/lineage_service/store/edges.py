@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import EdgeSpec, FlowKey, Input
+from servicekit.database import Connection
 
 _DISCONNECT = sa.text("""
     update edges set is_connected = false, kind = 0
@@ -45,7 +45,7 @@ _PRUNE = sa.text("""
 
 
 async def connect(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     upstreams: Mapping[int, Sequence[EdgeSpec]],
     ids: Mapping[FlowKey, int],
@@ -64,7 +64,7 @@ async def connect(
 
 
 async def consume(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     inputs: Mapping[int, Collection[Input]],
     ids: Mapping[FlowKey, int],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import FlowKey, Progress, Snapshot
+from servicekit.database import Connection
 
 _UPSERT_INSTANCES = sa.text("""
     insert into instances (tenant_id, instance_id, revision, name, kind, is_deleted)
@@ -105,13 +105,13 @@ _NEXT_REVISION = sa.text("""
 """)
 
 
-async def next_revision(connection: AsyncConnection, tenant_id: str) -> int:
+async def next_revision(connection: Connection, tenant_id: str) -> int:
     """Return the tenant's next lineage revision; its row stays locked until the transaction ends."""
     return int((await connection.execute(_NEXT_REVISION, {"tenant_id": tenant_id})).scalar_one())
 
 
 async def upsert_instances(
-    connection: AsyncConnection, tenant_id: str, snapshots: Collection[Snapshot]
+    connection: Connection, tenant_id: str, snapshots: Collection[Snapshot]
 ) -> set[str]:
     """Store the snapshots that are newer than those stored, and return their instance ids; pass one per instance."""
     parameters = {
@@ -125,15 +125,13 @@ async def upsert_instances(
     return set((await connection.execute(_UPSERT_INSTANCES, parameters)).scalars())
 
 
-async def list_deleted(connection: AsyncConnection, tenant_id: str, instance_ids: Iterable[str]) -> set[str]:
+async def list_deleted(connection: Connection, tenant_id: str, instance_ids: Iterable[str]) -> set[str]:
     """Return the ids of those instances that were deleted."""
     parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
     return set((await connection.execute(_LIST_DELETED, parameters)).scalars())
 
 
-async def ensure_flows(
-    connection: AsyncConnection, tenant_id: str, keys: Iterable[FlowKey]
-) -> dict[FlowKey, int]:
+async def ensure_flows(connection: Connection, tenant_id: str, keys: Iterable[FlowKey]) -> dict[FlowKey, int]:
     """Return the ids of the flows, and insert a placeholder for each unknown flow."""
     unique = sorted(set(keys))
     if not unique:
@@ -150,14 +148,12 @@ async def ensure_flows(
     return await _get_ids(connection, parameters)
 
 
-async def _get_ids(connection: AsyncConnection, parameters: Mapping[str, object]) -> dict[FlowKey, int]:
+async def _get_ids(connection: Connection, parameters: Mapping[str, object]) -> dict[FlowKey, int]:
     rows = await connection.execute(_GET_IDS, parameters)
     return {FlowKey(row[0], row[1]): row[2] for row in rows}
 
 
-async def define_flows(
-    connection: AsyncConnection, tenant_id: str, snapshots: Collection[Snapshot]
-) -> list[int]:
+async def define_flows(connection: Connection, tenant_id: str, snapshots: Collection[Snapshot]) -> list[int]:
     """Update the flows of the instances to what the snapshots define; return the ids of all their flows."""
     defined = [
         (snapshot.instance_id, flow)
@@ -178,21 +174,21 @@ async def define_flows(
     return list((await connection.execute(_DEFINE, parameters)).scalars())
 
 
-async def forget_flows(connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]) -> None:
+async def forget_flows(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> None:
     """Delete the data of deleted flows; keep their rows, because downstream edges may still point to them."""
     for statement in (_FORGET_VERSIONS, _FORGET_CONSUMERS, _FORGET_EDGES, _FORGET_RUNS):
         await connection.execute(statement, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
 
 
 async def get_progress(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]
+    connection: Connection, tenant_id: str, flow_ids: Iterable[int]
 ) -> dict[int, Progress]:
     """Return the progress of the flows' runs; take the tenant's lock first if it is to be written back."""
     rows = await connection.execute(_GET_PROGRESS, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
     return {row[0]: Progress(*row[1:]) for row in rows}
 
 
-async def set_progress(connection: AsyncConnection, tenant_id: str, progress: Mapping[int, Progress]) -> None:
+async def set_progress(connection: Connection, tenant_id: str, progress: Mapping[int, Progress]) -> None:
     """Store the progress of the flows' runs."""
     if not progress:
         return
@@ -218,7 +214,7 @@ async def set_progress(connection: AsyncConnection, tenant_id: str, progress: Ma
 
 
 async def invalidate_flow(
-    connection: AsyncConnection, tenant_id: str, key: FlowKey, reason: str, actor: str
+    connection: Connection, tenant_id: str, key: FlowKey, reason: str, actor: str
 ) -> int | None:
     """Mark the output of a flow as invalid; return the id of the flow, or None if there is no such flow."""
     parameters = {"tenant_id": tenant_id, **key._asdict(), "reason": reason, "actor": actor}

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import Change, Move
+from servicekit.database import Connection
 
 # One statement finds the ids and another updates them: in a single statement the planner misjudges small results. The
 # ids travel as the text of an array, one for each root, so a hundred thousand ids need no parsing here.
@@ -183,13 +183,13 @@ def format_ids(flow_ids: Iterable[int]) -> str:
     return "{" + ",".join(map(str, flow_ids)) + "}"
 
 
-async def disable_seqscan(connection: AsyncConnection) -> None:
+async def disable_seqscan(connection: Connection) -> None:
     """Turn off sequential scans for the rest of the transaction; call it before the first search."""
     await connection.execute(_DISABLE_SEQSCAN)
 
 
 async def find_stale(
-    connection: AsyncConnection, tenant_id: str, touched: Collection[int], moves: Sequence[Move]
+    connection: Connection, tenant_id: str, touched: Collection[int], moves: Sequence[Move]
 ) -> list[Reach]:
     """Return the flows that stop being fresh, grouped by the root that caused it.
 
@@ -204,14 +204,14 @@ async def find_stale(
     return [Reach(*row) for row in await connection.execute(_FIND_STALE, parameters)]
 
 
-async def find_fresh(connection: AsyncConnection, tenant_id: str, candidates: Collection[int]) -> list[int]:
+async def find_fresh(connection: Connection, tenant_id: str, candidates: Collection[int]) -> list[int]:
     """Return the flows that become fresh now: candidates, and flows that depend on them."""
     parameters = {"tenant_id": tenant_id, "candidates": list(candidates)}
     return list((await connection.execute(_FIND_FRESH, parameters)).scalars())
 
 
 async def list_dependants(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int], revision: int
+    connection: Connection, tenant_id: str, flow_ids: Iterable[int], revision: int
 ) -> set[int]:
     """Return the direct dependants that have output and are not fresh, except those written at this revision."""
     parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids), "revision": revision}
@@ -226,14 +226,14 @@ class Behind(NamedTuple):
     flow_ids: str
 
 
-async def list_behind(connection: AsyncConnection, tenant_id: str, moves: Collection[Move]) -> list[Behind]:
+async def list_behind(connection: Connection, tenant_id: str, moves: Collection[Move]) -> list[Behind]:
     """Return the flows that have consumed another version of an upstream than the one it moved to."""
     parameters = {"tenant_id": tenant_id, "moved": [move.flow_id for move in moves]}
     return [Behind(*row) for row in await connection.execute(_LIST_BEHIND, parameters)]
 
 
 async def list_not_fresh(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int], stale: Iterable[int]
+    connection: Connection, tenant_id: str, flow_ids: Iterable[int], stale: Iterable[int]
 ) -> dict[int, int]:
     """Return, for each flow with an upstream among the stale flows, the first such upstream."""
     parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids), "stale": format_ids(stale)}
@@ -241,7 +241,7 @@ async def list_not_fresh(
     return dict(zip(parse_ids(found or NO_IDS), parse_ids(upstream_ids or NO_IDS), strict=True))
 
 
-async def list_names(connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]) -> dict[int, str]:
+async def list_names(connection: Connection, tenant_id: str, flow_ids: Iterable[int]) -> dict[int, str]:
     """Return the name of each flow's instance, by flow id."""
     parameters = {"tenant_id": tenant_id, "flow_ids": format_ids(flow_ids)}
     found, names = (await connection.execute(_LIST_NAMES, parameters)).one()
@@ -249,7 +249,7 @@ async def list_names(connection: AsyncConnection, tenant_id: str, flow_ids: Iter
 
 
 async def set_fresh(
-    connection: AsyncConnection, tenant_id: str, flow_ids: str, *, is_fresh: bool, revision: int
+    connection: Connection, tenant_id: str, flow_ids: str, *, is_fresh: bool, revision: int
 ) -> list[Change]:
     """Set the freshness of flows, given as the text of an array, and return their new states."""
     parameters = {"tenant_id": tenant_id, "flow_ids": flow_ids, "is_fresh": is_fresh, "revision": revision}
@@ -257,7 +257,7 @@ async def set_fresh(
 
 
 async def touch(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int], revision: int
+    connection: Connection, tenant_id: str, flow_ids: Collection[int], revision: int
 ) -> list[Change]:
     """Set the revision of flows whose freshness did not change, and return their new states."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "revision": revision}

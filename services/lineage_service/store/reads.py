@@ -6,11 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.causes import Graph
 from lineage_service.domain.flows import Edge, Flow, FlowKey, Upstream
-from servicekit.database import Database
+from servicekit.database import Connection, Database
 
 _COLUMNS = """
     f.flow_id, cast(f.instance_id as text), f.flow_kind, coalesce(i.name, ''), coalesce(i.kind, 0),
@@ -130,36 +129,34 @@ class AdmissionFacts(NamedTuple):
     blocking: list[Flow]
 
 
-async def get_flow(connection: AsyncConnection, tenant_id: str, key: FlowKey) -> Flow | None:
+async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow | None:
     """Return a flow by its key; None if no instance defines it."""
     row = (await connection.execute(_GET, {"tenant_id": tenant_id, **key._asdict()})).one_or_none()
     return None if row is None else Flow(*row)
 
 
-async def list_flows(connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]) -> list[Flow]:
+async def list_flows(connection: Connection, tenant_id: str, flow_ids: Iterable[int]) -> list[Flow]:
     """Return flows by their ids, in no particular order."""
     rows = await connection.execute(_LIST, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
     return [Flow(*row) for row in rows]
 
 
 async def list_upstreams(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Iterable[int]
+    connection: Connection, tenant_id: str, flow_ids: Iterable[int]
 ) -> dict[int, Upstream]:
     """Return, by flow id, the fields of flows that causes need."""
     rows = await connection.execute(_LIST_UPSTREAMS, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
     return {row[0]: Upstream._make(row) for row in rows}
 
 
-async def find_ids(
-    connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
-) -> dict[FlowKey, int]:
+async def find_ids(connection: Connection, tenant_id: str, keys: Collection[FlowKey]) -> dict[FlowKey, int]:
     """Return the ids of those flows that an instance defines."""
     rows = await connection.execute(_FIND_IDS, _keys(tenant_id, keys))
     return {FlowKey(row[0], row[1]): row[2] for row in rows}
 
 
 async def get_admissions(
-    connection: AsyncConnection, tenant_id: str, keys: Collection[FlowKey]
+    connection: Connection, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, AdmissionFacts]:
     """Return the admission facts of the flows with one statement; unknown flows are left out."""
     return _admissions(await connection.execute(_GET_ADMISSIONS, _keys(tenant_id, keys)))
@@ -197,18 +194,18 @@ def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, AdmissionFacts]:
     return {admission.flow.key: admission for admission in found.values()}
 
 
-async def load_causes_graph(connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int]) -> Graph:
+async def load_causes_graph(connection: Connection, tenant_id: str, flow_ids: Collection[int]) -> Graph:
     """Return a graph of the flows, all flows above them that are not fresh, and the direct upstreams of both."""
     return await _load_graph(connection, tenant_id, flow_ids, _LIST_EDGES_ABOVE)
 
 
-async def load_direct_graph(connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int]) -> Graph:
+async def load_direct_graph(connection: Connection, tenant_id: str, flow_ids: Collection[int]) -> Graph:
     """Return a graph of the flows and their direct upstreams."""
     return await _load_graph(connection, tenant_id, flow_ids, _LIST_EDGES_INTO)
 
 
 async def _load_graph(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int], edges_of: sa.TextClause
+    connection: Connection, tenant_id: str, flow_ids: Collection[int], edges_of: sa.TextClause
 ) -> Graph:
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
     edges = [Edge(*row) for row in await connection.execute(edges_of, parameters)]
@@ -217,7 +214,7 @@ async def _load_graph(
 
 
 async def list_closure(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Collection[int], *, is_upstream: bool
+    connection: Connection, tenant_id: str, flow_ids: Collection[int], *, is_upstream: bool
 ) -> list[tuple[int, int]]:
     """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
     statement = _LIST_UPSTREAM_PAIRS if is_upstream else _LIST_DOWNSTREAM_PAIRS
@@ -225,9 +222,7 @@ async def list_closure(
     return [(row[0], row[1]) for row in rows]
 
 
-async def list_edges_among(
-    connection: AsyncConnection, tenant_id: str, flow_ids: Sequence[int]
-) -> list[Edge]:
+async def list_edges_among(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[Edge]:
     """Return the connected edges whose two ends are both in the list of flows."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
     return [Edge(*row) for row in await connection.execute(_LIST_EDGES_AMONG, parameters)]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import Move, RunFact
+from servicekit.database import Connection
 
 _INSERT = sa.text("""
     insert into versions (tenant_id, flow_id, run_number, version, run_id, uri, physical_version, digest,
@@ -86,7 +86,7 @@ _SET_CURRENT = sa.text("""
 
 
 async def add_versions(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     completed: Sequence[tuple[int, RunFact]],
     create_time: datetime,

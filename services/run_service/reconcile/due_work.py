@@ -10,11 +10,12 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from run_service.store import Connection, queues, ticks
+from run_service.store import queues, ticks
 from run_service.store.ticks import FlowKey
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.retries import retry_automatically
 from run_service.use_cases.ticks import submit_waiting
+from servicekit.database import Connection
 from servicekit.errors import DomainError
 
 _log = structlog.get_logger(__name__)

@@ -9,19 +9,19 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf import json_format
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.run.v1 import run_pb2
 from run_service.store.tables import activities
+from servicekit.database import Connection
 
 
-async def insert_activities(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+async def insert_activities(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert entries of timelines; an entry that exists stays as it is."""
     if rows:
         await connection.execute(insert(activities).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
-async def has_activity(connection: AsyncConnection, tenant_id: str, run_id: str, kind: str) -> bool:
+async def has_activity(connection: Connection, tenant_id: str, run_id: str, kind: str) -> bool:
     """Return whether a run's timeline has an entry of a type."""
     statement = sa.select(sa.literal(1)).where(
         activities.c.tenant_id == tenant_id, activities.c.run_id == run_id, activities.c.type == kind
@@ -30,7 +30,7 @@ async def has_activity(connection: AsyncConnection, tenant_id: str, run_id: str,
 
 
 async def list_activities(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     run_id: str,
     *,

@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.run.v1 import run_service_pb2
 from run_service.store.tables import code_hashes
+from servicekit.database import Connection
 
 _PLAIN = (
     "definition_version_id",
@@ -25,7 +25,7 @@ _NEWEST = sa.select(code_hashes).order_by(code_hashes.c.definition_version_id, c
 
 
 async def list_newest_hashes(
-    connection: AsyncConnection, tenant_id: str, definition_version_ids: Collection[str]
+    connection: Connection, tenant_id: str, definition_version_ids: Collection[str]
 ) -> dict[str, str]:
     """Return the newest hash of each definition version that has one."""
     statement = (
@@ -40,7 +40,7 @@ async def list_newest_hashes(
     return {row.definition_version_id: row.hash for row in await connection.execute(statement)}
 
 
-async def insert_hashes(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> int:
+async def insert_hashes(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
     """Insert rows in the order of their definition versions; return how many are new."""
     if not rows:
         return 0
@@ -51,7 +51,7 @@ async def insert_hashes(connection: AsyncConnection, rows: Sequence[Mapping[str,
 
 
 async def get_newest_hash(
-    connection: AsyncConnection, tenant_id: str, definition_version_id: str
+    connection: Connection, tenant_id: str, definition_version_id: str
 ) -> run_service_pb2.CodeHash | None:
     """Return the newest hash of a definition version."""
     statement = _NEWEST.where(
@@ -62,7 +62,7 @@ async def get_newest_hash(
 
 
 async def list_hashes(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     definition_version_id: str,

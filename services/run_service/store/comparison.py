@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servicekit.database import Connection
 
 _OF_FLOW = """
     select run_id, run_number from runs
@@ -56,7 +57,7 @@ class RunNumbers(NamedTuple):
 
 
 async def list_numbers_in_range(
-    connection: AsyncConnection, tenant_id: str, after: str, until: str
+    connection: Connection, tenant_id: str, after: str, until: str
 ) -> list[RunNumbers]:
     """Return the numbers of every flow with runs, for the instances between two ids; empty `until`: without end."""
     parameters = {"tenant_id": tenant_id, "after": after or _FIRST_ID, "until": until}
@@ -64,7 +65,7 @@ async def list_numbers_in_range(
 
 
 async def list_numbers_of_flows(
-    connection: AsyncConnection, tenant_id: str, flows: Collection[tuple[str, str]]
+    connection: Connection, tenant_id: str, flows: Collection[tuple[str, str]]
 ) -> list[RunNumbers]:
     """Return the numbers of those of the flows that have runs."""
     parameters = {

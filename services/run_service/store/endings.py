@@ -9,10 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.domain.pairing import FlowRunState
 from run_service.store.tables import endings
+from servicekit.database import Connection
 from servicekit.turns import in_turns
 
 FlowRunKey = tuple[str, str]  # tenant id, flow-run id
@@ -42,7 +42,7 @@ class Ending:
 _FIELDS = [endings.c[name] for name in Ending.__dataclass_fields__]
 
 
-async def insert_endings(connection: AsyncConnection, wanted: Collection[Ending]) -> None:
+async def insert_endings(connection: Connection, wanted: Collection[Ending]) -> None:
     """Queue flow runs that must end; the first row of a flow run counts."""
     # psycopg would send an enum's name.
     rows = [
@@ -53,13 +53,13 @@ async def insert_endings(connection: AsyncConnection, wanted: Collection[Ending]
         await connection.execute(insert(endings).on_conflict_do_nothing(), rows)
 
 
-async def is_ending(connection: AsyncConnection, tenant_id: str, orchestrator_run_id: str) -> bool:
+async def is_ending(connection: Connection, tenant_id: str, orchestrator_run_id: str) -> bool:
     """Return whether a flow run is queued to end."""
     statement = sa.select(sa.literal(1)).where(_is_one_of([(tenant_id, orchestrator_run_id)]))
     return (await connection.execute(statement)).first() is not None
 
 
-async def lock_flow_run(connection: AsyncConnection, orchestrator_run_id: str) -> None:
+async def lock_flow_run(connection: Connection, orchestrator_run_id: str) -> None:
     """Lock a flow run until the end of the transaction; adoption and ending exclude each other by it.
 
     This is a statement of its own, because the next one must take its snapshot while the lock is held.
@@ -68,7 +68,7 @@ async def lock_flow_run(connection: AsyncConnection, orchestrator_run_id: str) -
 
 
 async def claim_endings(
-    connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
+    connection: Connection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[Ending]:
     """Claim due entries, on the infra login; no other replica gets them before the claim expires."""
 
@@ -92,7 +92,7 @@ async def claim_endings(
 
 
 async def update_endings(
-    connection: AsyncConnection, keys: Collection[FlowRunKey], values: Mapping[str, Any]
+    connection: Connection, keys: Collection[FlowRunKey], values: Mapping[str, Any]
 ) -> None:
     """Release claimed entries with new values."""
     if keys:
@@ -100,7 +100,7 @@ async def update_endings(
         await connection.execute(statement.values({"claim_expire_time": None, **values}))
 
 
-async def delete_endings(connection: AsyncConnection, keys: Collection[FlowRunKey]) -> None:
+async def delete_endings(connection: Connection, keys: Collection[FlowRunKey]) -> None:
     """Delete the rows of flow runs that have ended as they had to."""
     if keys:
         await connection.execute(sa.delete(endings).where(_is_one_of(keys)))

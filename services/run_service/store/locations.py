@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.store.tables import runs
 from servicekit import locations as copies
+from servicekit.database import Connection
 from servicekit.schema import locations
 
 
-async def locate(connection: AsyncConnection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
+async def locate(connection: Connection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
     """Return the project of each of the ids that is a run's or an instance's whose project is known."""
     statement = (
         sa.select(runs.c.run_id, locations.c.project_id)

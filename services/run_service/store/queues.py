@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.store.tables import dispatches, leases, retries
+from servicekit.database import Connection
 from servicekit.turns import in_turns
 
 RunKey = tuple[str, str]  # tenant id, run id
@@ -64,7 +64,7 @@ def _is_one_of(table: sa.Table, keys: Collection[RunKey]) -> sa.ColumnElement[bo
 
 
 async def claim_dispatches(
-    connection: AsyncConnection,
+    connection: Connection,
     actions: Collection[str],
     now: datetime,
     claim_expire_time: datetime,
@@ -82,7 +82,7 @@ async def claim_dispatches(
 
 
 async def update_dispatches(
-    connection: AsyncConnection,
+    connection: Connection,
     claimed: Collection[Dispatch],
     values: Mapping[str, Any],
     *,
@@ -105,7 +105,7 @@ async def update_dispatches(
 
 
 async def renew_dispatches(
-    connection: AsyncConnection, keys: Collection[RunKey], now: datetime, *, is_next: bool
+    connection: Connection, keys: Collection[RunKey], now: datetime, *, is_next: bool
 ) -> None:
     """Dispatch runs that have not started again: with `is_next` by their next flow run, otherwise by the same one."""
     values = {
@@ -123,14 +123,14 @@ async def renew_dispatches(
         await connection.execute(statement.values(values))
 
 
-async def delete_dispatches(connection: AsyncConnection, keys: Collection[RunKey]) -> None:
+async def delete_dispatches(connection: Connection, keys: Collection[RunKey]) -> None:
     """Remove the dispatches of runs for which nothing is left to do."""
     if keys:
         await connection.execute(sa.delete(dispatches).where(_is_one_of(dispatches, keys)))
 
 
 async def observe_dispatch(
-    connection: AsyncConnection, tenant_id: str, run_id: str, orchestrator_run_id: str, due_time: datetime
+    connection: Connection, tenant_id: str, run_id: str, orchestrator_run_id: str, due_time: datetime
 ) -> None:
     """Mark a run as started: from now on it is compared with its flow run."""
     await connection.execute(
@@ -145,7 +145,7 @@ async def observe_dispatch(
 
 
 async def cancel_dispatches(
-    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str], now: datetime
+    connection: Connection, tenant_id: str, run_ids: Collection[str], now: datetime
 ) -> None:
     """Have the flow runs of ended runs found, which may have been created although no answer came."""
     await connection.execute(
@@ -155,14 +155,14 @@ async def cancel_dispatches(
     )
 
 
-async def forget_ages(connection: AsyncConnection, now: datetime) -> None:
+async def forget_ages(connection: Connection, now: datetime) -> None:
     """Restart the ages of all seen states, after a time in which no run could start."""
     await connection.execute(
         sa.update(dispatches).where(dispatches.c.seen_since_time < now).values(seen_since_time=now)
     )
 
 
-async def list_expired_dispatches(connection: AsyncConnection, before: datetime, limit: int) -> list[RunKey]:
+async def list_expired_dispatches(connection: Connection, before: datetime, limit: int) -> list[RunKey]:
     """Return runs submitted before a moment that have not started."""
 
     def is_expired(columns: Any) -> sa.ColumnElement[bool]:
@@ -173,7 +173,7 @@ async def list_expired_dispatches(connection: AsyncConnection, before: datetime,
 
 
 async def insert_lease(
-    connection: AsyncConnection, tenant_id: str, run_id: str, fencing_token: str, expire_time: datetime
+    connection: Connection, tenant_id: str, run_id: str, fencing_token: str, expire_time: datetime
 ) -> None:
     """Give a run to an executor until `expire_time`; the same executor may take it again."""
     statement = insert(leases).values(
@@ -187,7 +187,7 @@ async def insert_lease(
 
 
 async def extend_lease(
-    connection: AsyncConnection, tenant_id: str, run_id: str, fencing_token: str, expire_time: datetime
+    connection: Connection, tenant_id: str, run_id: str, fencing_token: str, expire_time: datetime
 ) -> bool:
     """Extend a lease; return False if the token does not hold the run."""
     statement = (
@@ -203,14 +203,14 @@ async def extend_lease(
     return (await connection.execute(statement)).first() is not None
 
 
-async def extend_all_leases(connection: AsyncConnection, expire_time: datetime) -> None:
+async def extend_all_leases(connection: Connection, expire_time: datetime) -> None:
     """Extend every lease to `expire_time`, after a time in which no executor could report."""
     await connection.execute(
         sa.update(leases).where(leases.c.expire_time < expire_time).values(expire_time=expire_time)
     )
 
 
-async def list_expired_leases(connection: AsyncConnection, now: datetime, limit: int) -> list[RunKey]:
+async def list_expired_leases(connection: Connection, now: datetime, limit: int) -> list[RunKey]:
     """Return runs with expired leases."""
     statement = in_turns(
         leases, lambda columns: columns.expire_time <= now, key=_KEY, order="expire_time", limit=limit
@@ -219,7 +219,7 @@ async def list_expired_leases(connection: AsyncConnection, now: datetime, limit:
 
 
 async def lock_expired_leases(
-    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str], now: datetime
+    connection: Connection, tenant_id: str, run_ids: Collection[str], now: datetime
 ) -> list[str]:
     """Lock leases that are still expired, and return their runs; a heartbeat that came first keeps its run."""
     statement = (
@@ -231,21 +231,21 @@ async def lock_expired_leases(
     return list((await connection.execute(statement)).scalars())
 
 
-async def delete_leases(connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]) -> None:
+async def delete_leases(connection: Connection, tenant_id: str, run_ids: Collection[str]) -> None:
     """Remove the leases of runs."""
     await connection.execute(
         sa.delete(leases).where(leases.c.tenant_id == tenant_id, leases.c.run_id.in_(run_ids))
     )
 
 
-async def insert_retries(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+async def insert_retries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Queue retries of failed runs."""
     if rows:
         await connection.execute(insert(retries).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
 async def claim_retries(
-    connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
+    connection: Connection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[RunKey]:
     """Claim due retries; no other replica gets them before the claim expires."""
     due = _due(retries, now, limit)
@@ -258,7 +258,7 @@ async def claim_retries(
     return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
 
 
-async def delete_retry(connection: AsyncConnection, tenant_id: str, run_id: str) -> bool:
+async def delete_retry(connection: Connection, tenant_id: str, run_id: str) -> bool:
     """Delete the retry of a failed run; return whether one was waiting."""
     statement = sa.delete(retries).where(retries.c.tenant_id == tenant_id, retries.c.run_id == run_id)
     return (await connection.execute(statement.returning(sa.literal(1)))).first() is not None

@@ -10,12 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from google.protobuf.message import Message
 from sqlalchemy.dialects.postgresql import JSONB, UUID, insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.domain.statuses import ACTIVE, RunStatus
 from run_service.store.records import Record, message_json, record_of
 from run_service.store.tables import extensions, flows, runs
-from servicekit.database import Database
+from servicekit.database import Connection, Database
 from servicekit.locations import in_projects
 
 # A CASE evaluates only the branch it takes: one look into one extension table per run.
@@ -65,35 +64,33 @@ class NewestRun:
     is_partial_range: bool
 
 
-async def _records(connection: AsyncConnection, statement: sa.Executable) -> list[Record]:
+async def _records(connection: Connection, statement: sa.Executable) -> list[Record]:
     return [record_of(row) for row in (await connection.execute(statement)).mappings()]
 
 
-async def _record(connection: AsyncConnection, statement: sa.Executable) -> Record | None:
+async def _record(connection: Connection, statement: sa.Executable) -> Record | None:
     row = (await connection.execute(statement)).mappings().one_or_none()
     return None if row is None else record_of(row)
 
 
-async def get_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> Record | None:
+async def get_run(connection: Connection, tenant_id: str, run_id: str) -> Record | None:
     """Return a run."""
     return await _record(connection, _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id))
 
 
-async def lock_run(connection: AsyncConnection, tenant_id: str, run_id: str) -> Record | None:
+async def lock_run(connection: Connection, tenant_id: str, run_id: str) -> Record | None:
     """Lock a run until the end of the transaction, and return it."""
     statement = _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
     return await _record(connection, statement.with_for_update(of=runs))
 
 
-async def lock_runs(connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]) -> None:
+async def lock_runs(connection: Connection, tenant_id: str, run_ids: Collection[str]) -> None:
     """Lock runs until the end of the transaction, always in the same order."""
     statement = sa.select(runs.c.run_id).where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids))
     await connection.execute(statement.order_by(runs.c.run_id).with_for_update())
 
 
-async def list_runs_by_id(
-    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
-) -> list[Record]:
+async def list_runs_by_id(connection: Connection, tenant_id: str, run_ids: Collection[str]) -> list[Record]:
     """Return those of the runs that exist, in no order."""
     return await _records(
         connection, _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id.in_(run_ids))
@@ -101,7 +98,7 @@ async def list_runs_by_id(
 
 
 async def list_run_revisions(
-    connection: AsyncConnection, tenant_id: str, run_ids: Collection[str]
+    connection: Connection, tenant_id: str, run_ids: Collection[str]
 ) -> Sequence[tuple[str, int]]:
     """Return the id and the revision of those of the runs that exist."""
     statement = sa.select(runs.c.run_id, runs.c.revision).where(
@@ -111,7 +108,7 @@ async def list_run_revisions(
 
 
 async def get_active_run(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str
+    connection: Connection, tenant_id: str, instance_id: str, flow_kind: str
 ) -> Record | None:
     """Return the flow's pending or running run."""
     return await _record(
@@ -126,7 +123,7 @@ async def get_active_run(
 
 
 async def list_active_run_ids(
-    connection: AsyncConnection, tenant_id: str, instance_ids: Collection[str]
+    connection: Connection, tenant_id: str, instance_ids: Collection[str]
 ) -> list[str]:
     """Return the ids of the active runs of instances."""
     statement = sa.select(runs.c.run_id).where(
@@ -137,9 +134,7 @@ async def list_active_run_ids(
     return list((await connection.execute(statement)).scalars())
 
 
-async def get_adopted_run(
-    connection: AsyncConnection, tenant_id: str, orchestrator_run_id: str
-) -> Record | None:
+async def get_adopted_run(connection: Connection, tenant_id: str, orchestrator_run_id: str) -> Record | None:
     """Return the run that is paired with a flow run."""
     return await _record(
         connection,
@@ -148,7 +143,7 @@ async def get_adopted_run(
 
 
 async def list_runs_of_flow_runs(
-    connection: AsyncConnection, tenant_id: str, orchestrator_run_ids: Collection[str]
+    connection: Connection, tenant_id: str, orchestrator_run_ids: Collection[str]
 ) -> list[Record]:
     """Return the runs that are paired with one of the flow runs, in no order."""
     return await _records(
@@ -158,7 +153,7 @@ async def list_runs_of_flow_runs(
 
 
 async def get_run_of_tick(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str, scheduled_time: datetime
+    connection: Connection, tenant_id: str, instance_id: str, flow_kind: str, scheduled_time: datetime
 ) -> Record | None:
     """Return the run of a scheduled time of the flow."""
     return await _record(
@@ -190,7 +185,7 @@ async def list_newest_runs(
 
 
 async def list_runs(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     *,
     instance_ids: Collection[str],
@@ -219,7 +214,7 @@ async def list_runs(
 
 
 async def update_runs(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     event_ids: Mapping[str, str],
     sources: Collection[RunStatus],
@@ -259,7 +254,7 @@ async def update_runs(
 
 
 async def update_progress(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant_id: str,
     run_id: str,
     *,
@@ -293,7 +288,7 @@ async def update_progress(
 
 
 async def update_code(
-    connection: AsyncConnection, tenant_id: str, run_id: str, code: Sequence[Mapping[str, Any]]
+    connection: Connection, tenant_id: str, run_id: str, code: Sequence[Mapping[str, Any]]
 ) -> Record | None:
     """Store the code that a running run executes."""
     return await _record(
@@ -310,7 +305,7 @@ async def update_code(
 
 
 async def set_orchestrator_run(
-    connection: AsyncConnection, tenant_id: str, run_id: str, orchestrator_run_id: str
+    connection: Connection, tenant_id: str, run_id: str, orchestrator_run_id: str
 ) -> None:
     """Pair a pending run with a flow run, unless it has one, or has lost this one before."""
     await connection.execute(
@@ -331,7 +326,7 @@ def _has_pair(pairs: Mapping[str, str]) -> sa.ColumnElement[bool]:
 
 
 async def part_from_flow_runs(
-    connection: AsyncConnection, tenant_id: str, pairs: Mapping[str, str]
+    connection: Connection, tenant_id: str, pairs: Mapping[str, str]
 ) -> list[Record]:
     """Detach pending runs from their flow runs, whose later reports are refused; return these runs.
 
@@ -355,7 +350,7 @@ async def part_from_flow_runs(
 
 
 async def update_result(
-    connection: AsyncConnection, tenant_id: str, run_id: str, kind: str, result: Message
+    connection: Connection, tenant_id: str, run_id: str, kind: str, result: Message
 ) -> None:
     """Store the result that the kind of the run adds."""
     table = extensions[kind]
@@ -376,7 +371,7 @@ def _fields_of(result: Message) -> dict[str, Any]:
 
 
 async def mark_flows_deleted(
-    connection: AsyncConnection, tenant_id: str, listed: Collection[tuple[str, str]]
+    connection: Connection, tenant_id: str, listed: Collection[tuple[str, str]]
 ) -> None:
     """Refuse further runs of flows (instance id, flow kind); wait for submissions that are under way."""
     rows = [

@@ -10,14 +10,13 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.run.v1 import run_pb2
 from run_service.domain.retries import RetryPolicy
 from run_service.store.records import retry_policy_json, run_columns
 from run_service.store.tables import activities, dispatches, extensions, flows, runs
 from servicekit import changes, schema
-from servicekit.database import Database
+from servicekit.database import Connection, Database
 from servicekit.enums import enum_word
 from servicekit.events import Event
 from servicekit.outbox import note, outbox_row
@@ -124,7 +123,7 @@ class Submission:
     payload_hash: bytes = b""
 
 
-async def count_active(connection: AsyncConnection, tenant_id: str, most: int) -> int:
+async def count_active(connection: Connection, tenant_id: str, most: int) -> int:
     """Return the number of pending and running runs of a tenant, at the most `most`."""
     rows = await connection.execute(_COUNT_ACTIVE, {"tenant_id": tenant_id, "most": most})
     return int(rows.scalar_one())
@@ -136,7 +135,7 @@ async def fetch_active_count(database: Database, tenant_id: str, most: int) -> i
     return int(rows[0][0])
 
 
-async def insert_submission(connection: AsyncConnection, tenant_id: str, submission: Submission) -> bool:
+async def insert_submission(connection: Connection, tenant_id: str, submission: Submission) -> bool:
     """Insert a run; return False if its number is taken or the flow takes no run now."""
     parameters = _parameters(tenant_id, submission)
     is_inserted = (await connection.execute(_statement_of(submission), parameters)).first() is not None
@@ -210,9 +209,7 @@ def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
     }
 
 
-async def is_flow_deleted(
-    connection: AsyncConnection, tenant_id: str, instance_id: str, flow_kind: str
-) -> bool:
+async def is_flow_deleted(connection: Connection, tenant_id: str, instance_id: str, flow_kind: str) -> bool:
     """Return whether the flow takes no more runs, because its instance is deleted."""
     statement = sa.select(flows.c.is_deleted).where(
         flows.c.tenant_id == tenant_id, flows.c.instance_id == instance_id, flows.c.flow_kind == flow_kind

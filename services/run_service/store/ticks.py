@@ -7,9 +7,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from run_service.store.tables import ticks
+from servicekit.database import Connection
 from servicekit.turns import in_turns
 
 FlowKey = tuple[str, str, str]  # tenant, instance, flow kind
@@ -23,7 +23,7 @@ class Tick:
     orchestrator_run_id: str
 
 
-async def insert_tick(connection: AsyncConnection, flow: FlowKey, tick: Tick, due_time: datetime) -> None:
+async def insert_tick(connection: Connection, flow: FlowKey, tick: Tick, due_time: datetime) -> None:
     """Queue a scheduled time; one that waits already is not changed."""
     tenant_id, instance_id, flow_kind = flow
     row = {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind, "due_time": due_time}
@@ -31,21 +31,21 @@ async def insert_tick(connection: AsyncConnection, flow: FlowKey, tick: Tick, du
     await connection.execute(insert(ticks).values(row).on_conflict_do_nothing())
 
 
-async def list_ticks(connection: AsyncConnection, flow: FlowKey) -> list[Tick]:
+async def list_ticks(connection: Connection, flow: FlowKey) -> list[Tick]:
     """Return the waiting ticks of a flow, oldest first."""
     statement = sa.select(ticks.c.scheduled_time, ticks.c.orchestrator_run_id).where(_of(flow))
     rows = await connection.execute(statement.order_by(ticks.c.scheduled_time))
     return [Tick(row.scheduled_time, str(row.orchestrator_run_id)) for row in rows]
 
 
-async def delete_tick(connection: AsyncConnection, flow: FlowKey, scheduled_time: datetime) -> bool:
+async def delete_tick(connection: Connection, flow: FlowKey, scheduled_time: datetime) -> bool:
     """Delete a waiting tick; return whether it was waiting."""
     statement = sa.delete(ticks).where(_of(flow), ticks.c.scheduled_time == scheduled_time)
     return (await connection.execute(statement.returning(sa.literal(1)))).first() is not None
 
 
 async def claim_flows(
-    connection: AsyncConnection, now: datetime, claim_expire_time: datetime, limit: int
+    connection: Connection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[FlowKey]:
     """Claim flows with a due tick, on the infra login; no other replica gets them before the claim expires."""
     due = in_turns(
@@ -65,7 +65,7 @@ async def claim_flows(
     return sorted({(row[0], str(row[1]), row[2]) for row in await connection.execute(statement)})
 
 
-async def postpone_ticks(connection: AsyncConnection, flow: FlowKey, due_time: datetime) -> None:
+async def postpone_ticks(connection: Connection, flow: FlowKey, due_time: datetime) -> None:
     """Have the ticks of a flow looked at again at `due_time`."""
     await connection.execute(sa.update(ticks).where(_of(flow)).values(due_time=due_time))
 

@@ -9,13 +9,13 @@ from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.errors import run_not_found
 from run_service.domain.statuses import RunEvent, next_status
-from run_service.store import Connection
 from run_service.store import runs as run_store
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import idempotency
 from servicekit.consumer import Received
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.enums import enum_word
 
 ORCHESTRATOR = "prefect"  # the actor of actions that a user takes in Prefect

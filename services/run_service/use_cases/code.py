@@ -11,13 +11,14 @@ from run_service.domain.errors import code_changed_meanwhile, invalid_fields
 from run_service.domain.retries import CODE_CHANGED
 from run_service.domain.statuses import RunEvent, RunStatus
 from run_service.events import activity_row
-from run_service.store import Connection, activities, code_hashes
+from run_service.store import activities, code_hashes
 from run_service.store import runs as run_store
 from run_service.store.records import Record, datetime_of, message_json
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import change_runs, error_json
 from servicekit import audit, idempotency
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.errors import FieldViolation
 
 _SHOWN = 10  # plugins that one message names

@@ -8,10 +8,11 @@ from typing import Literal
 
 from optaic.run.v1 import run_pb2
 from run_service.domain.pairing import FlowRunState, end_of
-from run_service.store import Connection, queues
+from run_service.store import queues
 from run_service.store.endings import Ending, insert_endings
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
+from servicekit.database import Connection
 
 # Whether the executor ends the flow run itself after its report, or run-service must.
 Manner = Literal["ends_itself", "must_end"]

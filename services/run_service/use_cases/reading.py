@@ -58,25 +58,27 @@ def _shown(context: RequestContext, run: run_pb2.Run) -> run_pb2.Run:
     return shown
 
 
-async def get_run(deps: Dependencies, context: RequestContext, run_id: str) -> run_pb2.Run:
+async def get_run(
+    deps: Dependencies, context: RequestContext, request: run_service_pb2.GetRunRequest
+) -> run_pb2.Run:
     """Return a run."""
     async with deps.database.read(context.tenant_id) as connection:
-        record = await run_store.get_run(connection, context.tenant_id, run_id)
+        record = await run_store.get_run(connection, context.tenant_id, request.run_id)
     if record is None:
-        raise run_not_found(run_id)
+        raise run_not_found(request.run_id)
     _note_end(deps, context, record)
     return _shown(context, record.run)
 
 
 async def watch_run(
-    deps: Dependencies, context: RequestContext, run_id: str
+    deps: Dependencies, context: RequestContext, request: run_service_pb2.WatchRunRequest
 ) -> AsyncGenerator[run_pb2.Run, None]:
     """Yield a run as it is, then after each change, until it has ended.
 
     Raises:
         NotFoundError: RUN_NOT_FOUND.
     """
-    async with aclosing(deps.watches.watch(context.tenant_id, run_id)) as records:
+    async with aclosing(deps.watches.watch(context.tenant_id, request.run_id)) as records:
         async for record in records:
             _note_end(deps, context, record)
             yield _shown(context, record.run)

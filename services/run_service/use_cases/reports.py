@@ -24,7 +24,7 @@ from run_service.domain.executors import check_executor, check_fence, is_executo
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, next_status
 from run_service.domain.timeline import summarize_columns
 from run_service.events import activity_row, run_event
-from run_service.store import Connection, activities, queues
+from run_service.store import activities, queues
 from run_service.store import runs as run_store
 from run_service.store.records import Record, message_json
 from run_service.use_cases import code, credentials, outputs
@@ -32,6 +32,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import outbox
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.errors import FieldViolation
 
 _FEW_BYTES = 64 * 1024

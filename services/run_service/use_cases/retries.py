@@ -14,7 +14,7 @@ from run_service.domain.retries import delay_before_retry
 from run_service.domain.statuses import ENDED
 from run_service.domain.timeline import activity_type
 from run_service.events import activity_row
-from run_service.store import Connection, activities, queues
+from run_service.store import activities, queues
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.admission import WantedRun, admit, find_flow
@@ -22,6 +22,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.submission import insert_refused, insert_run, submit_once
 from servicekit.access import SERVICE_ROLES
 from servicekit.context import RequestContext, bind, new_traceparent
+from servicekit.database import Connection
 from servicekit.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError
 
 _ACTOR = "retry"

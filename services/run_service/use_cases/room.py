@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from run_service.domain.errors import too_many_active_runs
-from run_service.store import Connection, submission
-from servicekit.database import Database, lock_tenant
+from run_service.store import submission
+from servicekit.database import Connection, Database, lock_tenant
 
 _FRESH_SECONDS = 1.0
 # What other replicas could admit while a count is fresh is far less than half of the limit, and than this.

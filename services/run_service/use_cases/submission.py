@@ -18,7 +18,6 @@ from run_service.domain.errors import (
 from run_service.domain.pairing import FlowRunState
 from run_service.domain.parameters import check_parameters
 from run_service.events import activity_row, run_event
-from run_service.store import Connection
 from run_service.store import runs as run_store
 from run_service.store.endings import insert_endings
 from run_service.store.records import time_of
@@ -33,7 +32,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import make_ending
 from servicekit import audit, idempotency
 from servicekit.context import RequestContext
-from servicekit.database import ConstraintError
+from servicekit.database import Connection, ConstraintError
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from optaic.lineage.v1 import lineage_events_pb2
 from run_service.events import activity_row
-from run_service.store import Connection, activities
+from run_service.store import activities
 from run_service.store import runs as run_store
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.consumer import Received
+from servicekit.database import Connection
 from servicekit.ids import is_id
 
 

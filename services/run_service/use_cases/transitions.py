@@ -8,13 +8,14 @@ from typing import Any
 from redaction import redact
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, sources_of, target_of
 from run_service.events import activity_row, run_event
-from run_service.store import Connection, activities, queues
+from run_service.store import activities, queues
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import Manner, end_flow_runs
 from run_service.use_cases.retries import plan_retries
 from servicekit import audit, outbox
+from servicekit.database import Connection
 
 
 async def change_runs(

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lineage_service.domain.flows import Change, EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
 from lineage_service.store import flows, propagation
 from lineage_service.use_cases import facts as use_cases
-from servicekit.database import Database
+from servicekit.database import Connection, Database
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant
 from support.lineage_world import START
@@ -97,12 +96,12 @@ async def test_two_concurrent_propagations_lose_no_staleness(
 async def test_without_the_tenants_lock_staleness_is_lost(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def no_lock(_connection: AsyncConnection, _tenant_id: str) -> None:
+    async def no_lock(_connection: Connection, _tenant_id: str) -> None:
         """Switch the mitigation off."""
 
     counter = iter(range(100, 200))
 
-    async def no_counter(_connection: AsyncConnection, _tenant_id: str) -> int:
+    async def no_counter(_connection: Connection, _tenant_id: str) -> int:
         """Hand out revisions without the row lock, which would serialize as well."""
         return next(counter)
 

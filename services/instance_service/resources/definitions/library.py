@@ -14,8 +14,8 @@ from instance_service.resources.definitions.macros import (
 )
 from instance_service.store import definitions
 from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind, DefinitionVersion
+from servicekit.database import Connection
 from servicekit.enums import enum_word
 
 _MOST = 256  # macros that one configuration may use; further ones are refused as unknown

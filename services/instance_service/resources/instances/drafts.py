@@ -47,7 +47,6 @@ from instance_service.resources.instances.upstreams import (
     derive_prices,
     resolve_upstreams,
 )
-from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
@@ -55,6 +54,7 @@ from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, TIMEZONE
 from optaic.rules.signal_contracts import complete_contract
 from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY
 from servicekit import off_loop
+from servicekit.database import Connection
 from servicekit.enums import enum_number
 from servicekit.errors import DomainError, FieldViolation
 from servicekit.events import check_size

@@ -15,12 +15,12 @@ from instance_service.resources.instances.references import Reference, Versions,
 from instance_service.resources.instances.upstreams import Known, Named
 from instance_service.store import graph, outputs
 from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules import roles
 from servicekit import off_loop
+from servicekit.database import Connection
 from servicekit.enums import enum_word
 
 _FLOW = "refresh"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from instance_service.domain import errors
 from instance_service.resources.conversion import etag_of
 from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
+from servicekit.database import Connection
 from servicekit.ids import is_id
 
 

@@ -13,10 +13,10 @@ from instance_service.resources.conversion import dataset_of, json_of
 from instance_service.resources.instances.upstreams import Known
 from instance_service.store import graph
 from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.expression import rename_tables
 from optaic.instance.v1.instance_pb2 import Instance, UpstreamRef
+from servicekit.database import Connection
 
 Names = Mapping[str, str]  # for each upstream with two names: the name in texts -> the other one
 

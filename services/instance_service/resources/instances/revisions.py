@@ -15,9 +15,9 @@ from instance_service.resources.instances.rows import RowsByTable, rows_of
 from instance_service.resources.instances.upstreams import named_upstreams
 from instance_service.store import graph, queue
 from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit import audit, outbox
+from servicekit.database import Connection
 
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
 

@@ -24,10 +24,11 @@ from instance_service.resources.instances.pending import Pending, prepare
 from instance_service.resources.instances.revisions import Revision, is_same
 from instance_service.store import queue
 from instance_service.store import tracking as store
-from instance_service.store.tables import Connection, Row
+from instance_service.store.tables import Row
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit import off_loop
+from servicekit.database import Connection
 from servicekit.errors import DomainError, FieldViolation
 
 Check: TypeAlias = Callable[[Row], Sequence[FieldViolation]]

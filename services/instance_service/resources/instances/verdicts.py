@@ -15,7 +15,6 @@ from instance_service.ports import OutsideUnavailableError
 from instance_service.resources.conversion import dataset_of
 from instance_service.resources.instances.conditions import clear_condition, set_condition, shortened
 from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import (
     INSTANCE_STATE_ACTIVE,
@@ -27,6 +26,7 @@ from optaic.instance.v1.instance_pb2 import (
     InstanceState,
 )
 from redaction import redact
+from servicekit.database import Connection
 from servicekit.enums import enum_word
 from servicekit.events import Event
 

@@ -7,7 +7,6 @@ from instance_service.events import Events
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.projects import find_project
 from instance_service.store import role_bindings as store
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.common.v1.access_pb2 import ROLE_UNSPECIFIED, Role
@@ -16,6 +15,7 @@ from optaic.instance.v1.access_service_pb2 import GrantRoleRequest, RevokeRoleRe
 from servicekit import audit, outbox
 from servicekit.bindings import apply_bindings
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 
 
 async def grant_role(deps: Dependencies, context: RequestContext, request: GrantRoleRequest) -> RoleBinding:

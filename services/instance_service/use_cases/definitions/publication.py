@@ -13,7 +13,6 @@ from instance_service.resources.definitions.macros import CALLABLE
 from instance_service.resources.instances.tracking import wake_tracking
 from instance_service.resources.publication_report import report
 from instance_service.store import definitions as store
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.definition.v1.definition_pb2 import (
@@ -25,6 +24,7 @@ from optaic.definition.v1.definition_pb2 import (
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
 from servicekit import audit, off_loop, outbox
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.enums import enum_word
 
 

@@ -10,6 +10,7 @@ from instance_service.use_cases.dependencies import Dependencies
 from optaic.definition.v1.definition_pb2 import Definition, DefinitionKind, DefinitionState, DefinitionVersion
 from optaic.definition.v1.definition_service_pb2 import (
     GetDefinitionRequest,
+    GetDefinitionVersionRequest,
     ListDefinitionsRequest,
     ListDefinitionsResponse,
     ListDefinitionVersionsRequest,
@@ -82,16 +83,20 @@ def _definition(row: Row, newest: dict[str, bytes]) -> Definition:
     )
 
 
-async def get_version(deps: Dependencies, tenant_id: str, definition_version_id: str) -> DefinitionVersion:
+async def get_version(
+    deps: Dependencies, tenant_id: str, request: GetDefinitionVersionRequest
+) -> DefinitionVersion:
     """Return a definition version by its id.
 
     Raises:
         NotFoundError: It does not exist.
     """
     async with deps.database.read(tenant_id) as connection:
-        row = await store.get_version(connection, tenant_id, definition_version_id=definition_version_id)
+        row = await store.get_version(
+            connection, tenant_id, definition_version_id=request.definition_version_id
+        )
     if row is None:
-        raise errors.version_not_found(definition_version_id)
+        raise errors.version_not_found(request.definition_version_id)
     return _read_version(deps, row.snapshot)
 
 

@@ -11,7 +11,6 @@ from instance_service.resources.definitions.library import check_publication
 from instance_service.resources.definitions.macros import CALLABLE
 from instance_service.resources.instances.tracking import wake_tracking, wake_using
 from instance_service.store import definitions as store
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.definition.v1.definition_pb2 import (
@@ -29,6 +28,7 @@ from optaic.definition.v1.definition_service_pb2 import (
 )
 from servicekit import audit, outbox
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.enums import enum_word
 from servicekit.events import Event
 

@@ -21,7 +21,6 @@ from instance_service.resources.instances.rows import rows_of
 from instance_service.resources.projects import check_project_lives, project_of
 from instance_service.store import instances as store
 from instance_service.store import projects, queue
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances.waiting import when_active
 from instance_service.use_cases.mutation import mutate
@@ -38,6 +37,7 @@ from optaic.rules.kinds import COMPONENT_KINDS
 from redaction.messages import restore_credentials
 from servicekit import audit, outbox
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.ids import is_id
 
 CONDITION = "PrefectDeploymentReady"

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from instance_service.resources.deletion_plans import check_within, plan_instance
 from instance_service.resources.deletions import condemn, remove_finalizer
 from instance_service.store import instances as store
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from servicekit import audit
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 
 _LINEAGE = "lineage"  # the finalizer that lineage-service removes
 

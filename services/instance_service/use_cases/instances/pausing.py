@@ -12,7 +12,6 @@ from instance_service.resources.instances.revisions import stamp
 from instance_service.resources.instances.rows import revision_row
 from instance_service.store import instances as store
 from instance_service.store import queue
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.instance.v1.instance_pb2 import (
@@ -27,6 +26,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from servicekit import audit, outbox
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.enums import enum_word
 
 _Request = PauseInstanceRequest | ResumeInstanceRequest

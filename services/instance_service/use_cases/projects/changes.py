@@ -14,7 +14,6 @@ from instance_service.resources.projects import (
     find_project,
 )
 from instance_service.store import projects as store
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.instance.v1.instance_pb2 import PROJECT_STATE_ACTIVE, PROJECT_STATE_DELETING, Project
@@ -26,6 +25,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 from redaction.messages import restore_credentials
 from servicekit import audit
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.errors import FieldViolation
 from servicekit.events import check_size
 

@@ -21,7 +21,6 @@ from instance_service.resources.instances.profiles import profile_of
 from instance_service.resources.instances.revisions import Revision, note_revision, write_revisions
 from instance_service.store import graph, outputs
 from instance_service.store.outputs import Output
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.mutation import mutate
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
@@ -30,6 +29,7 @@ from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import PromoteDatasetRequest
 from optaic.rules.columns import value_column
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 from servicekit.errors import (
     FieldViolation,
 )

@@ -16,7 +16,6 @@ from instance_service.resources.instances.drafts import draft_instance
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.revisions import Revision, note_revision, write_revisions
 from instance_service.store import promotions
-from instance_service.store.tables import Connection
 from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances.reading import get_instance
 from instance_service.use_cases.instances.waiting import same_revision, when_settled
@@ -29,6 +28,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 from optaic.instance.v1.spec_pb2 import ModelPromotion
 from servicekit import idempotency
 from servicekit.context import RequestContext
+from servicekit.database import Connection
 
 _METHOD = "PromoteModelVersion"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from instance_service.store import outputs
 from instance_service.store.outputs import Output
-from instance_service.store.tables import Connection
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowKind
 from optaic.run.v1.run_pb2 import Run
+from servicekit.database import Connection
 from servicekit.enums import enum_word
 
 
