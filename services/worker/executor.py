@@ -52,6 +52,9 @@ class Executor:
         self._peers = peers
         self._hint = asyncio.Event()  # to look into the work pool now
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
+        self._refused: set[UUID] = (
+            set()
+        )  # those that were ended in Prefect between their claim and their start
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -154,7 +157,8 @@ class Executor:
         except asyncio.CancelledError as error:
             showing.cancel()
             await asyncio.wait({showing})
-            if error.args == (ABANDONED,):  # Prefect says already how it ends
+            # Prefect says already how it ends. A call to a service that is cancelled loses the message.
+            if error.args == (ABANDONED,) or flow_run_id in self._refused:
                 return
             text = "The worker was stopped while it executed the flow run."
             await self._record(lambda: self._pool.record_crashed(flow_run_id, text))
@@ -169,6 +173,7 @@ class Executor:
         finally:
             showing.cancel()
             self._running.pop(flow_run_id, None)
+            self._refused.discard(flow_run_id)
 
     async def _show(self, flow_run_id: UUID, executing: asyncio.Task[None]) -> None:
         """Say in Prefect that a flow run is executed; stop executing one that was ended there since the claim."""
@@ -176,6 +181,7 @@ class Executor:
             await self._record(lambda: self._pool.record_running(flow_run_id))
         except FlowRunRefusedError as error:
             _log.info("flow run not executed", flow_run_id=str(flow_run_id), reason=str(error))
+            self._refused.add(flow_run_id)
             executing.cancel(ABANDONED)  # run-service sees in Prefect what became of it, and ends the run
 
     async def _claim(self, flow_run: DueRun) -> bool:
