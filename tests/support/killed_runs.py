@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import nats
+import psutil
 
 from devstack import ports
 from optaic.definition.v1 import definition_service_pb2_grpc
@@ -69,7 +70,8 @@ class KillableProgram:
     def __init__(self, arguments: list[str], environment: dict[str, str], log: Path) -> None:
         self._arguments, self._environment, self._log = arguments, environment, log
         self._process: subprocess.Popen[bytes] | None = None
-        self._groups: list[int] = []
+        # What earlier lives have left, with the group that it belongs to: the number of a group is used again once it is empty.
+        self._left: list[tuple[int, list[psutil.Process]]] = []
 
     @property
     def pid(self) -> int:
@@ -87,13 +89,13 @@ class KillableProgram:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._groups.append(self._process.pid)
 
     def kill(self) -> None:
         """End it at once."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+        self._left.append((self._process.pid, _list_members(self._process.pid)))
 
     def end(self) -> None:
         """End it for good, with whatever its lives have left."""
@@ -101,11 +103,20 @@ class KillableProgram:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(15)
-            self._process.kill()
-            self._process.wait()
-        for group in self._groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+            self.kill()
+        for group, members in self._left:
+            if any(member.is_running() for member in members):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+
+
+def _list_members(group: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group:
+                members.append(process)
+    return members
 
 
 class MomentGate(Listener):
