@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -120,6 +121,8 @@ def _start(target: Callable[..., None], arguments: Sequence[object], is_tied: bo
 
 def _run(forkserver_pid: int | None, target: Callable[..., None], *arguments: object) -> None:
     """Run in the child. If it is tied, the kernel kills it when the forkserver ends, which ends with the worker."""
+    # Looking for cycles in what the forkserver has loaded would take long, and copy all its memory.
+    gc.freeze()
     if forkserver_pid is not None:
         process_tree.die_with_parent(forkserver_pid)
     _let_go()

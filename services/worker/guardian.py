@@ -228,8 +228,9 @@ class _Watch:
         """Return the processes that nobody of the run has left: the child, and what started it in its namespace."""
         if self._born is None:
             return set()
-        first = process_tree.first_child(self._born.pid) if self._born.told is not None else None
-        return {self._born.pid, *([first] if first is not None and self._status is None else [])}
+        is_in_namespace = self._born.told is not None and self._status is None
+        first = process_tree.first_child(self._born.pid) if is_in_namespace else None
+        return {self._born.pid} if first is None else {self._born.pid, first}
 
     def _end_group(self) -> None:
         if self._group is not None:

@@ -43,7 +43,7 @@ def await_descendants(reap: Callable[[], None], within: float) -> None:
     limit = time.monotonic() + within
     while time.monotonic() < limit:
         reap()
-        if not any(map(_is_living, psutil.Process().children(recursive=True))):
+        if not _has_children():
             return
         time.sleep(_POLL_SECONDS)
 
@@ -61,7 +61,7 @@ def end_descendants(
     while time.monotonic() < limit:
         reap()
         # A process may have started others before it was killed: search until none is left.
-        living = [process for process in psutil.Process().children(recursive=True) if _is_living(process)]
+        living = _living_descendants() if _has_children() else []
         end_group()
         if not living:
             break
@@ -125,6 +125,21 @@ def is_marked(text: str) -> bool:
 def _start_time(pid: int) -> int:
     """Return a process's start time, which together with its pid identifies it uniquely."""
     return int(psutil.Process(pid).create_time() * 100)
+
+
+def _has_children() -> bool:
+    """Return whether this process has children, living or not; looking for them in all processes would take far longer."""
+    if not hasattr(os, "waitid"):  # the search says it
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _living_descendants() -> list[psutil.Process]:
+    return [process for process in psutil.Process().children(recursive=True) if _is_living(process)]
 
 
 def _is_living(process: psutil.Process) -> bool:
