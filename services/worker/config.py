@@ -59,7 +59,8 @@ class Settings(PrefectSettings):
     poll_seconds: float = Field(
         default=0.1,
         gt=0,
-        description="Time between two polls of the work pool; after failures it grows to 5 s.",
+        description="Time between two polls of the work pool; five times as long while run-service tells the worker of new flow "
+        "runs; after failures it grows to 5 s.",
     )
     cancellation_poll_seconds: float = Field(
         default=2.0, gt=0, description="Time between two checks for flow runs that are cancelled in Prefect."

@@ -32,6 +32,7 @@ _RECORD_ATTEMPTS = 60
 _FAREWELL_SECONDS = 4.0
 _RECORD_SECONDS = 2.0
 _FIRST_HINT_DELAY, _LONGEST_HINT_DELAY = 0.5, 30.0
+_CALM = 5  # how many times longer the worker waits between two looks while run-service tells it when to look
 _MORE = 8  # flow runs that are listed besides those for which there is room: some that nobody can claim hide no others
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +52,8 @@ class Executor:
         self._start_guardian = start_guardian
         self._peers = peers
         self._hint = asyncio.Event()  # to look into the work pool now
+        self._told: set[str] = set()  # the tenants of whose flow runs run-service tells
+        self._is_full = False  # so flow runs may wait that were not taken
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
         self._refused: set[UUID] = (
             set()
@@ -79,7 +82,7 @@ class Executor:
                             await self._pool.ensure()
                             is_pool_sure = True
                         await self._poll()
-                    failures, delay = 0, self._settings.poll_seconds
+                    failures, delay = 0, self._pause()
                 except Exception as error:  # noqa: BLE001 - whatever Prefect does, the worker stays
                     failures += 1
                     delay = backoff(failures, first=2 * self._settings.poll_seconds, longest=_LONGEST_DELAY)
@@ -93,6 +96,11 @@ class Executor:
                 task.cancel()
             await self._drain()
 
+    def _pause(self) -> float:
+        """Return the seconds until the next look without a hint; each look costs Prefect work."""
+        is_told = self._told.issuperset(self._settings.tenants)
+        return self._settings.poll_seconds * (_CALM if is_told else 1)
+
     async def _look_when(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._hint.set()
@@ -104,17 +112,21 @@ class Executor:
             try:
                 async for _ in peers.watch_dispatches(tenant_id):
                     failures = 0
+                    self._told.add(tenant_id)
                     self._hint.set()
             except Exception as error:  # noqa: BLE001 - whatever it is, flow runs are found without it
                 _log.info("dispatches not watched", error=repr(error))
+            self._told.discard(tenant_id)
             failures += 1
             await asyncio.sleep(backoff(failures, first=_FIRST_HINT_DELAY, longest=_LONGEST_HINT_DELAY))
 
     async def _poll(self) -> None:
-        if len(self._tasks) >= self._settings.concurrency:
+        self._is_full = len(self._tasks) >= self._settings.concurrency
+        if self._is_full:
             return
         for flow_run in await self._pool.list_due(self._settings.concurrency + _MORE):
-            if len(self._tasks) >= self._settings.concurrency:
+            self._is_full = len(self._tasks) >= self._settings.concurrency
+            if self._is_full:
                 return
             if flow_run.id not in self._tasks:
                 task = asyncio.create_task(self._execute(flow_run), name=f"flow-run-{flow_run.id}")
@@ -123,6 +135,8 @@ class Executor:
 
     def _forget(self, flow_run_id: UUID, _: asyncio.Task[None]) -> None:
         self._tasks.pop(flow_run_id, None)
+        if self._is_full:
+            self._hint.set()
 
     async def _execute(self, flow_run: DueRun) -> None:
         try:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -66,9 +67,29 @@ def failing(times: int, error: Exception) -> Callable[[], Awaitable[None]]:
 
 def executor(pool: object = None) -> Executor:
     settings = SimpleNamespace(
-        poll_seconds=0.5, cancellation_poll_seconds=3600, worker_grace_seconds=0, concurrency=1
+        tenants=["default", "acme"],
+        poll_seconds=0.5,
+        cancellation_poll_seconds=3600,
+        worker_grace_seconds=0,
+        concurrency=1,
     )
     return Executor(cast("Any", settings), cast("Any", pool), cast("Any", None))
+
+
+def test_a_worker_looks_less_often_while_it_is_told_of_the_flow_runs_of_all_its_tenants() -> None:
+    worker = executor()
+    worker._told.add("default")
+    assert worker._pause() == 0.5
+    worker._told.add("acme")
+    assert worker._pause() == 2.5
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+async def test_a_worker_that_had_no_room_for_more_looks_when_a_flow_run_ends(is_full: bool) -> None:
+    worker = executor()
+    worker._is_full = is_full
+    worker._forget(uuid4(), cast("Any", None))
+    assert worker._hint.is_set() is is_full
 
 
 def test_an_instance_that_cannot_be_paired_is_tried_again_after_half_a_second_up_to_five() -> None:
