@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -42,6 +43,7 @@ def recompute(
     # Closes, on sessions for which every member of the universe has one.
     closes = prices[members].dropna().loc[start:end]
     sessions = list(closes.index)
+    close, values = closes.to_dict("index"), signal.to_dict("index")  # by session and entity
     decisions = _decision_sessions(sessions, frequency)
     result = Reference(nav=pd.Series(dtype=float), benchmark=_benchmark(prices, closes, benchmark, capital))
 
@@ -56,7 +58,7 @@ def recompute(
     for number, session in enumerate(sessions):
         if number > 0:  # between executions positions drift; cash earns nothing
             for member in members:
-                positions[member] *= closes.loc[session, member] / closes.loc[sessions[number - 1], member]
+                positions[member] *= close[session][member] / close[sessions[number - 1]][member]
         if awaiting is not None:
             nav = sum(positions.values()) + cash
             trades = {member: awaiting.get(member, 0.0) * nav - positions[member] for member in members}
@@ -83,7 +85,7 @@ def recompute(
         navs.append(sum(positions.values()) + cash)
         result.weights[session] = {m: value / navs[-1] for m, value in positions.items() if value != 0.0}
         if session in decisions:
-            chosen = _highest(signal, session, members, top_n)
+            chosen = _highest(values.get(session, {}), members, top_n)
             if chosen:  # none: keep the holdings
                 awaiting, decided_on = dict.fromkeys(chosen, 1.0 / len(chosen)), session
     result.nav = pd.Series(navs, index=sessions)
@@ -102,13 +104,9 @@ def _decision_sessions(sessions: list[pd.Timestamp], frequency: str) -> set[pd.T
     return {sessions[0], *last.values()}
 
 
-def _highest(signal: pd.DataFrame, session: pd.Timestamp, members: list[str], count: int) -> list[str]:
-    if session not in signal.index:
-        return []
+def _highest(values: dict[Any, float], members: list[str], count: int) -> list[str]:
     present = [
-        (-float(signal.loc[session, member]), member)
-        for member in members
-        if member in signal.columns and not math.isnan(signal.loc[session, member])
+        (-values[member], member) for member in members if member in values and not math.isnan(values[member])
     ]
     return [member for _, member in sorted(present)[:count]]
 

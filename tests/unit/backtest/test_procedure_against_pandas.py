@@ -17,9 +17,14 @@ from worker.backtest import BacktestResult, BacktestSettings, run
 
 
 def to_long(wide: pd.DataFrame, column: str) -> pl.DataFrame:
-    rows = [(date.date(), entity, value) for date, line in wide.iterrows() for entity, value in line.items()]
-    schema = {"date": pl.Date, "entity": pl.String, column: pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None).drop_nulls()
+    long = {
+        "date": np.repeat(wide.index.to_numpy(), len(wide.columns)),
+        "entity": list(wide.columns) * len(wide),
+        column: wide.to_numpy(dtype=float).ravel(),
+    }
+    schema = {"entity": pl.String, column: pl.Float64}
+    frame = pl.DataFrame(long, schema_overrides=schema).with_columns(pl.col("date").cast(pl.Date))
+    return frame.fill_nan(None).drop_nulls()
 
 
 def check_agreement(result: BacktestResult, reference: Reference) -> None:
