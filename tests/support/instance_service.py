@@ -238,8 +238,9 @@ async def running(
         "shutdown_grace_seconds": 0.5,
         "service_token": "service-secret",
         "tokens_file": tokens_file(),
-        "drift_interval_seconds": 0.1,
-        "reconcile_interval_seconds": 0.1,
+        # A change wakes the reconciler. A look without a reason costs CPU time of its own, for as long as a test waits.
+        "drift_interval_seconds": 0.5,
+        "reconcile_interval_seconds": 0.5,
         **urls,
         "nats_url": nats_url,
         **settings,

@@ -238,7 +238,8 @@ async def run_service(
                     "service_token": SERVICE_TOKEN,
                     "tokens_file": tokens_file(),
                     "nats_url": nats_url,
-                    "dispatch_interval_seconds": 0.05,
+                    # A submission wakes the dispatcher; the observer waits for this time.
+                    "dispatch_interval_seconds": 0.2,
                     **databases,
                     **addresses,
                     **settings,

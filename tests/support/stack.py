@@ -55,6 +55,9 @@ def running_stack(state: Path, package: Path = EXAMPLE, **changes: str) -> Itera
         "OPTAIC_DRIFT_INTERVAL_SECONDS": "2",  # what somebody does in Prefect is undone while a story waits
         # The worker hears of dispatched runs at once. A look into the pool costs Prefect a twentieth of a second of CPU time.
         "OPTAIC_POLL_SECONDS": "2",
+        # Submissions and changes wake the loops of the services; looks without a reason cost CPU time all the while.
+        "OPTAIC_DISPATCH_INTERVAL_SECONDS": "1",
+        "OPTAIC_WATCH_POLL_SECONDS": "2",
         "OPTAIC_SOURCE_ROOTS": json.dumps([tempfile.gettempdir()]),
         "PYTHONPATH": os.pathsep.join(paths),
         **changes,
