@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 from support.client import connected_client
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 OPTAIC = Path(sys.executable).with_name("optaic")
@@ -55,7 +56,7 @@ def optaic(stack: RunningStack, *arguments: str, status: int = 0) -> str:
         env={**os.environ, **stack.client_environment()},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
     assert finished.returncode == status, finished.stderr + finished.stdout

@@ -6,6 +6,7 @@ from optaic.client import AsyncClient
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 SOURCE = '''
@@ -28,7 +29,7 @@ def write(module: Path, step: int) -> None:
 
 
 async def refresh(client: AsyncClient, instance: instance_pb2.Instance) -> run_pb2.Run:
-    return await (await client.runs.submit(instance)).wait(timeout=60)
+    return await (await client.runs.submit(instance)).wait(timeout=PATIENCE)
 
 
 async def test_edited_code_is_refused_until_it_is_accepted(stack: RunningStack) -> None:

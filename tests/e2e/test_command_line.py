@@ -8,6 +8,7 @@ from pathlib import Path
 
 import devstack
 from support.client import connected_client, create_dataset, create_project
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 OPTAIC = Path(sys.executable).with_name("optaic")
@@ -19,7 +20,7 @@ def optaic(stack: RunningStack, *arguments: str) -> subprocess.CompletedProcess[
         env={**os.environ, **stack.client_environment()},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -74,6 +75,11 @@ def test_the_first_command_that_the_stack_prints_works(stack: RunningStack, tmp_
     printed = devstack.describe(stack.endpoints, devstack.State(stack.settings.root))
     (command,) = [line.split() for line in printed.splitlines() if line.endswith("instance list")]
     finished = subprocess.run(
-        command, cwd=tmp_path, env=stack.client_environment(), capture_output=True, timeout=30, check=False
+        command,
+        cwd=tmp_path,
+        env=stack.client_environment(),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert finished.returncode == 0, finished.stderr

@@ -8,6 +8,7 @@ import psutil
 from optaic.client import AsyncClient
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 SCHEMA = {"type": "object", "properties": {"how": {"type": "string"}, "seconds": {"type": "string"}}}
@@ -28,7 +29,7 @@ async def make_project(client: AsyncClient) -> str:
 
 async def run_once(client: AsyncClient, project: str, how: str, **config: str) -> run_pb2.Run:
     dying = await create_dataset(client, project, how.replace(" ", "-"), "dying", {"how": how, **config})
-    return await (await client.runs.submit(dying)).wait(timeout=60)
+    return await (await client.runs.submit(dying)).wait(timeout=PATIENCE)
 
 
 def find_living(argument: str) -> list[int]:

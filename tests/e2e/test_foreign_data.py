@@ -14,6 +14,7 @@ from optaic.client import AsyncClient
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 DAYS = [dt.date(2024, 3, 28), dt.date(2024, 4, 2), dt.date(2024, 7, 1), dt.date(2024, 7, 2)]
@@ -21,7 +22,7 @@ LONDON = ZoneInfo("Europe/London")
 
 
 async def refresh(client: AsyncClient, instance: instance_pb2.Instance) -> run_pb2.Run:
-    return await (await client.runs.submit(instance)).wait(timeout=60)
+    return await (await client.runs.submit(instance)).wait(timeout=PATIENCE)
 
 
 async def completed(client: AsyncClient, instance: instance_pb2.Instance) -> run_pb2.Run:

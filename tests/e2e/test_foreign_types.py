@@ -12,11 +12,12 @@ from optaic.client import AsyncClient
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 
 async def refresh(client: AsyncClient, instance: instance_pb2.Instance, **options: Any) -> run_pb2.Run:
-    return await (await client.runs.submit(instance, **options)).wait(timeout=60)
+    return await (await client.runs.submit(instance, **options)).wait(timeout=PATIENCE)
 
 
 async def completed(client: AsyncClient, instance: instance_pb2.Instance, **options: Any) -> run_pb2.Run:

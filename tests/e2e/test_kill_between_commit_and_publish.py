@@ -17,7 +17,7 @@ from optaic.client import AsyncClient
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from support.broker import listen
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.stack import RunningStack
 
 RELAY = "hashtextextended('servicekit.relay', 0)"
@@ -100,7 +100,7 @@ async def test_committed_events_are_published_after_a_kill(stack: RunningStack, 
             name="prices",
             dataset={"pipeline": {"definition_name": "sp500_prices", "config": {"symbols": ["AAPL"]}}},
         )
-        first = await (await client.runs.submit(prices)).wait(timeout=60)
+        first = await (await client.runs.submit(prices)).wait(timeout=PATIENCE)
         assert first.status == run_pb2.RUN_STATUS_COMPLETED
         with silenced_relay(stack, service) as connection:
             # The relay may have published these and lost its connection before it could delete them.
@@ -114,7 +114,7 @@ async def test_committed_events_are_published_after_a_kill(stack: RunningStack, 
             processes = await asyncio.to_thread(stack.processes)
             os.kill(processes[f"{service}-service"], signal.SIGKILL)
         await eventually(lambda: kept <= {event_id for _, event_id in seen}, 60, "events were lost")
-        run = await handle.wait(timeout=60)
+        run = await handle.wait(timeout=PATIENCE)
         assert run.status == run_pb2.RUN_STATUS_COMPLETED
 
         async def is_ready() -> bool:

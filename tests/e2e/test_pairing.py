@@ -10,7 +10,7 @@ from optaic.errors import NotFoundError
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.stack import RunningStack
 
 CONFIG = {"symbols": ["AAPL"], "start": "2020-01-02", "end": "2020-03-31"}
@@ -39,7 +39,7 @@ async def test_a_deployment_deleted_in_prefect_comes_back(stack: RunningStack) -
         await prefect.delete(f"/deployments/{found['id']}")
         # A run submitted meanwhile waits for the deployment; nothing is lost.
         handle = await client.runs.submit(prices)
-        assert (await handle.wait(timeout=90)).status == run_pb2.RUN_STATUS_COMPLETED
+        assert (await handle.wait(timeout=PATIENCE)).status == run_pb2.RUN_STATUS_COMPLETED
         again = await deployment(prefect, prices)
         assert again is not None
         newest = await client.instances.get(prices.instance_id)

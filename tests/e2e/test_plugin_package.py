@@ -2,6 +2,7 @@
 
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 
@@ -11,7 +12,7 @@ async def test_a_definition_of_an_installed_package_works_like_our_own(stack: Ru
         assert definition.newest_version.code_ref == "acme_research.pipelines:Ramp"
         project = await create_project(client, "plugin")
         ramp = await create_dataset(client, project, "ramp", "acme_ramp", {"days": 5, "step": 2})
-        run = await (await client.runs.submit(ramp)).wait(timeout=60)
+        run = await (await client.runs.submit(ramp)).wait(timeout=PATIENCE)
         assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
         frame = await client.data.read(ramp, run.run_id)
         assert frame["close"].to_list() == [0, 2, 4, 6, 8]
@@ -19,7 +20,7 @@ async def test_a_definition_of_an_installed_package_works_like_our_own(stack: Ru
         gap = await create_dataset(
             client, project, "gap", "expression", config, upstreams={"input": ramp.instance_id}
         )
-        run = await (await client.runs.submit(gap)).wait(timeout=60)
+        run = await (await client.runs.submit(gap)).wait(timeout=PATIENCE)
         assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
         frame = await client.data.read(gap, run.run_id)
         assert frame["value"].to_list() == [None, -2, -2, -2, -2]

@@ -11,6 +11,7 @@ from optaic.errors import FailedPreconditionError
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 PRICES = {"symbols": ["AAPL", "MSFT"], "start": "2020-01-02", "end": "2020-03-31"}
@@ -19,7 +20,7 @@ CHANGE = {"expression": "close / REF(close, 1) - 1"}
 
 async def refresh(client: AsyncClient, instance: instance_pb2.Instance) -> run_pb2.Run:
     handle = await client.runs.submit(instance)
-    run: run_pb2.Run = await handle.wait(timeout=90)
+    run: run_pb2.Run = await handle.wait(timeout=PATIENCE)
     return run
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ def test_the_example_runs(stack: RunningStack, tmp_path: Path, time: str) -> Non
         env={**os.environ, "OPTAIC_STATE": str(stack.settings.root)},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -13,7 +13,7 @@ from optaic.errors import OptaicError
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.stack import RunningStack
 
 FIRST = dt.date(2024, 1, 1)
@@ -45,10 +45,10 @@ async def test_a_range_of_dates_is_refreshed_in_place(stack: RunningStack, tmp_p
             upstreams={"input": prices.instance_id},
         )
         for instance in (prices, doubled):
-            await (await client.runs.submit(instance)).wait(timeout=60)
+            await (await client.runs.submit(instance)).wait(timeout=PATIENCE)
         _write(source, 10, shift=100.0)
         dates = {"start": "2024-01-03", "end": "2024-01-04"}
-        run = await (await client.runs.submit(prices, parameters=dates)).wait(timeout=60)
+        run = await (await client.runs.submit(prices, parameters=dates)).wait(timeout=PATIENCE)
         assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
         table = await client.data.read(prices)
         inside = pl.col("date").is_between(dt.date(2024, 1, 3), dt.date(2024, 1, 4))
@@ -59,7 +59,7 @@ async def test_a_range_of_dates_is_refreshed_in_place(stack: RunningStack, tmp_p
         assert (run.pipeline.rows_fetched, run.pipeline.rows_updated, run.pipeline.rows_deleted) == (6, 6, 0)
         assert (await client.lineage.state(prices)).is_fresh
 
-        ranged = await (await client.runs.submit(doubled, parameters=dates)).wait(timeout=60)
+        ranged = await (await client.runs.submit(doubled, parameters=dates)).wait(timeout=PATIENCE)
         assert ranged.status == run_pb2.RUN_STATUS_COMPLETED, ranged.error
 
         async def kinds() -> set[str]:
@@ -71,7 +71,7 @@ async def test_a_range_of_dates_is_refreshed_in_place(stack: RunningStack, tmp_p
 
         await eventually(is_partial, 15)
         assert (await client.status.get(doubled)).status == flow_pb2.STATUS_STALE
-        again = await (await client.runs.submit(doubled)).wait(timeout=60)
+        again = await (await client.runs.submit(doubled)).wait(timeout=PATIENCE)
         assert again.status == run_pb2.RUN_STATUS_COMPLETED, again.error
 
         async def is_fresh() -> bool:
@@ -99,9 +99,9 @@ async def test_most_of_a_source_is_deleted_only_by_a_run_that_may(
     async with connected_client(stack) as client:
         project = await create_project(client, "deletions")
         prices = await create_dataset(client, project, "prices", "file", {"url": str(source)})
-        await (await client.runs.submit(prices)).wait(timeout=60)
+        await (await client.runs.submit(prices)).wait(timeout=PATIENCE)
         _write(source, 4)
-        refused = await (await client.runs.submit(prices)).wait(timeout=60)
+        refused = await (await client.runs.submit(prices)).wait(timeout=PATIENCE)
         assert (refused.status, refused.error.type) == (run_pb2.RUN_STATUS_FAILED, "DeletionRefused")
         assert "18 of 30 keys" in refused.error.message
         assert prices.dataset.max_deleted_share == 0.5
@@ -111,7 +111,7 @@ async def test_most_of_a_source_is_deleted_only_by_a_run_that_may(
         assert unreasoned.value.reason == "ALLOW_DELETION_REASON_REQUIRED"
         allowed = await (
             await client.runs.submit(prices, allow_deletion=True, allow_deletion_reason="they are gone")
-        ).wait(timeout=60)
+        ).wait(timeout=PATIENCE)
         assert allowed.status == run_pb2.RUN_STATUS_COMPLETED, allowed.error
         assert (allowed.pipeline.rows_deleted, allowed.metrics["rows_deleted"]) == (18, 18)
         submitted = (await client.runs.activities(allowed.run_id))[0]
@@ -136,17 +136,17 @@ async def test_a_changed_accessor_makes_dependants_stale_although_the_content_is
             upstreams={"input": prices.instance_id},
         )
         for instance in (prices, reader):
-            await (await client.runs.submit(instance)).wait(timeout=60)
+            await (await client.runs.submit(instance)).wait(timeout=PATIENCE)
         before = (await client.lineage.state(prices)).current_version
         accessor = {"definition_name": "field", "config": {"field": "open", "output": "close"}}
         await client.instances.update(prices, {"dataset": {"accessor": accessor}})
         # Until it has run, it is read as it was.
         forced = await (await client.runs.submit(reader, force=True, force_reason="as it was")).wait(
-            timeout=60
+            timeout=PATIENCE
         )
         assert forced.status == run_pb2.RUN_STATUS_COMPLETED, forced.error
         assert (await client.data.read(reader))["value"].sort().to_list()[-1] == 2.0
-        await (await client.runs.submit(prices)).wait(timeout=60)
+        await (await client.runs.submit(prices)).wait(timeout=PATIENCE)
 
         async def has_moved() -> bool:
             return (await client.lineage.state(prices)).current_version.version == 2
@@ -156,6 +156,6 @@ async def test_a_changed_accessor_makes_dependants_stale_although_the_content_is
         assert after.digest == before.digest
         assert after.readers_hash != before.readers_hash
         assert not (await client.lineage.state(reader)).is_fresh
-        run = await (await client.runs.submit(reader)).wait(timeout=60)
+        run = await (await client.runs.submit(reader)).wait(timeout=PATIENCE)
         assert run.input_versions[0].instance_revision == 2
         assert (await client.data.read(reader))["value"].sort().to_list()[-1] == 0.0

@@ -6,7 +6,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.errors import OptaicError, UpstreamNotReadyError
 from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project, publish_test_pipelines
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.stack import RunningStack
 
 
@@ -35,7 +35,7 @@ async def test_a_running_run_is_cancelled_and_stays_so(stack: RunningStack) -> N
         # The worker is free again for the next run.
         await client.instances.update(slow, {"dataset": {"pipeline": {"config": {"seconds": 0}}}})
         assert (
-            await (await client.runs.submit(slow)).wait(timeout=60)
+            await (await client.runs.submit(slow)).wait(timeout=PATIENCE)
         ).status == run_pb2.RUN_STATUS_COMPLETED
 
 
@@ -44,7 +44,7 @@ async def test_a_failed_run_reports_its_error_and_the_place(stack: RunningStack)
         await publish_test_pipelines(client)
         project = await create_project(client, "fail")
         failing = await create_dataset(client, project, "failing", "failing", {"value": 3})
-        run = await (await client.runs.submit(failing)).wait(timeout=60)
+        run = await (await client.runs.submit(failing)).wait(timeout=PATIENCE)
         assert run.status == run_pb2.RUN_STATUS_FAILED
         assert run.error.type == "ArithmeticError"
         assert "cannot compute" in run.error.message
@@ -66,7 +66,7 @@ async def test_a_range_without_data_fails_the_run_with_a_typed_reason(stack: Run
         project = await create_project(client, "empty")
         config = {"symbols": ["AAPL"], "start": "2030-01-01", "end": "2030-12-31"}
         prices = await create_dataset(client, project, "prices", "sp500_prices", config)
-        run = await (await client.runs.submit(prices)).wait(timeout=60)
+        run = await (await client.runs.submit(prices)).wait(timeout=PATIENCE)
         assert (run.status, run.error.type) == (run_pb2.RUN_STATUS_FAILED, "NoDataInRange")
         assert (await client.lineage.state(prices)).current_version.version == 0
 
@@ -87,14 +87,16 @@ async def test_force_runs_on_a_stale_input_and_is_recorded(stack: RunningStack) 
         with pytest.raises(OptaicError) as missing:
             await client.runs.submit(derived, force=True, force_reason="no data yet")
         assert missing.value.reason == "MISSING_INPUT"
-        await (await client.runs.submit(slow)).wait(timeout=60)
+        await (await client.runs.submit(slow)).wait(timeout=PATIENCE)
         await client.instances.update(slow, {"dataset": {"pipeline": {"config": {"value": 2}}}})
         with pytest.raises(UpstreamNotReadyError):
             await client.runs.submit(derived)
         with pytest.raises(OptaicError) as unreasoned:
             await client.runs.submit(derived, force=True)
         assert unreasoned.value.reason == "FORCE_REASON_REQUIRED"
-        run = await (await client.runs.submit(derived, force=True, force_reason="a look")).wait(timeout=60)
+        run = await (await client.runs.submit(derived, force=True, force_reason="a look")).wait(
+            timeout=PATIENCE
+        )
         assert (run.status, run.forced, run.force_reason) == (run_pb2.RUN_STATUS_COMPLETED, True, "a look")
         # It read a stale input: its output is not current.
         assert (await client.lineage.state(derived)).is_fresh is False
@@ -114,9 +116,9 @@ async def test_unchanged_output_makes_no_new_version_and_leaves_dependants_fresh
             upstreams={"input": slow.instance_id},
         )
         for instance in (slow, derived):
-            await (await client.runs.submit(instance)).wait(timeout=60)
+            await (await client.runs.submit(instance)).wait(timeout=PATIENCE)
         await client.instances.update(slow, {"dataset": {"pipeline": {"config": {"seconds": 0.1}}}})
-        await (await client.runs.submit(slow)).wait(timeout=60)
+        await (await client.runs.submit(slow)).wait(timeout=PATIENCE)
 
         async def is_fresh() -> bool:
             return (await client.lineage.state(derived)).is_fresh

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from optaic.common.v1 import flow_pb2
 from support.clients_page import Workshop, commands_of
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ def test_stubs_from_the_protos_alone_are_enough(stack: RunningStack, tmp_path: P
         env={**os.environ, **stack.client_environment()},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.polling import PATIENCE
 from support.stack import RunningStack
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -24,7 +25,7 @@ def test_the_tutorial_prints_what_it_shows(stack: RunningStack, tmp_path: Path) 
         env={**os.environ, "OPTAIC_STATE": str(stack.settings.root)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr

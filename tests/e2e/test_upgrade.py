@@ -16,7 +16,7 @@ from support import upgrade_state
 from support.client import connected_client
 from support.earlier_release import earlier_stack
 from support.plugin_packages import UPGRADE
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.stack import RunningStack, running_stack
 
 LAST_RELEASE = "ed03c22094150e7959d2b7c14d22bf47342f43ec"
@@ -70,10 +70,10 @@ async def client(upgrade: Upgrade) -> AsyncIterator[AsyncClient]:
 async def test_active_runs_end_and_no_other_flow_changes_by_itself(
     upgrade: Upgrade, client: AsyncClient
 ) -> None:
-    pending = await (await client.runs.handle(upgrade.pending_run_id)).wait(timeout=120)
+    pending = await (await client.runs.handle(upgrade.pending_run_id)).wait(timeout=PATIENCE)
     assert pending.status == run_pb2.RUN_STATUS_COMPLETED, pending.error
     (long,) = await client.runs.list(upgrade.ids[RUNNING])
-    ended = await (await client.runs.handle(long.run_id)).wait(timeout=120)
+    ended = await (await client.runs.handle(long.run_id)).wait(timeout=PATIENCE)
     assert (ended.status, ended.error.type) == (run_pb2.RUN_STATUS_FAILED, "WORKER_LOST")
 
     before = upgrade.before
@@ -101,7 +101,7 @@ async def test_ready_flows_run_again_without_a_new_version(upgrade: Upgrade, cli
     for name in ("prices", "momentum", "backtest", "table", "columnar"):
         flow = (await client.status.get(upgrade.ids[name])).flows[0]
         assert word(flow, "status") == "READY", name
-        run = await (await client.runs.submit(upgrade.ids[name])).wait(timeout=120)
+        run = await (await client.runs.submit(upgrade.ids[name])).wait(timeout=PATIENCE)
         assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
         again = await client.lineage.state(upgrade.ids[name], flow.flow_kind)
         assert again.current_version.version == flow.version, name
@@ -112,10 +112,10 @@ async def test_stale_and_failed_flows_run(upgrade: Upgrade, client: AsyncClient)
     for name in ("source", "moved"):
         assert word(await client.status.get(upgrade.ids[name]), "status") == "STALE"
     for name in ("source", "moved"):
-        run = await (await client.runs.submit(upgrade.ids[name])).wait(timeout=120)
+        run = await (await client.runs.submit(upgrade.ids[name])).wait(timeout=PATIENCE)
         assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
     assert (await client.lineage.state(upgrade.ids["moved"])).is_fresh
-    failing = await (await client.runs.submit(upgrade.ids["failing"])).wait(timeout=120)
+    failing = await (await client.runs.submit(upgrade.ids["failing"])).wait(timeout=PATIENCE)
     assert (failing.status, failing.error.type) == (run_pb2.RUN_STATUS_FAILED, "ArithmeticError")
 
 

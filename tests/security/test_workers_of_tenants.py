@@ -12,7 +12,7 @@ import pytest
 from optaic.run.v1 import run_pb2
 from servicekit.token_files import digest_of
 from support.client import connected_client, create_dataset, create_project, publish_test_pipelines
-from support.polling import eventually
+from support.polling import PATIENCE, eventually
 from support.prefect_api import prefect_api
 from support.stack import RunningStack, running_stack
 
@@ -61,7 +61,7 @@ async def test_slow_runs_of_one_tenant_do_not_delay_another(stack: RunningStack)
             return (await statuses()).count(run_pb2.RUN_STATUS_RUNNING) == 3
 
         await eventually(is_busy, 90, "the worker of acme does not execute three runs at once")
-        run = await (await default.runs.submit(quick)).wait(timeout=60)
+        run = await (await default.runs.submit(quick)).wait(timeout=PATIENCE)
         assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
         after = await statuses()
         assert after.count(run_pb2.RUN_STATUS_RUNNING) == 3, "the slow runs were still there"

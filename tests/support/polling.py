@@ -9,6 +9,8 @@ _Value = TypeVar("_Value")
 # Of the time waited, so much may pass between two looks, for a look costs whoever is asked: nobody waits longer by more.
 _SHARE = 0.05
 _SHORTEST, _LONGEST = 0.02, 0.2
+# Seconds for what takes a few, and takes long on a busy machine: a limit against hanging, no test's subject.
+PATIENCE = 300.0
 
 
 @overload
@@ -19,7 +21,7 @@ async def eventually(
 async def eventually(
     predicate: Callable[[], _Value], deadline: float = ..., message: str = ...
 ) -> _Value: ...
-async def eventually(predicate: Callable[[], Any], deadline: float = 20.0, message: str = "") -> Any:
+async def eventually(predicate: Callable[[], Any], deadline: float = 60.0, message: str = "") -> Any:
     """Return the first true value of `predicate`, plain or async; fail after `deadline` seconds."""
     began = time.monotonic()
     while True:

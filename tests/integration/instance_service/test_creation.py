@@ -175,7 +175,7 @@ async def test_creation_waits_up_to_the_callers_deadline(postgres_server: Postgr
         service.deployments.break_down()
         request = CreateInstanceRequest(instance=Instance(project_id=project.project_id, name="hasty"))
         request.instance.dataset.pipeline.definition_name = "sp500_prices"
-        hasty = await service.instances.CreateInstance(request, timeout=0.5)
+        hasty = await service.instances.CreateInstance(request, timeout=2)
         assert hasty.state == INSTANCE_STATE_PROVISIONING
         patient = await _begin(service, project.project_id, "patient")
         service.deployments.recover()
