@@ -61,9 +61,9 @@ def urgency(scope: str, begun_here: Collection[str], begun_or_waiting: Collectio
 
 
 def count_processes() -> int:
-    """Return two more than there are cores, as far as memory reaches: half of the time a test waits for another process."""
+    """Return three more than there are cores, as far as memory reaches: half of the time a test waits for another process."""
     by_memory = int(psutil.virtual_memory().total) // _MEMORY_OF_ONE
-    return max(1, min((os.cpu_count() or 1) + 2, by_memory))
+    return max(1, min((os.cpu_count() or 1) + 3, by_memory))
 
 
 class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]  # untyped
