@@ -16,7 +16,7 @@ from servicekit.broker import Broker, OrderedChannel
 from servicekit.database import Database
 from servicekit.events import Event, headers_of
 from servicekit.schema import outbox
-from servicekit.turns import in_turns
+from servicekit.turns import MOST, in_turns
 
 _RELAY_LOCK = sa.text("select pg_try_advisory_lock(hashtextextended('servicekit.relay', 0))")
 _CHOSEN = in_turns(
@@ -24,7 +24,7 @@ _CHOSEN = in_turns(
     lambda _: sa.true(),
     key=("tenant_id", "id"),
     order="id",
-    limit=sa.bindparam("most", type_=sa.Integer),
+    limit=MOST,
 ).cte("chosen")
 _OLDEST = (
     sa.select(outbox)

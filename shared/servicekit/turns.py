@@ -11,6 +11,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+# What changes between two executions of a statement in turns. Building one takes longer than executing it, so it is a constant.
+NOW = sa.bindparam("now", type_=sa.DateTime(timezone=True))
+UNTIL = sa.bindparam("until", type_=sa.DateTime(timezone=True))  # when a claim expires
+MOST = sa.bindparam("most", type_=sa.Integer)  # rows
 _REPLICAS = 4  # this many may claim at once and each find a whole batch
 # Gets the columns of the table, or of an alias of it.
 Condition = Callable[[Any], sa.ColumnElement[bool]]

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from instance_service.store.tables import reconciliations
 from servicekit.database import Connection
-from servicekit.turns import in_turns
+from servicekit.turns import MOST, in_turns
 
 _ENQUEUE = sa.text("""
     with known as (insert into tenants (tenant_id) values (:tenant_id) on conflict do nothing)
@@ -46,6 +46,27 @@ _LIST = sa.text("""
     where (tenant_id, instance_id) > (:tenant_id, cast(:instance_id as uuid))
     order by tenant_id, instance_id limit :limit
 """)
+_DUE = in_turns(
+    reconciliations,
+    lambda columns: columns.due_time <= sa.func.now(),
+    key=("tenant_id", "instance_id"),
+    order="due_time",
+    limit=MOST,
+    queued=lambda columns: columns.due_time.is_not(None),
+    lock=True,
+).cte("due")
+_LEASE = sa.bindparam("lease_seconds", type_=sa.Double)
+_CLAIM = (
+    sa.update(reconciliations)
+    .where(
+        reconciliations.c.tenant_id == _DUE.c.tenant_id, reconciliations.c.instance_id == _DUE.c.instance_id
+    )
+    .values(
+        due_time=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, _LEASE),
+        attempts=reconciliations.c.attempts + 1,
+    )
+    .returning(*(reconciliations.c[name] for name in ("tenant_id", "instance_id", "due_time", "attempts")))
+)
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -67,24 +88,8 @@ async def enqueue(connection: Connection, tenant_id: str, instance_ids: Sequence
 
 async def claim(connection: Connection, limit: int, lease_seconds: float) -> list[Claim]:
     """Claim due instances; until the lease ends, no other process gets them."""
-    table = reconciliations
-    due = in_turns(
-        table,
-        lambda columns: columns.due_time <= sa.func.now(),
-        key=("tenant_id", "instance_id"),
-        order="due_time",
-        limit=limit,
-        queued=lambda columns: columns.due_time.is_not(None),
-        lock=True,
-    ).cte("due")
-    lease = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
-    statement = (
-        sa.update(table)
-        .where(table.c.tenant_id == due.c.tenant_id, table.c.instance_id == due.c.instance_id)
-        .values(due_time=lease, attempts=table.c.attempts + 1)
-        .returning(table.c.tenant_id, table.c.instance_id, table.c.due_time, table.c.attempts)
-    )
-    return [Claim(*row) for row in await connection.execute(statement)]
+    given = {"most": limit, "lease_seconds": lease_seconds}
+    return [Claim(*row) for row in await connection.execute(_CLAIM, given)]
 
 
 async def settle(connection: Connection, claims: Sequence[Claim]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from run_service.domain.pairing import FlowRunState
 from run_service.store.tables import endings
 from servicekit.database import Connection
-from servicekit.turns import in_turns
+from servicekit.turns import MOST, NOW, UNTIL, in_turns
 
 FlowRunKey = tuple[str, str]  # tenant id, flow-run id
 _LOCK = sa.text("select pg_advisory_xact_lock(hashtextextended('run_service.flow_run:' || :id, 0))")
@@ -40,6 +40,21 @@ class Ending:
 
 
 _FIELDS = [endings.c[name] for name in Ending.__dataclass_fields__]
+_KEY = ("tenant_id", "orchestrator_run_id")
+
+
+def _is_due(columns: Any) -> sa.ColumnElement[bool]:
+    is_free = sa.or_(columns.claim_expire_time.is_(None), columns.claim_expire_time <= NOW)
+    return sa.and_(columns.due_time <= NOW, is_free)
+
+
+_DUE = in_turns(endings, _is_due, key=_KEY, order="due_time", limit=MOST, lock=True).cte("due")
+_CLAIM = (
+    sa.update(endings)
+    .where(*(endings.c[name] == _DUE.c[name] for name in _KEY))
+    .values(claim_expire_time=UNTIL)
+    .returning(*_FIELDS)
+)
 
 
 async def insert_endings(connection: Connection, wanted: Collection[Ending]) -> None:
@@ -71,23 +86,8 @@ async def claim_endings(
     connection: Connection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[Ending]:
     """Claim due entries, on the infra login; no other replica gets them before the claim expires."""
-
-    def is_due(columns: Any) -> sa.ColumnElement[bool]:
-        is_free = sa.or_(columns.claim_expire_time.is_(None), columns.claim_expire_time <= now)
-        return sa.and_(columns.due_time <= now, is_free)
-
-    key = ("tenant_id", "orchestrator_run_id")
-    due = in_turns(endings, is_due, key=key, order="due_time", limit=limit, lock=True).cte("due")
-    statement = (
-        sa.update(endings)
-        .where(
-            endings.c.tenant_id == due.c.tenant_id,
-            endings.c.orchestrator_run_id == due.c.orchestrator_run_id,
-        )
-        .values(claim_expire_time=claim_expire_time)
-        .returning(*_FIELDS)
-    )
-    rows = (await connection.execute(statement)).mappings()
+    given = {"now": now, "until": claim_expire_time, "most": limit}
+    rows = (await connection.execute(_CLAIM, given)).mappings()
     return [Ending(**{**row, "state": FlowRunState(row["state"])}) for row in rows]
 
 

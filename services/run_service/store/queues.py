@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from run_service.store.tables import dispatches, leases, retries
 from servicekit.database import Connection
-from servicekit.turns import in_turns
+from servicekit.turns import MOST, NOW, UNTIL, in_turns
 
 RunKey = tuple[str, str]  # tenant id, run id
 
@@ -42,21 +43,40 @@ class Dispatch:
         return (self.tenant_id, self.run_id)
 
 
-_DISPATCH_FIELDS = [dispatches.c[name] for name in Dispatch.__dataclass_fields__]
+_DISPATCH_FIELDS = tuple(dispatches.c[name] for name in Dispatch.__dataclass_fields__)
 
 
 _KEY = ("tenant_id", "run_id")
 
 
-def _due(table: sa.Table, now: datetime, limit: int, actions: Collection[str] = ()) -> sa.CTE:
-    """Lock due rows that nobody has claimed, in turns of the tenants."""
+@functools.cache
+def _claim(table: sa.Table, actions: frozenset[str], fields: tuple[sa.Column[Any], ...]) -> sa.Update:
+    """Return the statement that claims due rows that nobody has claimed, in turns of the tenants."""
 
     def is_due(columns: Any) -> sa.ColumnElement[bool]:
-        is_free = sa.or_(columns.claim_expire_time.is_(None), columns.claim_expire_time <= now)
+        is_free = sa.or_(columns.claim_expire_time.is_(None), columns.claim_expire_time <= NOW)
         is_wanted = columns.action.in_(sorted(actions)) if actions else sa.true()
-        return sa.and_(columns.due_time <= now, is_free, is_wanted)
+        return sa.and_(columns.due_time <= NOW, is_free, is_wanted)
 
-    return in_turns(table, is_due, key=_KEY, order="due_time", limit=limit, lock=True).cte("due")
+    due = in_turns(table, is_due, key=_KEY, order="due_time", limit=MOST, lock=True).cte("due")
+    return (
+        sa.update(table)
+        .where(*(table.c[name] == due.c[name] for name in _KEY))
+        .values(claim_expire_time=UNTIL)
+        .returning(*fields)
+    )
+
+
+_EXPIRED_DISPATCHES = in_turns(
+    dispatches,
+    lambda columns: sa.and_(columns.action.in_(["create", "await"]), columns.submit_time < NOW),
+    key=_KEY,
+    order="submit_time",
+    limit=MOST,
+)
+_EXPIRED_LEASES = in_turns(
+    leases, lambda columns: columns.expire_time <= NOW, key=_KEY, order="expire_time", limit=MOST
+)
 
 
 def _is_one_of(table: sa.Table, keys: Collection[RunKey]) -> sa.ColumnElement[bool]:
@@ -71,14 +91,9 @@ async def claim_dispatches(
     limit: int,
 ) -> list[Dispatch]:
     """Claim due dispatches; no other replica gets them before the claim expires."""
-    due = _due(dispatches, now, limit, actions)
-    statement = (
-        sa.update(dispatches)
-        .where(dispatches.c.tenant_id == due.c.tenant_id, dispatches.c.run_id == due.c.run_id)
-        .values(claim_expire_time=claim_expire_time)
-        .returning(*_DISPATCH_FIELDS)
-    )
-    return [Dispatch(*row) for row in await connection.execute(statement)]
+    statement = _claim(dispatches, frozenset(actions), _DISPATCH_FIELDS)
+    given = {"now": now, "until": claim_expire_time, "most": limit}
+    return [Dispatch(*row) for row in await connection.execute(statement, given)]
 
 
 async def update_dispatches(
@@ -164,12 +179,8 @@ async def forget_ages(connection: Connection, now: datetime) -> None:
 
 async def list_expired_dispatches(connection: Connection, before: datetime, limit: int) -> list[RunKey]:
     """Return runs submitted before a moment that have not started."""
-
-    def is_expired(columns: Any) -> sa.ColumnElement[bool]:
-        return sa.and_(columns.action.in_(["create", "await"]), columns.submit_time < before)
-
-    statement = in_turns(dispatches, is_expired, key=_KEY, order="submit_time", limit=limit)
-    return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
+    rows = await connection.execute(_EXPIRED_DISPATCHES, {"now": before, "most": limit})
+    return [(row.tenant_id, row.run_id) for row in rows]
 
 
 async def insert_lease(
@@ -212,10 +223,8 @@ async def extend_all_leases(connection: Connection, expire_time: datetime) -> No
 
 async def list_expired_leases(connection: Connection, now: datetime, limit: int) -> list[RunKey]:
     """Return runs with expired leases."""
-    statement = in_turns(
-        leases, lambda columns: columns.expire_time <= now, key=_KEY, order="expire_time", limit=limit
-    )
-    return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
+    rows = await connection.execute(_EXPIRED_LEASES, {"now": now, "most": limit})
+    return [(row.tenant_id, row.run_id) for row in rows]
 
 
 async def lock_expired_leases(
@@ -248,14 +257,9 @@ async def claim_retries(
     connection: Connection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[RunKey]:
     """Claim due retries; no other replica gets them before the claim expires."""
-    due = _due(retries, now, limit)
-    statement = (
-        sa.update(retries)
-        .where(retries.c.tenant_id == due.c.tenant_id, retries.c.run_id == due.c.run_id)
-        .values(claim_expire_time=claim_expire_time)
-        .returning(retries.c.tenant_id, retries.c.run_id)
-    )
-    return [(row.tenant_id, row.run_id) for row in await connection.execute(statement)]
+    statement = _claim(retries, frozenset(), (retries.c.tenant_id, retries.c.run_id))
+    given = {"now": now, "until": claim_expire_time, "most": limit}
+    return [(row.tenant_id, row.run_id) for row in await connection.execute(statement, given)]
 
 
 async def delete_retry(connection: Connection, tenant_id: str, run_id: str) -> bool:

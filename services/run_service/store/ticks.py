@@ -10,9 +10,19 @@ from sqlalchemy.dialects.postgresql import insert
 
 from run_service.store.tables import ticks
 from servicekit.database import Connection
-from servicekit.turns import in_turns
+from servicekit.turns import MOST, NOW, UNTIL, in_turns
 
 FlowKey = tuple[str, str, str]  # tenant, instance, flow kind
+_KEY = ("tenant_id", "instance_id", "flow_kind", "scheduled_time")
+_DUE = in_turns(
+    ticks, lambda columns: columns.due_time <= NOW, key=_KEY, order="due_time", limit=MOST, lock=True
+).cte("due")
+_CLAIM = (
+    sa.update(ticks)
+    .where(*(ticks.c[name] == _DUE.c[name] for name in _KEY))
+    .values(due_time=UNTIL)
+    .returning(ticks.c.tenant_id, ticks.c.instance_id, ticks.c.flow_kind)
+)
 
 
 @dataclass(frozen=True)
@@ -48,21 +58,8 @@ async def claim_flows(
     connection: Connection, now: datetime, claim_expire_time: datetime, limit: int
 ) -> list[FlowKey]:
     """Claim flows with a due tick, on the infra login; no other replica gets them before the claim expires."""
-    due = in_turns(
-        ticks,
-        lambda columns: columns.due_time <= now,
-        key=("tenant_id", "instance_id", "flow_kind", "scheduled_time"),
-        order="due_time",
-        limit=limit,
-        lock=True,
-    ).cte("due")
-    statement = (
-        sa.update(ticks)
-        .where(*(ticks.c[name] == due.c[name] for name in due.c.keys()))  # noqa: SIM118 - columns have no iterator
-        .values(due_time=claim_expire_time)
-        .returning(ticks.c.tenant_id, ticks.c.instance_id, ticks.c.flow_kind)
-    )
-    return sorted({(row[0], str(row[1]), row[2]) for row in await connection.execute(statement)})
+    given = {"now": now, "until": claim_expire_time, "most": limit}
+    return sorted({(row[0], str(row[1]), row[2]) for row in await connection.execute(_CLAIM, given)})
 
 
 async def postpone_ticks(connection: Connection, flow: FlowKey, due_time: datetime) -> None:
