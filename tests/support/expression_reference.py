@@ -5,6 +5,7 @@ It shares nothing with the product: trees are nested tuples, rendered to text fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,19 +73,69 @@ def _infix(symbol: str, a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 def _call(name: str, values: list[pd.DataFrame], parameters: list[float]) -> pd.DataFrame:
     if name in _WINDOW_FUNCTIONS:
-        n, reduce = int(parameters[0]), _WINDOW_FUNCTIONS[name]
-        return values[0].apply(lambda s: s.rolling(n, min_periods=n).apply(reduce, raw=True))
+        n, fewest = int(parameters[0]), int(parameters[-1]) if len(parameters) > 1 else int(parameters[0])
+        extra = parameters[1:-1]
+        return _over_windows(
+            values, n, fewest, lambda *given: _WINDOW_FUNCTIONS[name](*given, *extra), name in _NEEDS_NOW
+        )
+    if name in _IN_GROUPS and len(values) > 1:
+        return _by_group(values[0], values[1], lambda x: _CALLS[name](x, *parameters))
     return _CALLS[name](*values, *parameters)
 
 
-def _ema(x: pd.DataFrame, n: int) -> pd.DataFrame:
+def _over_windows(
+    values: list[pd.DataFrame], n: int, fewest: int, reduce: Callable[..., float], needs_now: bool
+) -> pd.DataFrame:
+    """Apply a function to the complete rows of the last n sessions: the places in the window, then the values."""
+    found = np.full(values[0].shape, np.nan)
+    for entity in range(found.shape[1]):
+        rows = np.array([each.to_numpy()[:, entity] for each in values])
+        is_there = ~np.isnan(rows).any(axis=0)
+        for end in range(rows.shape[1]):
+            sessions = np.array([at for at in range(max(0, end - n + 1), end + 1) if is_there[at]], int)
+            if len(sessions) >= fewest and (is_there[end] or not needs_now):
+                found[end, entity] = reduce(sessions - end + n, *rows[:, sessions]) if len(sessions) else 0.0
+    return pd.DataFrame(found, index=values[0].index, columns=values[0].columns)
+
+
+def _by_group(
+    x: pd.DataFrame, group: pd.DataFrame, compute: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    found = pd.DataFrame(np.nan, index=x.index, columns=x.columns)
+    for value in np.unique(group.to_numpy()[group.notna().to_numpy()]):
+        found = found.where(group != value, compute(x.where(group == value)))
+    return found
+
+
+def _ema(x: pd.DataFrame, n: int, fewest: int | None = None) -> pd.DataFrame:
+    fewest = n if fewest is None else int(fewest)
     return x.apply(
-        lambda s: s.ewm(span=n, adjust=False, ignore_na=True, min_periods=n).mean().where(s.notna())
+        lambda s: s.ewm(span=n, adjust=False, ignore_na=True, min_periods=fewest).mean().where(s.notna())
     )
 
 
-def _correlate(x: pd.DataFrame, y: pd.DataFrame, n: int) -> pd.DataFrame:
-    return pd.DataFrame({c: _rolling_correlation(x[c], y[c], n) for c in x.columns})
+def _hump(x: pd.DataFrame, hump: float) -> pd.DataFrame:
+    found = pd.DataFrame(np.nan, index=x.index, columns=x.columns)
+    for entity in x.columns:
+        held = math.nan
+        for date, now in x[entity].items():
+            if math.isnan(now):
+                continue
+            if math.isnan(held):
+                held = now
+            elif abs(now - held) > hump:
+                held += hump if now > held else -hump
+            found.loc[date, entity] = held
+    return found
+
+
+def _carry(x: pd.DataFrame, n: int) -> pd.DataFrame:
+    return x.ffill(limit=int(n))
+
+
+def _either(x: pd.DataFrame, y: pd.DataFrame, *, larger: bool) -> pd.DataFrame:
+    chosen = x.where((x >= y) if larger else (x <= y), y)
+    return chosen.where(x.notna() & y.notna())
 
 
 def _zscore(x: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +152,6 @@ _CALLS: dict[str, Callable[..., pd.DataFrame]] = {
     "DELTA": lambda x, n: x - x.shift(n),
     "PCT": lambda x, n: x / x.shift(n) - 1,
     "EMA": _ema,
-    "CORR": _correlate,
     "RANK": lambda x: x.rank(axis=1, method="average", pct=True),
     "ZSCORE": _zscore,
     "DEMEAN": lambda x: x.sub(x.mean(axis=1), axis=0),
@@ -110,23 +160,103 @@ _CALLS: dict[str, Callable[..., pd.DataFrame]] = {
     "LOG": lambda x: x.apply(np.log),
     "ABS": lambda x: x.abs(),
     "SIGN": lambda x: x.apply(np.sign),
+    "FFILL": _carry,
+    "HUMP": _hump,
+    "FILL": lambda x, value: x.where(x.notna(), value),
+    "IF": lambda c, x, y: x.where(c != 0, y).where(c.notna()),
+    "EXP": lambda x: x.apply(np.exp),
+    "SQRT": lambda x: x.apply(np.sqrt),
+    "POW": lambda x, y: _infix("^", x, y),
+    "CLIP": lambda x, low, high: _either(_either(x, low, larger=True), high, larger=False).where(low <= high),
+    "GREATEST": lambda x, y: _either(x, y, larger=True),
+    "LEAST": lambda x, y: _either(x, y, larger=False),
 }
-_WINDOW_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "MEAN": np.mean,
-    "STD": lambda window: np.std(window, ddof=1),
-    "MIN": np.min,
-    "MAX": np.max,
-    "SUM": np.sum,
-}
+_IN_GROUPS = {"RANK", "ZSCORE", "DEMEAN", "WINSORIZE", "SCALE"}
+_NEEDS_NOW = {"TS_RANK", "RESID"}
 
 
-def _rolling_correlation(x: pd.Series, y: pd.Series, n: int) -> pd.Series:
-    result = pd.Series(np.nan, index=x.index)
-    for end in range(n, len(x) + 1):
-        a, b = x.iloc[end - n : end].to_numpy(), y.iloc[end - n : end].to_numpy()
-        if not (np.isnan(a).any() or np.isnan(b).any()) and a.min() < a.max() and b.min() < b.max():
-            result.iloc[end - 1] = np.corrcoef(a, b)[0, 1]
-    return result
+def _is_constant(x: np.ndarray) -> bool:
+    return bool(x.min() == x.max())
+
+
+def _moment(x: np.ndarray, power: int) -> float:
+    return float(((x - x.mean()) ** power).mean())
+
+
+def _skew(_: np.ndarray, x: np.ndarray) -> float:
+    """Return the adjusted Fisher-Pearson coefficient, as SPSS, SAS and Excel define it."""
+    m = len(x)
+    if m < 3 or _is_constant(x):
+        return math.nan
+    return math.sqrt(m * (m - 1)) / (m - 2) * _moment(x, 3) / math.pow(_moment(x, 2), 1.5)
+
+
+def _kurt(_: np.ndarray, x: np.ndarray) -> float:
+    m = len(x)
+    if m < 4 or _is_constant(x):
+        return math.nan
+    excess = _moment(x, 4) / _moment(x, 2) ** 2 - 3
+    return (m - 1) / ((m - 2) * (m - 3)) * ((m + 1) * excess + 6)
+
+
+def _correlation(_: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    if len(x) < 2 or _is_constant(x) or _is_constant(y):
+        return math.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _covariance(_: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    return float(((x - x.mean()) * (y - y.mean())).sum() / (len(x) - 1)) if len(x) > 1 else math.nan
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of least squares, from the design matrix."""
+    design = np.column_stack([y - y.mean(), np.ones_like(y)])
+    slope, level = np.linalg.lstsq(design, x, rcond=None)[0]
+    return slope, level - slope * y.mean()
+
+
+def _beta(_: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    return math.nan if len(x) < 2 or _is_constant(y) else _line(x, y)[0]
+
+
+def _resid(_: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    if len(x) < 2 or _is_constant(y):
+        return math.nan
+    slope, level = _line(x, y)
+    return float(x[-1] - level - slope * y[-1])
+
+
+def _deviation(_: np.ndarray, x: np.ndarray) -> float:
+    if len(x) < 2:
+        return math.nan
+    return 0.0 if _is_constant(x) else float(np.std(x, ddof=1))
+
+
+def _count_all(_: np.ndarray, x: np.ndarray) -> float:
+    return float(len(x))
+
+
+_WINDOW_FUNCTIONS: dict[str, Callable[..., float]] = {
+    "MEAN": lambda _, x: x.mean(),
+    "STD": _deviation,
+    "MIN": lambda _, x: x.min(),
+    "MAX": lambda _, x: x.max(),
+    "SUM": lambda _, x: x.sum(),
+    "CORR": _correlation,
+    "MEDIAN": lambda _, x: np.median(x),
+    "QUANTILE": lambda _, x, q: np.quantile(x, q),
+    "SKEW": _skew,
+    "KURT": _kurt,
+    "COV": _covariance,
+    "BETA": _beta,
+    "RESID": _resid,
+    "TS_RANK": lambda _, x: ((x < x[-1]).sum() + ((x == x[-1]).sum() + 1) / 2) / len(x),
+    "ARGMAX": lambda places, x: places[np.argmax(x)],
+    "ARGMIN": lambda places, x: places[np.argmin(x)],
+    "COUNT": _count_all,
+    "DECAY_LINEAR": lambda places, x: (places * x).sum() / places.sum(),
+}
 
 
 _LEAVES = st.one_of(

@@ -13,9 +13,9 @@ import polars as pl
 
 from optaic.expression import ExpressionError, Macro, parse
 from optaic.expression.compiler import evaluate
+from optaic.expression.joining import join_inputs
 from optaic.plugins import InputTable, InvalidConfig, InvalidExpression
 from optaic.rules.columns import DATE, KEYS
-from worker.builtin.derivation import join_inputs
 from worker.builtin.parameters import Config, read_choice, read_number, read_section, read_text, read_whole
 
 TRANSFORMS = ("standardize", "winsorize", "fill_median")

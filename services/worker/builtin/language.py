@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from optaic.expression import OPERATORS, Macro, Parameter, Signature
+from optaic.expression import FIRST_OPERATORS, MACROS, OPERATORS, Parameter, Signature
 from optaic.expression.compiler import IMPLEMENTATIONS
+from optaic.expression.signature import GROUP
 from optaic.plugins import Operator
 from optaic.rules.columns import DATE, ENTITY, KEYS, VALUE
 
@@ -26,6 +27,18 @@ _VALUE = {
     "maxLength": 10_000,
     "description": "An expression over the columns of the inputs, or a number.",
 }
+_GROUP = {
+    "type": "string",
+    "format": "optaic-expression",
+    "maxLength": 10_000,
+    "description": "A column; only entities with the same value of it are compared.",
+}
+_DESCRIPTIONS = {
+    "n": "A number of sessions.",
+    "min_periods": "How many of the sessions need a value, where that is not the default.",
+    "hump": "How far a value moves at most.",
+}
+_LATER = frozenset({"min_periods", GROUP})  # the arguments that no operator had at first
 _SESSIONS = {"type": "integer", "minimum": 1, "maximum": 10_000, "description": "A number of sessions."}
 _BACK = {**_SESSIONS, "minimum": 0}
 _ROW = {
@@ -40,41 +53,32 @@ _ROW = {
     "required": [*KEYS, VALUE],
 }
 
-# For each macro by name: its description, its expression, and the schemas of its parameters.
-_MACROS: Mapping[str, tuple[str, str, Mapping[str, Mapping[str, Any]]]] = {
+# For each macro by name: its description, and the schemas of its parameters.
+_MACROS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
     "MOMENTUM": (
         "Cross-sectional score of the return from `long` to `short` sessions ago.",
-        "ZSCORE(REF(x, short) / REF(x, long) - 1)",
         {"x": _VALUE, "long": _SESSIONS, "short": _BACK},
     ),
     "REVERSAL": (
         "Cross-sectional score against the return of the last n sessions.",
-        "-ZSCORE(PCT(x, n))",
         {"x": _VALUE, "n": _SESSIONS},
     ),
     "VOLATILITY": (
         "Standard deviation of the daily log returns of the last n sessions.",
-        "STD(LOG(x / REF(x, 1)), n)",
         {"x": _VALUE, "n": {**_SESSIONS, "minimum": 2}},
     ),
     "SHARPE": (
         "Mean over standard deviation of the daily returns of the last n sessions.",
-        "MEAN(PCT(x, 1), n) / STD(PCT(x, 1), n)",
         {"x": _VALUE, "n": {**_SESSIONS, "minimum": 2}},
     ),
     "DRAWDOWN": (
         "How far below the largest of the last n sessions; 0 at the largest itself.",
-        "x / MAX(x, n) - 1",
         {"x": _VALUE, "n": _SESSIONS},
     ),
     "TREND": (
         "How far the fast moving average lies above the slow one.",
-        "EMA(x, fast) / EMA(x, slow) - 1",
         {"x": _VALUE, "fast": _SESSIONS, "slow": _SESSIONS},
     ),
-}
-MACROS: Mapping[str, Macro] = {
-    name: Macro(name, tuple(parameters), text) for name, (_, text, parameters) in _MACROS.items()
 }
 
 
@@ -92,6 +96,8 @@ def _make_class(signature: Signature) -> type[Operator]:
         "values": signature.values,
         "parameters": signature.parameters,
         "summary": signature.summary,
+        "signature": classmethod(lambda _: signature),
+        "warm_up": staticmethod(signature.warm_up),
         "compile": compute,
     }
     return type(signature.name.title(), (Operator,), members)
@@ -105,38 +111,64 @@ def operator_manifests() -> list[dict[str, Any]]:
     """Return a definition for each operator."""
     manifests = []
     for signature in OPERATORS.values():
-        values = dict.fromkeys("xyz"[: signature.values], _VALUE)
-        numbers = {parameter.name: _number(parameter) for parameter in signature.parameters}
-        required = [*values, *(given.name for given in signature.parameters if given.default is None)]
-        version = {
-            "code_ref": f"{_MODULE}:{CLASSES[signature.name].__name__}",
-            "parameters_schema": _parameters({**values, **numbers}, required),
-        }
         summary = f"`{signature.usage}`: {signature.summary}."
-        manifests.append(_manifest("OP", signature.name, summary, version))
+        properties = dict(_properties(signature))
+        is_first = signature.name in FIRST_OPERATORS
+        later = [name for name in properties if is_first and name in _LATER]
+        first = {name: described for name, described in properties.items() if name not in later}
+        releases = [("1.0.0", "First version.", first)]
+        if later:
+            releases.append(("1.1.0", f"Adds {' and '.join(later)}.", properties))
+        required = [
+            *signature.names,
+            *(given.name for given in signature.parameters if not given.is_optional),
+        ]
+        for number, description, described in releases:
+            version = {
+                "code_ref": f"{_MODULE}:{CLASSES[signature.name].__name__}",
+                "parameters_schema": _parameters(described, required),
+            }
+            manifests.append(_manifest("OP", signature.name, summary, version, number, description))
     return manifests
+
+
+def _properties(signature: Signature) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the schema of each argument of an operator."""
+    for name in signature.names:
+        yield name, dict(_VALUE)
+    for parameter in signature.parameters:
+        yield parameter.name, _number(parameter)
+    if signature.has_group:
+        yield GROUP, dict(_GROUP)
 
 
 def macro_manifests() -> list[dict[str, Any]]:
     """Return a definition for each built-in macro."""
     manifests = []
-    for name, (summary, text, parameters) in _MACROS.items():
+    for name, (summary, parameters) in _MACROS.items():
         version = {
-            "op_macro": {"parameters": list(parameters), "expression": text},
+            "op_macro": {"parameters": list(MACROS[name].parameters), "expression": MACROS[name].text},
             "parameters_schema": _parameters(parameters, list(parameters)),
         }
         manifests.append(_manifest("OP_MACRO", name, summary, version))
     return manifests
 
 
-def _manifest(kind: str, name: str, summary: str, version: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(
+    kind: str,
+    name: str,
+    summary: str,
+    version: Mapping[str, Any],
+    number: str = "1.0.0",
+    description: str = "First version.",
+) -> dict[str, Any]:
     return {
         "name": name,
         "kind": f"DEFINITION_KIND_{kind}",
         "description": summary,
         "definition_version": {
-            "version": "1.0.0",
-            "description": "First version.",
+            "version": number,
+            "description": description,
             **version,
             "output_schema": _ROW,
             "flow_specs": [{"flow_kind": "FLOW_KIND_PREVIEW", "is_default": True}],
@@ -159,9 +191,11 @@ def _number(parameter: Parameter) -> dict[str, Any]:
         "type": "integer" if parameter.is_integer else "number",
         "minimum": int(parameter.minimum) if parameter.is_integer else parameter.minimum,
         "maximum": int(parameter.maximum) if parameter.is_integer else parameter.maximum,
-        "description": "A number of sessions." if parameter.is_integer else "A share.",
+        "description": _DESCRIPTIONS.get(parameter.name, "A share."),
     }
-    return given if parameter.default is None else {**given, "default": parameter.default}
+    if parameter.default is None:
+        return given
+    return {**given, "default": int(parameter.default) if parameter.is_integer else parameter.default}
 
 
 def _write(folder: Path) -> None:

@@ -1,126 +1,54 @@
-"""Compile parsed expressions to polars work over a table `date, entity, columns...`; nothing is parsed or stored here.
+"""Evaluate parsed expressions over a table `date, entity, columns...`; nothing is parsed or stored here.
 
-Every distinct sub-expression becomes one column, computed level by level: polars does not allow a window inside a
-window, so what a windowed operator reads is always a finished column.
+Every distinct sub-expression is computed once, as an array of all entities and sessions. The language's own operators
+are kernels over such arrays; those of plugins are polars expressions over one window, which polars computes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
+from optaic.expression.errors import locate
+from optaic.expression.grid import Grid, encode_texts
+from optaic.expression.kernels import IMPLEMENTATIONS, KERNELS, Implementation, power
 from optaic.expression.names import spell
 from optaic.expression.signature import Scope
-from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, children
-from optaic.expression.windows import (
-    DOWN,
-    LARGE,
-    SMALL,
-    UP,
-    rolling_correlation,
-    rolling_deviation,
-    rolling_mean,
-    rolling_sum,
-)
+from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, Text, children
+from optaic.expression.windows import Array
 from optaic.plugins.errors import SchemaMismatch
 from optaic.plugins.words import describe_type
 from optaic.rules.columns import DATE, ENTITY, VALUE
 
-Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
+__all__ = ["IMPLEMENTATIONS", "Implementation", "evaluate"]
 
-# Names inside the working table; what the caller's columns are called does not matter there.
-_IS_PRESENT = "is_present"
 _WINDOWS = {Scope.TIME_SERIES: ENTITY, Scope.CROSS_SECTION: DATE}
 
 
-def _windowed(compute: Callable[[pl.Series, int], pl.Series]) -> Implementation:
-    """Return a function of one series over the last n values."""
-
-    def implementation(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-        n = int(parameters[0])
-        return values[0].map_batches(lambda x: compute(x, n), return_dtype=pl.Float64)
-
-    return implementation
+def _divide(a: Array | float, b: Array | float) -> Array:
+    """Return a quotient; that by a literal is the product with its reciprocal, as polars has it."""
+    return np.multiply(a, np.divide(1.0, b)) if isinstance(b, float) else np.divide(a, b)
 
 
-def _correlation(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
-    n = int(parameters[0])
-    pairs = pl.struct(x=values[0], y=values[1])
-    return pairs.map_batches(
-        lambda pair: rolling_correlation(pair.struct.field("x"), pair.struct.field("y"), n),
-        return_dtype=pl.Float64,
-    )
-
-
-def _extreme(find: Callable[..., pl.Expr]) -> Implementation:
-    """Return the smallest or largest of n values. Adding 0 gives both zeros one sign, else their order would decide it."""
-    return lambda v, p: find(v[0] + 0.0, int(p[0]), min_samples=int(p[0]))
-
-
-def _zscore(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
-    """Return null where all values are equal, even if rounding of their mean would leave a deviation."""
-
-    def score(x: pl.Expr, _: pl.Expr | None) -> pl.Expr:
-        return pl.when(x.max() > x.min()).then((x - x.mean()) / x.std(ddof=1))
-
-    return _in_scale(values[0], score)
-
-
-def _demean(values: Sequence[pl.Expr], _: Sequence[float]) -> pl.Expr:
-    def demean(x: pl.Expr, factor: pl.Expr | None) -> pl.Expr:
-        return x - x.mean() if factor is None else (x - x.mean()) / factor
-
-    return _in_scale(values[0], demean)
-
-
-def _in_scale(x: pl.Expr, compute: Callable[[pl.Expr, pl.Expr | None], pl.Expr]) -> pl.Expr:
-    """Return what is computed of values; of very large or small ones by a power of two with which their squares are numbers.
-
-    Values of usual size are not multiplied, not even by 1: polars sums what was multiplied in another order.
-    """
-    size = x.abs().max()
-    is_large, is_small = size > LARGE, (size < SMALL) & (size > 0)
-    factor = pl.when(is_large).then(DOWN).when(is_small).then(UP).otherwise(1.0)
-    return pl.when(is_large | is_small).then(compute(x * factor, factor)).otherwise(compute(x, None))
-
-
-IMPLEMENTATIONS: Mapping[str, Implementation] = {
-    "REF": lambda v, p: v[0].shift(int(p[0])),
-    "DELTA": lambda v, p: v[0] - v[0].shift(int(p[0])),
-    "PCT": lambda v, p: v[0] / v[0].shift(int(p[0])) - 1.0,
-    "MEAN": _windowed(rolling_mean),
-    "STD": _windowed(rolling_deviation),
-    "MIN": _extreme(pl.Expr.rolling_min),
-    "MAX": _extreme(pl.Expr.rolling_max),
-    "SUM": _windowed(rolling_sum),
-    "EMA": lambda v, p: v[0].ewm_mean(span=p[0], adjust=False, ignore_nulls=True, min_samples=int(p[0])),
-    "CORR": _correlation,
-    "RANK": lambda v, _: v[0].rank("average") / v[0].count(),
-    "ZSCORE": _zscore,
-    "DEMEAN": _demean,
-    "WINSORIZE": lambda v, p: v[0].clip(v[0].quantile(p[0], "linear"), v[0].quantile(1.0 - p[0], "linear")),
-    "SCALE": lambda v, _: _in_scale(v[0], lambda x, _: x / x.abs().sum()),
-    "LOG": lambda v, _: v[0].log(),
-    "ABS": lambda v, _: v[0].abs(),
-    "SIGN": lambda v, _: v[0].sign(),
+_INFIX: Mapping[str, Callable[[Array | float, Array | float], Array]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": _divide,
+    "^": power,
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+    "==": np.equal,
+    "!=": np.not_equal,
 }
-
-_INFIX: Mapping[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
-    "^": lambda a, b: a.pow(b),
-    "<": lambda a, b: (a < b).cast(pl.Float64),
-    "<=": lambda a, b: (a <= b).cast(pl.Float64),
-    ">": lambda a, b: (a > b).cast(pl.Float64),
-    ">=": lambda a, b: (a >= b).cast(pl.Float64),
-    "==": lambda a, b: (a == b).cast(pl.Float64),
-    "!=": lambda a, b: (a != b).cast(pl.Float64),
-}
+_ARITHMETIC = frozenset("+-*/")  # of these alone a missing operand is missing without further ado
+_EQUALITIES = frozenset({"==", "!="})
 
 
 def evaluate(
@@ -134,10 +62,10 @@ def evaluate(
 
     Args:
         expression: whose columns the table has.
-        table: `date`, `entity` (each pair once, in any order) and numeric columns, each under its name or as the
-            expression writes it.
+        table: `date`, `entity` (each pair once, in any order) and columns of numbers or texts, each under its name or
+            as the expression writes it.
         output: name of the result's value column.
-        operators: how each operator is computed.
+        operators: how each operator is computed; those of the language need not be among them.
 
     Returns:
         `date, entity, <output> (Float64)`, a row for each of the table's, sorted by date and entity. Sessions are
@@ -149,116 +77,184 @@ def evaluate(
     """
     columns = {**{spell(name): name for name in table.columns}, **{name: name for name in table.columns}}
     expression.check_columns([name for name in columns if name not in {DATE, ENTITY}])
-    plan = _Plan()
-    values: dict[int, _Value] = {}
+    inputs = {name: table[columns[name]] for name in expression.columns}
+    texts = _find_texts(expression, inputs)
+    grid = Grid.of(table)
+    with np.errstate(all="ignore"):
+        found = _Evaluation(expression, grid, inputs, texts, operators).run()
+    return grid.collect(found, output)
+
+
+def _find_texts(expression: Expression, inputs: Mapping[str, pl.Series]) -> frozenset[str]:
+    """Return which columns are texts, after a check that each column stands where its type may.
+
+    Raises:
+        SchemaMismatch: a text stands for a number, a text is compared with a number, or a column is neither.
+    """
+    texts = frozenset(name for name, values in inputs.items() if _is_text(values.dtype))
+
+    def is_text(node: Node) -> bool:
+        return isinstance(node, Text) or (isinstance(node, Column) and node.name in texts)
+
     for node in expression.walk():
-        values[id(node)] = plan.value_of(node, [values[id(child)] for child in children(node)], operators)
-    root = values[id(expression.root)]
-    plan.last_use.pop(root.key, None)
-    working = _lay_out(table, {columns[name]: working for name, working in plan.inputs.items()})
-    for number, level in enumerate(plan.levels):
-        working = working.with_columns(**level).drop(plan.spent(number), strict=False)
-    kept = working.filter(_IS_PRESENT).select(DATE, ENTITY, root.expr.cast(pl.Float64).alias(output))
-    return kept.sort(DATE, ENTITY)
-
-
-def _lay_out(table: pl.DataFrame, inputs: Mapping[str, str]) -> pl.DataFrame:
-    """Return the grid of all entities and sessions, sorted by both, with the inputs under their working names."""
-    _check(table, inputs)
-    columns = [_read(name).alias(working) for name, working in inputs.items()]
-    rows = table.select(DATE, ENTITY, *columns, pl.lit(value=True).alias(_IS_PRESENT))
-    dates, entities = rows.select(pl.col(DATE).unique()), rows.select(pl.col(ENTITY).unique())
-    if rows.height == dates.height * entities.height:
-        return rows.sort(ENTITY, DATE)
-    grid = entities.join(dates, how="cross").join(rows, on=[ENTITY, DATE], how="left")
-    return grid.with_columns(pl.col(_IS_PRESENT).fill_null(value=False)).sort(ENTITY, DATE)
-
-
-def _read(name: str) -> pl.Expr:
-    value = pl.col(name).cast(pl.Float64)
-    return pl.when(value.is_finite()).then(value)
-
-
-def _check(table: pl.DataFrame, inputs: Mapping[str, str]) -> None:
-    for key in (DATE, ENTITY):
-        if key not in table.columns:
+        below = children(node)
+        if isinstance(node, Column) and not (node.name in texts or _is_number(inputs[node.name].dtype)):
+            kind = describe_type(inputs[node.name].dtype)
             raise SchemaMismatch(
-                f"the input has no column {key!r} (its columns are {', '.join(table.columns)})"
+                f"column {node.name!r} is {kind}, not numeric{locate(node.position, expression.text)}"
             )
-        if table[key].null_count():
-            raise SchemaMismatch(f"the input's column {key!r} has nulls")
-    for name in inputs:
-        kind = table.schema[name]
-        if not (kind.is_numeric() or kind in {pl.Boolean, pl.Null}):
-            raise SchemaMismatch(f"column {name!r} is {describe_type(kind)}, not numeric")
-    if table.select(pl.struct(DATE, ENTITY).is_duplicated().any()).item():
-        raise SchemaMismatch("the input has several rows for one date and entity; give it one")
+        if isinstance(node, Binary) and node.symbol in _EQUALITIES:
+            if is_text(node.left) != is_text(node.right):
+                text, other = sorted(below, key=is_text, reverse=True)
+                raise SchemaMismatch(
+                    f"{_name(text)} is text and {_name(other)} is not, so they are never equal; compare texts with "
+                    f"texts, as in sector == 'Energy'{locate(text.position, expression.text)}"
+                )
+            continue
+        may_be_text = below[node.signature.values :] if isinstance(node, Call) else ()
+        for child in (*below, expression.root) if node is expression.root else below:
+            if is_text(child) and not any(child is group for group in may_be_text):
+                raise SchemaMismatch(
+                    f"{_name(child)} is text, not numeric; compare it with == or !=, or make it the group of a "
+                    f"cross-section{locate(child.position, expression.text)}"
+                )
+    return texts
+
+
+def _name(node: Node) -> str:
+    if isinstance(node, Text | Number):
+        return repr(node.value)
+    return f"column {node.name!r}" if isinstance(node, Column) else "the other side"
+
+
+def _is_text(kind: pl.DataType) -> bool:
+    return isinstance(kind, pl.String | pl.Categorical | pl.Enum)
+
+
+def _is_number(kind: pl.DataType) -> bool:
+    return kind.is_numeric() or kind in {pl.Boolean, pl.Null}
 
 
 @dataclass(frozen=True)
-class _Value:
-    """A finished sub-expression: a column of the working table or a literal."""
+class _Step:
+    """A distinct sub-expression: what computes it, and from which others."""
 
-    key: str
-    expr: pl.Expr
-    level: int = 0  # 0: there before the first level
+    node: Node
+    operands: tuple[object, ...]  # their keys
 
 
-@dataclass
-class _Plan:
-    """The plan of a computation: the level of each column; equal sub-expressions share one column."""
+class _Evaluation:
+    """One evaluation: the distinct sub-expressions in the order of their computation, and the values that are needed still."""
 
-    inputs: dict[str, str] = field(default_factory=dict)  # the table's name -> the working name
-    levels: list[dict[str, pl.Expr]] = field(default_factory=list)
-    last_use: dict[str, int] = field(default_factory=dict)  # column -> the last level that reads it
-    shared: dict[tuple[object, ...], _Value] = field(default_factory=dict)
+    def __init__(
+        self,
+        expression: Expression,
+        grid: Grid,
+        inputs: Mapping[str, pl.Series],
+        texts: frozenset[str],
+        operators: Mapping[str, Implementation],
+    ) -> None:
+        self._grid = grid
+        self._operators = operators
+        self._steps: dict[object, _Step] = {}
+        keys: dict[int, object] = {}
+        labels: dict[tuple[object, ...], int] = {}
+        for node in expression.walk():
+            operands = tuple(keys[id(child)] for child in children(node))
+            label = (*_describe(node), *operands)
+            keys[id(node)] = labels.setdefault(label, len(labels))
+            self._steps.setdefault(keys[id(node)], _Step(node, operands))
+        self._root = keys[id(expression.root)]
+        self._uses = Counter(key for step in self._steps.values() for key in step.operands)
+        self._uses[self._root] += 1
+        literals = {step.node.value for step in self._steps.values() if isinstance(step.node, Text)}
+        codes, self._codes = encode_texts({name: inputs[name] for name in texts}, literals)
+        self._inputs = {**inputs, **codes}
+        self._is_whole = bool(grid.is_present.all())
 
-    def spent(self, level: int) -> list[str]:
-        """Return columns that nothing after this level reads."""
-        return [column for column, last in self.last_use.items() if last == level]
+    def run(self) -> Array:
+        """Return the value of the whole expression."""
+        values: dict[object, Array | float] = {}
+        for key, step in self._steps.items():
+            values[key] = self._compute(step.node, [values[operand] for operand in step.operands])
+            for operand in step.operands:
+                self._uses[operand] -= 1
+                if not self._uses[operand]:
+                    values.pop(operand, None)
+        return self._fill(values[self._root])
 
-    def value_of(
-        self, node: Node, operands: Sequence[_Value], operators: Mapping[str, Implementation]
-    ) -> _Value:
-        """Return where a node's value will be, its operands being placed already."""
-        if isinstance(node, Number):
-            return _Value(repr(node.value), pl.lit(node.value))
+    def _compute(self, node: Node, operands: Sequence[Array | float]) -> Array | float:
+        if isinstance(node, Number | Text):
+            return node.value if isinstance(node, Number) else self._codes[node.value]
         if isinstance(node, Column):
-            working = self.inputs.setdefault(node.name, f"input_{len(self.inputs)}")
-            return _Value(working, pl.col(working))
-        label, parameters = _describe(node)
-        identity = (label, *parameters, *(operand.key for operand in operands))
-        if identity not in self.shared:
-            level = max((operand.level for operand in operands), default=0)
-            for operand in operands:
-                self.last_use[operand.key] = max(level, self.last_use.get(operand.key, 0))
-            if level == len(self.levels):
-                self.levels.append({})
-            column = f"value_{len(self.shared)}"
-            self.levels[level][column] = _compute(node, operands, operators)
-            self.shared[identity] = _Value(column, pl.col(column), level + 1)
-        return self.shared[identity]
+            return self._grid.spread(self._inputs[node.name])
+        if isinstance(node, Negate):
+            return -operands[0]
+        if isinstance(node, Binary):
+            return self._infix(node.symbol, *operands)
+        return self._call(node, operands)
 
+    def _call(self, node: Call, operands: Sequence[Array | float]) -> Array:
+        numbers = _type(node)
+        own = self._operators.get(node.signature.name)
+        if own is not None and own is not IMPLEMENTATIONS.get(node.signature.name):
+            return self._keep(self._compute_by_polars(node, own, operands, numbers))
+        return self._keep(KERNELS[node.signature.name]([self._fill(each) for each in operands], numbers))
 
-def _describe(node: Negate | Binary | Call) -> tuple[str, tuple[float, ...]]:
-    if isinstance(node, Call):
-        return node.signature.name, node.parameters
-    return (node.symbol, ()) if isinstance(node, Binary) else ("negate", ())
+    def _infix(self, symbol: str, a: Array | float, b: Array | float) -> Array:
+        found = np.asarray(_INFIX[symbol](a, b), np.float64)
+        if symbol in _ARITHMETIC and found.ndim:
+            found[~np.isfinite(found)] = np.nan
+            return found
+        return self._keep(np.where(np.isnan(a) | np.isnan(b), np.nan, found))
 
+    def _keep(self, found: Array) -> Array:
+        """Return what is finite and lies where the entity has a row."""
+        is_kept = np.isfinite(found)
+        if not self._is_whole:
+            is_kept = is_kept & self._grid.is_present
+        return found if is_kept.all() else np.where(is_kept, found, np.nan)
 
-def _compute(node: Node, operands: Sequence[_Value], operators: Mapping[str, Implementation]) -> pl.Expr:
-    """Return one column from finished ones; null where the row is absent or the value is not finite."""
-    is_present = pl.col(_IS_PRESENT)
-    exprs = [operand.expr for operand in operands]
-    if isinstance(node, Call):
+    def _fill(self, value: Array | float) -> Array:
+        """Return an array: a literal has its value wherever the entity has a row."""
+        if isinstance(value, np.ndarray) and value.ndim:
+            return value
+        return np.where(self._grid.is_present & np.isfinite(value), value, np.nan)
+
+    def _compute_by_polars(
+        self, node: Call, compute: Implementation, operands: Sequence[Array | float], numbers: Sequence[float]
+    ) -> Array:
+        """Return what an operator computes that has no kernel: one column of a table sorted by entity and date."""
+        shape = self._grid.is_present.shape
         window = _WINDOWS.get(node.signature.scope)
-        if window is not None:  # even a literal exists only where the entity has a row
-            exprs = [pl.when(is_present).then(expr) for expr in exprs]
-        raw = operators[node.signature.name](exprs, _type(node))
+        columns: dict[str, pl.Series] = {}
+        exprs = []
+        for place, operand in enumerate(operands):
+            if isinstance(operand, float) and window is None:
+                exprs.append(pl.lit(operand))
+                continue
+            name = f"value_{place}"
+            columns[name] = pl.Series(name, self._fill(operand).ravel(), nan_to_null=True)
+            exprs.append(pl.col(name))
+        columns[ENTITY] = pl.Series(np.repeat(np.arange(shape[0]), shape[1]))
+        columns[DATE] = pl.Series(np.tile(np.arange(shape[1]), shape[0]))
+        raw = compute(exprs, numbers)
         raw = raw if window is None else raw.over(window)
-    else:
-        raw = _INFIX[node.symbol](*exprs) if isinstance(node, Binary) else -exprs[0]
-    return pl.when(is_present & raw.is_finite()).then(raw)
+        found = pl.DataFrame(columns).with_columns(raw.cast(pl.Float64).alias(VALUE))
+        return np.array(found[VALUE].to_numpy()).reshape(shape)
+
+
+def _describe(node: Node) -> tuple[object, ...]:
+    """Return what distinguishes a node from others with the same operands."""
+    if isinstance(node, Call):
+        return "call", node.signature.name, *node.parameters
+    if isinstance(node, Number):
+        return "number", repr(node.value)
+    if isinstance(node, Text):
+        return "text", node.value
+    if isinstance(node, Column):
+        return "column", node.name
+    return ("infix", node.symbol) if isinstance(node, Binary) else ("negate",)
 
 
 def _type(node: Call) -> tuple[float, ...]:

@@ -71,3 +71,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if not names:
         return "there is nothing to choose from"
     return "known: " + ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")  # noqa: PLR2004 - fits a terminal
+
+
+def locate(position: int, text: str) -> str:
+    """Return a half sentence with the place of a mistake that is not one of the text alone; empty if there is no text."""
+    if not text:
+        return ""
+    error = ExpressionError(Reason.WRONG_ARGUMENT, "", position, text)
+    return f" (line {error.line}, column {error.column})"

@@ -18,7 +18,8 @@ _PATTERN = re.compile(
       | (?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
       | (?P<name>[A-Za-z_][A-Za-z0-9_]*+(?:\.[A-Za-z_][A-Za-z0-9_]*+)?+(?!\.?"))
       | (?P<quoted>{part}(?:\.{part})?)
-      | (?P<symbol><=|>=|==|!=|[-+*/^<>(),])""".replace("{part}", _PART),
+      | (?P<text>'(?:[^'\x00-\x1f]|'')*+')
+      | (?P<symbol><=|>=|==|!=|[-+*/^<>(),=])""".replace("{part}", _PART),
     re.VERBOSE,
 )
 _HINTS = {
@@ -27,6 +28,7 @@ _HINTS = {
     "&": "; multiply comparisons instead",
     "%": "; PCT is an operator",
     '"': '; a quoted name must have text and end with a quote, as in "sig-a".value',
+    "'": "; a text must end with a quote on the same line, as in sector == 'Energy'",
 }
 
 
@@ -36,6 +38,7 @@ class Kind(StrEnum):
     NUMBER = "number"
     NAME = "name"
     QUOTED = "quoted"  # a name with a part in quotes
+    TEXT = "text"  # in single quotes
     SYMBOL = "symbol"
     END = "end"
 
@@ -69,7 +72,7 @@ def tokenize(text: str) -> list[Token]:
     position = 0
     while position < len(text):
         match = _PATTERN.match(text, position)
-        if match is None:
+        if match is None or (match.group() == "=" and not _may_name_argument(tokens)):
             character = text[position]
             message = f"unexpected character {character!r}{_HINTS.get(character, '')}"
             raise ExpressionError(Reason.UNEXPECTED_CHARACTER, message, position, text)
@@ -78,6 +81,11 @@ def tokenize(text: str) -> list[Token]:
         position = match.end()
     tokens.append(Token(Kind.END, "", len(text)))
     return tokens
+
+
+def _may_name_argument(tokens: list[Token]) -> bool:
+    """Return whether the last token may be the name of an argument, which `=` follows."""
+    return len(tokens) > 1 and tokens[-1].kind is Kind.NAME and tokens[-2].text in {"(", ","}
 
 
 def _make_token(kind: Kind, word: str, position: int, text: str) -> Token:
@@ -91,6 +99,10 @@ def _make_token(kind: Kind, word: str, position: int, text: str) -> Token:
                 Reason.INVALID_NUMBER, f"malformed number: {word + after!r}", position, text
             )
         return Token(kind, word, position, value)
+    if kind is Kind.TEXT and len(word) > MAX_QUOTED_NAME + 2:
+        raise ExpressionError(
+            Reason.TOO_LONG, f"a text has at most {MAX_QUOTED_NAME:,} characters; shorten it", position, text
+        )
     longest = MAX_NAME if kind is Kind.NAME else MAX_QUOTED_NAME
     if kind in {Kind.NAME, Kind.QUOTED} and len(word) > 2 * longest + 1:
         message = f"a name has at most {longest} characters"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Never
 
+from optaic.expression.arguments import Arguments
 from optaic.expression.errors import ExpressionError, Reason, suggest
 from optaic.expression.lexer import Kind, Token, tokenize
 from optaic.expression.macros import Macro
 from optaic.expression.names import read_parts, spell
-from optaic.expression.operators import OPERATORS
-from optaic.expression.signature import Parameter, Signature
-from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, children
+from optaic.expression.operators import FIRST_OPERATORS, NAMES_ELSEWHERE, OPERATORS
+from optaic.expression.signature import GROUP, Parameter, Signature
+from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, Text, children
 
 MAX_LENGTH = 10_000  # characters
 MAX_NODES = 1_000
@@ -38,6 +38,7 @@ _NEGATION = 4  # -x^2 is -(x^2), -x*y is (-x)*y
 _POWER = 5
 
 
+_NO_NUMBER = "the text '{}' is no number; compare a column with it: sector == 'Energy' or sector != 'Energy'"
 _NO_MACROS: Mapping[str, Macro] = MappingProxyType({})
 
 
@@ -55,7 +56,10 @@ def parse(
         ExpressionError: with the position of the first mistake; one inside a macro is where the macro is called.
     """
     _check_length(text)
-    return Expression(_Parser(text, tokenize(text), _Pass(operators, macros)).parse(), text)
+    root = _Parser(text, tokenize(text), _Pass(operators, macros)).parse()
+    if isinstance(root, Text):
+        raise ExpressionError(Reason.WRONG_ARGUMENT, _NO_NUMBER.format(root.value), root.position, text)
+    return Expression(root, text)
 
 
 def check_macro(
@@ -75,21 +79,6 @@ def check_macro(
     open_arguments = {name: Column(name) for name in macro.parameters}
     frame = _Frame(open_arguments, path=(macro.name,), is_open=True)
     _Parser(macro.text, tokenize(macro.text), _Pass(operators, {**macros, macro.name: macro}), frame).parse()
-
-
-def list_called(text: str, operators: Mapping[str, Signature] = OPERATORS) -> tuple[str, ...]:
-    """Return the names that a text calls and that are no operators, in upper case, each once; the text may be invalid.
-
-    Raises:
-        ExpressionError: a character outside the language.
-    """
-    tokens = tokenize(text[:MAX_LENGTH])
-    names = [
-        token.text.upper()
-        for token, following in pairwise(tokens)
-        if token.kind is Kind.NAME and following.text == "("
-    ]
-    return tuple(dict.fromkeys(name for name in names if name not in operators))
 
 
 def _check_length(text: str) -> None:
@@ -169,6 +158,9 @@ class _Parser:
         token = self._take()
         if token.kind is Kind.NUMBER:
             return self._keep(Number(token.value, self._at(token)), token)
+        if token.kind is Kind.TEXT:
+            value = token.text[1:-1].replace("''", "'")
+            return self._keep(Text(value, self._at(token)), token)
         if token.kind is Kind.NAME:
             return self._call(token) if self._peek().text == "(" else self._column(token)
         if token.kind is Kind.QUOTED:
@@ -200,37 +192,95 @@ class _Parser:
 
     def _call(self, token: Token) -> Node:
         shared, name = self._shared, token.text.upper()
-        signature = shared.operators.get(name)
-        if signature is None and name in shared.macros:
+        if (
+            name in shared.macros and name not in FIRST_OPERATORS
+        ):  # before an operator that got its name later
             return self._expand(shared.macros[name], token)
+        signature = shared.operators.get(name)
         if signature is None:
             known = {**shared.operators, **shared.macros}
-            message = f"unknown operator {token.text!r}; {suggest(token.text, known)}"
+            here = shared.operators.get(NAMES_ELSEWHERE.get(name, ""))
+            advice = f"here it is {here.full_usage}" if here else suggest(token.text, known)
+            message = f"unknown operator {token.text!r}; {advice}"
             self._fail(Reason.UNKNOWN_OPERATOR, message, token)
         self._take()  # the parenthesis
-        values: list[Node] = []
-        parameters: list[float] = []
+        given = Arguments(signature)
         while self._peek().text != ")":
-            if values or parameters:
+            if given.count:
                 self._expect(",", f"or ')' in {signature.usage}")
-            count = len(values) + len(parameters)
-            if count < signature.values:
-                values.append(self._expression(0))
-            elif count < signature.most:
-                parameters.append(self._parameter(signature, signature.parameters[len(parameters)]))
-            else:
-                self._fail(
-                    Reason.WRONG_ARGUMENT_COUNT, f"too many arguments: {signature.usage}", self._peek()
-                )
-        count = len(values) + len(parameters)
-        if count < signature.fewest:
-            message = f"{signature.usage} needs {signature.fewest} arguments, {count} given"
+            self._argument(given)
+        if given.missing:
+            message = f"{signature.usage} needs {signature.fewest} arguments, {given.count} given; {given.missing} is missing"
             self._fail(Reason.WRONG_ARGUMENT_COUNT, message, self._peek())
         self._take()
-        for parameter in signature.parameters[len(parameters) :]:
-            assert parameter.default is not None
-            parameters.append(parameter.default)
-        return self._keep(Call(signature, tuple(values), tuple(parameters), self._at(token)), token)
+        numbers = tuple(given.all_numbers().values())
+        return self._keep(Call(signature, given.all_values(), numbers, self._at(token)), token)
+
+    def _argument(self, given: Arguments) -> None:
+        """Read one argument of a call, by its place or by its name."""
+        signature, token = given.signature, self._peek()
+        if self._tokens[min(self._next + 1, len(self._tokens) - 1)].text == "=":
+            self._named_argument(given)
+        elif given.is_naming:
+            message = f"after a named argument, give the others by name too: {' or '.join(given.open_names) or 'there is none left'}"
+            self._fail(Reason.WRONG_ARGUMENT, message, token)
+        elif given.wants_value:
+            given.values.append(self._expression(0))
+        elif given.may_group and not self._is_number():
+            self._group(given)
+        elif (parameter := given.next_parameter()) is not None:
+            self._number(given, parameter)
+        elif given.may_group:
+            message = f"{GROUP} of {signature.full_usage} must be a column, as in {signature.name}(x, sector)"
+            self._fail(Reason.WRONG_ARGUMENT, message, token)
+        else:
+            self._fail(Reason.WRONG_ARGUMENT_COUNT, f"too many arguments: {signature.full_usage}", token)
+
+    def _named_argument(self, given: Arguments) -> None:
+        token, signature = self._take(), given.signature
+        self._take()  # the equality sign
+        if given.wants_value:
+            message = f"{signature.usage} takes {' and '.join(signature.names)} by place; only what follows has a name"
+            self._fail(Reason.WRONG_ARGUMENT, message, token)
+        if token.text not in given.open_names:
+            is_repeated = given.find_parameter(token.text) is not None or (
+                token.text == GROUP and signature.has_group
+            )
+            unknown = (
+                "is given twice" if is_repeated else f"is unknown; {suggest(token.text, given.open_names)}"
+            )
+            message = f"argument {token.text!r} of {signature.full_usage} {unknown}"
+            self._fail(Reason.WRONG_ARGUMENT, message, token)
+        given.is_naming = True
+        parameter = given.find_parameter(token.text)
+        if parameter is None:
+            self._group(given)
+        else:
+            self._number(given, parameter)
+
+    def _number(self, given: Arguments, parameter: Parameter) -> None:
+        token = self._peek()
+        given.numbers[parameter.name] = self._parameter(given.signature, parameter)
+        if (message := given.find_excess()) and not self._frame.is_open:
+            self._fail(Reason.WRONG_ARGUMENT, message, token)
+
+    def _group(self, given: Arguments) -> None:
+        token = self._peek()
+        group = self._expression(0)
+        if isinstance(group, Number | Text) and not self._frame.is_open:
+            message = f"{GROUP} of {given.signature.full_usage} must be a column, as in {given.signature.name}(x, sector)"
+            self._fail(Reason.WRONG_ARGUMENT, message, token)
+        given.group = group
+
+    def _is_number(self) -> bool:
+        """Return whether the next argument is a plain number."""
+        token, following = self._peek(), self._tokens[min(self._next + 1, len(self._tokens) - 1)]
+        if token.text == "-" and following.kind is Kind.NUMBER:
+            return True
+        if token.kind is not Kind.NAME:
+            return token.kind is Kind.NUMBER
+        node = self._frame.arguments.get(token.text)
+        return isinstance(node, Number) or (isinstance(node, Negate) and isinstance(node.operand, Number))
 
     def _expand(self, macro: Macro, token: Token) -> Node:
         """Return the expression of a macro with its parameters replaced by the call's arguments."""
@@ -270,15 +320,15 @@ class _Parser:
             self._unexpected(token, "a number")
         value = self._literal(token)
         if value is None:
-            message = f"{parameter.name} of {signature.usage} must be a number"
+            message = f"{parameter.name} of {signature.full_usage} must be a number"
             self._fail(Reason.WRONG_ARGUMENT, message, token)
         if self._peek().text not in {",", ")"} and self._peek().kind is not Kind.END:
-            message = f"{parameter.name} of {signature.usage} must be a plain number"
+            message = f"{parameter.name} of {signature.full_usage} must be a plain number"
             self._fail(Reason.WRONG_ARGUMENT, message, self._peek())
         if self._frame.is_open and token.kind is Kind.NAME:
             return parameter.minimum
         if refusal := parameter.refuse(sign * value):
-            self._fail(Reason.WRONG_ARGUMENT, f"{parameter.name} of {signature.usage} {refusal}", first)
+            self._fail(Reason.WRONG_ARGUMENT, f"{parameter.name} of {signature.full_usage} {refusal}", first)
         return sign * value
 
     def _literal(self, token: Token) -> float | None:
@@ -303,7 +353,15 @@ class _Parser:
         if depth > MAX_DEPTH:
             self._fail(Reason.TOO_DEEP, f"more than {MAX_DEPTH} levels of operations", token)
         self._shared.measures[id(node)] = (depth, size, node)
+        self._refuse_texts(node, token)
         return node
+
+    def _refuse_texts(self, node: Node, token: Token) -> None:
+        """Refuse a text as an operand of anything but an equality."""
+        is_equality = isinstance(node, Binary) and node.symbol in {"==", "!="}
+        texts = [] if is_equality else [child for child in children(node) if isinstance(child, Text)]
+        if texts:
+            self._fail(Reason.WRONG_ARGUMENT, _NO_NUMBER.format(texts[0].value), token)
 
     def _count(self, token: Token) -> None:
         """Count the work against its bound, even if its result is not used."""
@@ -329,6 +387,8 @@ class _Parser:
             self._unexpected(token, f"{symbol!r} {purpose}")
 
     def _unexpected(self, token: Token, wanted: str) -> Never:
+        if token.text == "=":
+            self._fail(Reason.UNEXPECTED_TOKEN, "unexpected '='; equality is ==", token)
         reason = Reason.UNEXPECTED_END if token.kind is Kind.END else Reason.UNEXPECTED_TOKEN
         self._fail(reason, f"expected {wanted}, found {token.describe()}", token)
 

@@ -20,6 +20,14 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A text in single quotes, which columns are compared with."""
+
+    value: str
+    position: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
 class Column:
     """A column by name, or by `table.name`."""
 
@@ -50,12 +58,12 @@ class Call:
     """A named operator with its values and its parameters, defaults filled in."""
 
     signature: Signature
-    values: tuple[Node, ...]
+    values: tuple[Node, ...]  # the group last, if there is one
     parameters: tuple[float, ...]
     position: int = field(default=0, compare=False)
 
 
-Node: TypeAlias = Number | Column | Negate | Binary | Call
+Node: TypeAlias = Number | Text | Column | Negate | Binary | Call
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -84,6 +92,17 @@ class Expression:
             else:
                 pending.append((node, True))
                 pending.extend((child, False) for child in reversed(children(node)))
+
+    def warm_up(self) -> int | None:
+        """Return how many earlier sessions a value may depend on; None if on all."""
+        needed: dict[int, int | None] = {}
+        for node in self.walk():
+            below = [needed[id(child)] for child in children(node)]
+            own = node.signature.warm_up(node.parameters) if isinstance(node, Call) else 0
+            known = [each for each in (*below, own) if each is not None]
+            is_bounded = len(known) == len(below) + 1
+            needed[id(node)] = max(known[:-1], default=0) + known[-1] if is_bounded else None
+        return needed[id(self.root)]
 
     @property
     def columns(self) -> Mapping[str, int]:

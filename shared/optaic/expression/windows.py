@@ -1,225 +1,312 @@
-"""Compute sums and moments over the last n values of a series, each from those n values alone, bit for bit.
+"""Compute sums and moments over the last n sessions, each from those n values alone, bit for bit.
 
-Blocks of 1, 2, 4, ... values are merged pairwise, and a window of n values is the blocks that n is the sum of, the
+Blocks of 1, 2, 4, ... sessions are merged pairwise, and a window of n sessions is the blocks that n is the sum of, the
 largest first and newest. So the order of the operations follows from n only: what lies outside a window changes
-nothing in it, not even the last bit, and a slice of a series gives what the whole series gives. A running sum, as
-`rolling_mean` keeps it, has neither property.
+nothing in it, not even the last bit, and a slice of a series gives what the whole series gives. A running sum has
+neither property.
 
 Sums are kept as an unevaluated pair of numbers, about 106 bits (T. J. Dekker, A floating-point technique for extending
 the available precision, 1971). Moments are merged as T. F. Chan, G. H. Golub and R. J. LeVeque give it (Algorithms for
-computing the sample variance, 1983); the difference of means that they need is taken from the pairs, so that it keeps
-its digits however large the level is.
+computing the sample variance, 1983), third and fourth ones as P. Pébay does (Formulas for robust, one-pass parallel
+computation of covariances and arbitrary-order statistical moments, 2008); the difference of means that they need is
+taken from the pairs, so that it keeps its digits however large the level is.
 
-Squares of numbers beyond about 1e154 or below 1e-154 are none that a number holds, nor are sums of the largest. A window of
-such values is computed after a multiplication by a power of two, which loses nothing that counts; which one follows
-from the window's largest value, and so from the window alone.
+A block also holds how many of its sessions have a value. In windows without gaps that is one number; it gives the same
+bits as the array of it that windows with gaps have.
 
-Every function takes series of equal length and returns one of that length: null where one of the n values is, and
-where a number does not hold the result.
+Arrays have a row for each entity and a column for each session. A result begins with the first window that lies wholly
+in the columns; see `optaic.expression.rolling` for what surrounds this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, Self, TypeAlias, TypeVar
 
-import polars as pl
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+Count: TypeAlias = int | Array  # of the values in a block
 
 _SPLITTER = 134_217_729.0  # 2^27 + 1: halves the 53 bits of a number
-# Between them, squares of distances keep all their digits: a distance is 0, or at least 2^-53 of the largest value.
-SMALL, LARGE = 2.0**-400, 2.0**400
-UP, DOWN = 2.0**600, 2.0**-700
-_ABSENT = pl.Series([None], dtype=pl.Float64)
-_SLIGHTLY_DOWN = 2.0**-64  # of sums: the fewest digits get lost
-
-
-def rolling_sum(x: pl.Series, n: int) -> pl.Series:
-    """Return sums of n values, rounded once."""
-    return _over_scales(
-        x, _scale_sums(x, n), lambda scaled, scale: _over_window(_Sum.of(scaled), n).high / scale
-    )
-
-
-def rolling_mean(x: pl.Series, n: int) -> pl.Series:
-    """Return arithmetic means of n values."""
-    return _over_scales(
-        x, _scale_sums(x, n), lambda scaled, scale: _over_window(_Sum.of(scaled), n).high / n / scale
-    )
-
-
-def rolling_deviation(x: pl.Series, n: int) -> pl.Series:
-    """Return sample standard deviations (ddof 1) of n values; exactly 0 where all of them are equal."""
-
-    def deviate(scaled: pl.Series, scale: float) -> pl.Series:
-        return (_over_window(_Moments.of(scaled), n).squares / (n - 1)).sqrt() / scale
-
-    deviation = _over_scales(x, _scale_squares(x, n), deviate)
-    is_flat = _is_flat(x, n)
-    is_held = is_flat | (deviation > 0).fill_null(value=False)
-    return deviation.zip_with(~is_flat, pl.Series([0.0])).zip_with(is_held, _ABSENT).alias(x.name)
-
-
-def rolling_correlation(x: pl.Series, y: pl.Series, n: int) -> pl.Series:
-    """Return Pearson correlations of n pairs, within -1 and 1; null where x or y is constant, and where a value is absent."""
-    is_pair = x.is_not_null() & y.is_not_null()
-    x, y = x.zip_with(is_pair, _ABSENT), y.zip_with(is_pair, _ABSENT)
-    y_scales = _scale_squares(y, n)
-
-    def correlate(scaled: pl.Series, other: pl.Series) -> pl.Series:
-        pairs = _over_window(_Comoments.of(scaled, other), n)
-        return pairs.products / (pairs.x.squares.sqrt() * pairs.y.squares.sqrt())
-
-    def correlate_all(scaled: pl.Series, _: float) -> pl.Series:
-        return _over_scales(y, y_scales, lambda other, _: correlate(scaled, other))
-
-    correlation = _over_scales(x, _scale_squares(x, n), correlate_all)
-    is_defined = ~(_is_flat(x, n) | _is_flat(y, n))
-    return correlation.clip(-1.0, 1.0).zip_with(is_defined, _ABSENT).alias(x.name)
-
-
-def _over_scales(
-    x: pl.Series, scales: pl.Series, compute: Callable[[pl.Series, float], pl.Series]
-) -> pl.Series:
-    """Compute a figure of the series in the scale of each window; null where a window has no value."""
-    found = _ABSENT.new_from_index(0, x.len())
-    for scale in scales.drop_nulls().unique().sort():
-        found = compute(x if scale == 1.0 else x * scale, scale).zip_with(
-            (scales == scale).fill_null(value=False), found
-        )
-    return found.alias(x.name)
-
-
-def _scale_squares(x: pl.Series, n: int) -> pl.Series:
-    """Return for each window what to multiply it by, so that the squares of its values are numbers."""
-    size = _size(x, n)
-    scales = size * 0.0 + 1.0
-    return scales.set((size > LARGE).fill_null(value=False), DOWN).set(
-        ((size < SMALL) & (size > 0)).fill_null(value=False), UP
-    )
-
-
-def _scale_sums(x: pl.Series, n: int) -> pl.Series:
-    """Return for each window what to multiply it by, so that the sum of its values is a number."""
-    size = _size(x, n)
-    return (size * 0.0 + 1.0).set((size > 2.0**1022 / n).fill_null(value=False), _SLIGHTLY_DOWN)
-
-
-def _size(x: pl.Series, n: int) -> pl.Series:
-    """Return the largest absolute value of each window."""
-    return x.abs().rolling_max(n, min_samples=n)
-
-
-def _is_flat(x: pl.Series, n: int) -> pl.Series:
-    return (x.rolling_max(n, min_samples=n) == x.rolling_min(n, min_samples=n)).fill_null(value=False)
 
 
 @dataclass(frozen=True)
-class _Sum:
+class Sum:
     """Sums of `count` values: `high + low`, of which `high` is the rounded sum."""
 
-    count: int
-    high: pl.Series
-    low: pl.Series
+    count: Count
+    high: Array
+    low: Array
 
     @classmethod
-    def of(cls, x: pl.Series) -> _Sum:
-        return cls(1, x, x - x)
+    def of(cls, x: Array, count: Count = 1) -> Sum:
+        """Return the blocks of one session each; a session without a value has 0, and 0 as its count."""
+        return cls(count, x, np.zeros_like(x))
 
-    def shift(self, places: int) -> _Sum:
-        return _Sum(self.count, self.high.shift(places), self.low.shift(places))
+    def cut(self, first: int, length: int) -> Sum:
+        """Return blocks from a place on."""
+        return Sum(
+            _cut(self.count, first, length),
+            self.high[:, first : first + length],
+            self.low[:, first : first + length],
+        )
 
-    def merge(self, other: _Sum) -> _Sum:
-        total, error = _add(self.high, other.high)
-        error = error + (self.low + other.low)
+    def merge(self, newer: Sum) -> Sum:
+        """Return the blocks that are made of these and of later ones."""
+        total, error = _add(self.high, newer.high)
+        error += self.low + newer.low
         high = total + error
-        return _Sum(self.count + other.count, high, error - (high - total))
+        total -= high
+        total += error
+        return Sum(self.count + newer.count, high, total)
 
-    def distance(self, other: _Sum) -> pl.Series:
-        """Return the difference of the means, times the product of both counts."""
+    def distance(self, other: Sum) -> Array:
+        """Return the difference of the means, times the product of both counts.
+
+        Of equal counts it is the difference of the sums: their count as another factor, a power of two, changes no digit.
+        """
+        if _is_equal(self.count, other.count):
+            difference, error = _subtract(self.high, other.high)
+            error += self.low - other.low
+            difference += error
+            return difference
         first, first_error = _scale(self.high, other.count)
         second, second_error = _scale(other.high, self.count)
         difference, error = _add(first, -second)
-        low = self.low * other.count - other.low * self.count
-        return difference + (error + ((first_error - second_error) + low))
+        low = self.low * other.count
+        low -= other.low * self.count
+        if first_error is not None and second_error is not None:
+            low += first_error - second_error
+        elif first_error is not None:
+            low += first_error
+        elif second_error is not None:
+            low -= second_error
+        error += low
+        difference += error
+        return difference
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Moments:
     """Sums, and sums of the squares of the distances from the mean."""
 
-    sum: _Sum
-    squares: pl.Series
+    sum: Sum
+    squares: Array
 
     @classmethod
-    def of(cls, x: pl.Series) -> _Moments:
-        return cls(_Sum.of(x), x - x)
+    def of(cls, x: Array, count: Count = 1) -> Moments:
+        """Return the blocks of one session each."""
+        return cls(Sum.of(x, count), np.zeros_like(x))
 
-    def shift(self, places: int) -> _Moments:
-        return _Moments(self.sum.shift(places), self.squares.shift(places))
+    def cut(self, first: int, length: int) -> Moments:
+        """Return blocks from a place on."""
+        return Moments(self.sum.cut(first, length), self.squares[:, first : first + length])
 
-    def merge(self, other: _Moments) -> _Moments:
-        distance = self.sum.distance(other.sum)
-        between = distance * distance / _weight(self.sum, other.sum)
-        return _Moments(self.sum.merge(other.sum), self.squares + other.squares + between)
+    def merge(self, newer: Moments) -> Moments:
+        """Return the blocks that are made of these and of later ones."""
+        between = self.sum.distance(newer.sum)
+        between *= between
+        between = _divide(between, _weight(self.sum.count, newer.sum.count))
+        squares = self.squares + newer.squares
+        squares += between
+        return Moments(self.sum.merge(newer.sum), squares)
 
 
 @dataclass(frozen=True)
-class _Comoments:
+class Comoments:
     """Moments of two series, and sums of the products of their distances from their means."""
 
-    x: _Moments
-    y: _Moments
-    products: pl.Series
+    x: Moments
+    y: Moments
+    products: Array
 
     @classmethod
-    def of(cls, x: pl.Series, y: pl.Series) -> _Comoments:
-        return cls(_Moments.of(x), _Moments.of(y), x - x)
+    def of(cls, x: Array, y: Array, count: Count = 1) -> Comoments:
+        """Return the blocks of one session each."""
+        return cls(Moments.of(x, count), Moments.of(y, count), np.zeros_like(x))
 
-    def shift(self, places: int) -> _Comoments:
-        return _Comoments(self.x.shift(places), self.y.shift(places), self.products.shift(places))
+    def cut(self, first: int, length: int) -> Comoments:
+        """Return blocks from a place on."""
+        return Comoments(
+            self.x.cut(first, length), self.y.cut(first, length), self.products[:, first : first + length]
+        )
 
-    def merge(self, other: _Comoments) -> _Comoments:
-        distances = self.x.sum.distance(other.x.sum) * self.y.sum.distance(other.y.sum)
-        between = distances / _weight(self.x.sum, other.x.sum)
-        products = self.products + other.products + between
-        return _Comoments(self.x.merge(other.x), self.y.merge(other.y), products)
+    def merge(self, newer: Comoments) -> Comoments:
+        """Return the blocks that are made of these and of later ones."""
+        weight = _weight(self.x.sum.count, newer.x.sum.count)
+        of_x, of_y = self.x.sum.distance(newer.x.sum), self.y.sum.distance(newer.y.sum)
+        products = self.products + newer.products
+        products += _divide(of_x * of_y, weight)
+        merged = [
+            Moments(
+                one.sum.merge(other.sum), one.squares + other.squares + _divide(distance * distance, weight)
+            )
+            for one, other, distance in ((self.x, newer.x, of_x), (self.y, newer.y, of_y))
+        ]
+        return Comoments(merged[0], merged[1], products)
 
 
-_Block = TypeVar("_Block", _Sum, _Moments, _Comoments)
+@dataclass(frozen=True)
+class HighMoments:
+    """Sums, and sums of the second to third, or fourth, powers of the distances from the mean."""
+
+    sum: Sum
+    squares: Array
+    cubes: Array
+    fourths: Array | None
+
+    @classmethod
+    def of(cls, x: Array, count: Count = 1, *, has_fourths: bool) -> HighMoments:
+        """Return the blocks of one session each."""
+        zeros = np.zeros_like(x)
+        return cls(Sum.of(x, count), zeros, zeros, zeros if has_fourths else None)
+
+    def cut(self, first: int, length: int) -> HighMoments:
+        """Return blocks from a place on."""
+        part = slice(first, first + length)
+        fourths = None if self.fourths is None else self.fourths[:, part]
+        return HighMoments(self.sum.cut(first, length), self.squares[:, part], self.cubes[:, part], fourths)
+
+    def merge(self, newer: HighMoments) -> HighMoments:
+        """Return the blocks that are made of these and of later ones."""
+        a, b = self.sum.count, newer.sum.count
+        product, total = a * b, a + b
+        distance = -self.sum.distance(newer.sum)  # the newer mean less the older one, times the product
+        delta = _divide(distance, a if _is_equal(a, b) else product)
+        step = _divide(delta, total)
+        between = delta * step * product
+        fourths = None
+        if self.fourths is not None and newer.fourths is not None:
+            fourths = (
+                self.fourths
+                + newer.fourths
+                + between * step * step * (a * a - product + b * b)
+                + 6.0 * step * step * (a * a * newer.squares + b * b * self.squares)
+                + 4.0 * step * (a * newer.cubes - b * self.cubes)
+            )
+        cubes = (
+            self.cubes
+            + newer.cubes
+            + between * step * (a - b)
+            + 3.0 * step * (a * newer.squares - b * self.squares)
+        )
+        squares = self.squares + newer.squares + between
+        return HighMoments(self.sum.merge(newer.sum), squares, cubes, fourths)
 
 
-def _over_window(block: _Block, n: int) -> _Block:
-    """Merge blocks of one value to windows of n."""
+@dataclass(frozen=True)
+class Weighted:
+    """Sums of values and of counts, plain and weighted with 1, 2, 3, ... from the oldest session to the newest."""
+
+    size: int
+    plain: Array
+    weighted: Array
+    count: Array
+    weights: Array
+
+    @classmethod
+    def of(cls, x: Array, count: Count = 1) -> Weighted:
+        """Return the blocks of one session each."""
+        counts = np.broadcast_to(np.asarray(count, np.float64), x.shape)
+        return cls(1, x, x, counts, counts)
+
+    def cut(self, first: int, length: int) -> Weighted:
+        """Return blocks from a place on."""
+        part = slice(first, first + length)
+        return Weighted(
+            self.size, self.plain[:, part], self.weighted[:, part], self.count[:, part], self.weights[:, part]
+        )
+
+    def merge(self, newer: Weighted) -> Weighted:
+        """Return the blocks that are made of these and of later ones."""
+        return Weighted(
+            self.size + newer.size,
+            self.plain + newer.plain,
+            self.weighted + (newer.weighted + self.size * newer.plain),
+            self.count + newer.count,
+            self.weights + (newer.weights + self.size * newer.count),
+        )
+
+
+class _Mergeable(Protocol):
+    def cut(self, first: int, length: int) -> Self: ...
+
+    def merge(self, newer: Self) -> Self: ...
+
+
+_Block = TypeVar("_Block", bound=_Mergeable)
+
+
+def over_window(block: _Block, sessions: int, n: int) -> _Block:
+    """Merge blocks of one session to windows of n, which must be at most the number of sessions."""
     blocks = [(1, block)]
     while 2 * blocks[-1][0] <= n:
         size, largest = blocks[-1]
-        blocks.append((2 * size, largest.shift(size).merge(largest)))
+        blocks.append((2 * size, _join(largest, size, largest, size, sessions)))
     covered, window = blocks.pop()
     for size, smaller in reversed(blocks):
         if covered + size <= n:
-            window = smaller.shift(covered).merge(window)
+            window = _join(smaller, size, window, covered, sessions)
             covered += size
     return window
 
 
-def _weight(left: _Sum, right: _Sum) -> float:
+def _join(older: _Block, older_size: int, newer: _Block, newer_size: int, sessions: int) -> _Block:
+    length = sessions - older_size - newer_size + 1
+    return older.cut(0, length).merge(newer.cut(older_size, length))
+
+
+def _cut(count: Count, first: int, length: int) -> Count:
+    return count if isinstance(count, int) else count[:, first : first + length]
+
+
+def _is_equal(older: Count, newer: Count) -> bool:
+    return isinstance(older, int) and isinstance(newer, int) and older == newer
+
+
+def _weight(older: Count, newer: Count) -> float | Array:
     """Return the divisor for the product of two distances, which contains the product of both counts twice instead of once."""
-    return float(left.count * right.count * (left.count + right.count))
+    if isinstance(older, int) and _is_equal(older, newer):
+        return 2.0 * older  # see `Sum.distance`
+    weight = older * newer * (older + newer)
+    return float(weight) if isinstance(weight, int) else weight
 
 
-def _add(a: pl.Series, b: pl.Series) -> tuple[pl.Series, pl.Series]:
+def _divide(a: Array, by: float | Array) -> Array:
+    """Return a product with the reciprocal; 0 where the divisor is 0, because one of the blocks has no value then."""
+    if isinstance(by, int | float):
+        return a * (1.0 / by)
+    return a * np.divide(1.0, by, out=np.zeros_like(by), where=by > 0)
+
+
+def _add(a: Array, b: Array) -> tuple[Array, Array]:
     """Return the rounded sum and the exact rounding error (D. E. Knuth, TAOCP 2, 4.2.2, theorem B)."""
     total = a + b
     part = total - a
-    return total, (a - (total - part)) + (b - part)
+    error = total - part
+    np.subtract(a, error, out=error)
+    np.subtract(b, part, out=part)
+    error += part
+    return total, error
 
 
-def _scale(a: pl.Series, count: int) -> tuple[pl.Series, pl.Series]:
-    """Return the product with a small whole number as a rounded number and its exact rounding error."""
-    if count & (count - 1) == 0:  # a power of two: nothing is rounded
-        scaled = a * float(count)
-        return scaled, scaled - scaled
+def _subtract(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return the rounded difference and the exact rounding error."""
+    total = a - b
+    part = total - a
+    error = total - part
+    np.subtract(a, error, out=error)
+    part += b
+    error -= part
+    return total, error
+
+
+def _scale(a: Array, count: Count) -> tuple[Array, Array | None]:
+    """Return the product with a small whole number as a rounded number and its exact rounding error, if there is one."""
+    if isinstance(count, int) and count & (count - 1) == 0:  # a power of two: nothing is rounded
+        return a * float(count), None
     wide = a * _SPLITTER
     high = wide - (wide - a)
-    return _add(high * float(count), (a - high) * float(count))
+    return _add(high * count, (a - high) * count)

@@ -28,7 +28,15 @@ class Operator(ABC):
     @classmethod
     def signature(cls) -> Signature:
         """Return the signature, from which the parser checks calls."""
-        return Signature(cls.name, cls.scope, cls.values, cls.parameters, cls.summary)
+        return Signature(
+            cls.name, cls.scope, cls.values, cls.parameters, cls.summary, own_warm_up=cls.warm_up
+        )
+
+    @classmethod
+    def warm_up(cls, parameters: Sequence[float]) -> int | None:
+        """Return how many earlier sessions a result may depend on; None if on all, as with a time series by default."""
+        del parameters
+        return None if cls.scope is Scope.TIME_SERIES else 0
 
     @abstractmethod
     def compile(self, values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:

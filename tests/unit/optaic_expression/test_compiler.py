@@ -112,6 +112,71 @@ def test_integer_and_boolean_columns_are_numbers_and_others_are_refused() -> Non
         evaluate(parse("sector + 1"), frame)
 
 
+def _sectors() -> pl.DataFrame:
+    frame = table([(0, "a", 1.0), (0, "b", 3.0), (0, "c", 8.0), (0, "d", 10.0), (0, "e", 5.0)])
+    return frame.with_columns(
+        sector=pl.Series(["bank", "bank", "oil", "oil", None]),
+        industry=pl.Series(["bank", "x", "oil", "y", "z"]),
+    )
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Categorical, pl.Enum(["oil", "bank"])])
+def test_texts_are_compared_and_make_groups(kind: pl.DataType) -> None:
+    frame = _sectors().with_columns(pl.col("sector").cast(kind))
+    for text, expected in {
+        "sector == 'bank'": [1.0, 1.0, 0.0, 0.0, None],
+        "'bank' != sector": [0.0, 0.0, 1.0, 1.0, None],
+        "sector == 'Bank'": [0.0, 0.0, 0.0, 0.0, None],
+        "sector == industry": [1.0, 0.0, 1.0, 0.0, None],
+        "IF(sector == 'bank', close, -close)": [1.0, 3.0, -8.0, -10.0, None],
+        "DEMEAN(close, sector)": [-1.0, 1.0, -1.0, 1.0, None],
+        "RANK(close, group=sector)": [0.5, 1.0, 0.5, 1.0, None],
+        "DEMEAN(close, close > 4)": [-1.0, 1.0, 8 - 23 / 3, 10 - 23 / 3, 5 - 23 / 3],
+        "FILL(sector == 'oil', 0)": [0.0, 0.0, 1.0, 1.0, 0.0],
+    }.items():
+        assert evaluate(parse(text), frame)["value"].to_list() == pytest.approx(expected), text
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("1 + MEAN(sector, 2)", "column 'sector' is text, not numeric; .* (line 1, column 10)"),
+        ("sector", "column 'sector' is text"),
+        ("sector == 1", "'sector' is text and 1.0 is not"),
+        ("close == 'bank'", "'bank' is text and column 'close' is not"),
+        ("IF(close > 0, sector, close)", "make it the group of a cross-section"),
+        ("when + 1", r"'when' is .*, not numeric \(line 1, column 1\)"),
+    ],
+)
+def test_a_text_in_the_place_of_a_number_is_refused_where_it_stands(text: str, part: str) -> None:
+    frame = _sectors().with_columns(when=pl.lit(DAYS[0]))
+    with pytest.raises(SchemaMismatch, match=part.replace("(line 1, column 10)", r"\(line 1, column 10\)")):
+        evaluate(parse(text), frame)
+
+
+def test_a_missing_value_is_filled_only_where_the_entity_has_a_row() -> None:
+    frame = table([(0, "a", 1.0), (1, "a", None), (3, "a", None), (2, "b", 7.0)])
+    assert values("FFILL(close, 1)", frame, "a") == [1.0, 1.0, None]
+    assert values("FFILL(close, 3)", frame, "a") == [1.0, 1.0, 1.0]
+    assert values("FILL(close, 0)", frame, "a") == [1.0, 0.0, 0.0]
+    assert values("FILL(close / 0, close)", frame, "a") == [1.0, None, None]
+    assert values("COUNT(close, 2)", frame, "a") == [1.0, 1.0, 0.0]
+    assert values("MEAN(close, 3, 1)", frame, "a") == [1.0, 1.0, None]
+
+
+def test_a_choice_needs_only_the_value_that_it_chooses() -> None:
+    frame = table([(0, "a", 4.0), (1, "a", -4.0), (2, "a", None)])
+    assert values("IF(close > 0, SQRT(close), 0)", frame, "a") == [2.0, 0.0, None]
+    assert values("GREATEST(close, 1)", frame, "a") == [4.0, 1.0, None]
+    assert values("CLIP(close, -1, 1)", frame, "a") == [1.0, -1.0, None]
+    assert values("CLIP(close, 1, -1)", frame, "a") == [None, None, None]
+
+
+def test_a_hump_follows_in_steps() -> None:
+    frame = table([(0, "a", 1.0), (1, "a", 1.5), (2, "a", 4.0), (3, "a", 2.5)])
+    assert values("HUMP(close, 1)", frame, "a") == [1.0, 1.0, 2.0, 2.0]
+
+
 def test_a_table_without_rows_gives_no_rows() -> None:
     result = evaluate(parse("ZSCORE(MEAN(close, 3))"), table([]))
     assert result.schema == {"date": pl.Date, "entity": pl.String, "value": pl.Float64}

@@ -1,0 +1,142 @@
+"""Lay a table `date, entity, columns...` out as arrays with a row for each entity and a column for each session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from optaic.expression.windows import Array
+from optaic.plugins.errors import SchemaMismatch
+from optaic.rules.columns import DATE, ENTITY, KEYS
+
+_BLOCK = 64  # rows and columns that are transposed at once
+
+Places: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The entities and sessions of a table, each sorted, and where its rows lie among them."""
+
+    entities: pl.Series
+    sessions: pl.Series
+    keys: pl.DataFrame  # `date, entity` of each row of the result
+    places: (
+        Places | None
+    )  # of each row of the table: session times the number of entities, plus entity; None: 0, 1, ...
+    is_present: NDArray[np.bool_]  # which entity (down) has a row on which session (across)
+
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> Grid:
+        """Return the grid of a table.
+
+        Raises:
+            SchemaMismatch: a key is missing or null, or a pair of them has several rows.
+        """
+        for key in KEYS:
+            if key not in table.columns:
+                raise SchemaMismatch(
+                    f"the input has no column {key!r} (its columns are {', '.join(table.columns)})"
+                )
+            if table[key].null_count():
+                raise SchemaMismatch(f"the input's column {key!r} has nulls")
+        keys = table.select(*KEYS)
+        if (regular := _read_regular(keys)) is not None:
+            sessions, entities = regular
+            is_present = np.ones((len(entities), len(sessions)), bool)
+            return cls(entities, sessions, keys, None, is_present)
+        (sessions, session_codes), (entities, entity_codes) = _encode(table[DATE]), _encode(table[ENTITY])
+        places = session_codes * len(entities) + entity_codes
+        is_row = np.zeros(len(sessions) * len(entities), bool)
+        is_row[places] = True
+        found = np.flatnonzero(is_row)
+        if len(found) < table.height:
+            raise SchemaMismatch("the input has several rows for one date and entity; give it one")
+        at_session, at_entity = np.divmod(found, max(1, len(entities)))
+        sorted_keys = pl.DataFrame({DATE: sessions.gather(at_session), ENTITY: entities.gather(at_entity)})
+        is_present = np.ascontiguousarray(is_row.reshape(len(sessions), len(entities)).T)
+        return cls(entities, sessions, sorted_keys, places, is_present)
+
+    def spread(self, values: pl.Series) -> Array:
+        """Return the finite values of a column in their places."""
+        given = values.cast(pl.Float64).to_numpy()
+        shape = self.is_present.shape[::-1]
+        if self.places is None:
+            found = given.reshape(shape)
+        else:
+            found = np.full(shape, np.nan)
+            found.reshape(-1)[self.places] = given
+        found = transpose(found)
+        is_finite = np.isfinite(found)
+        if not is_finite.all():
+            found[~is_finite] = np.nan
+        return found
+
+    def collect(self, values: Array, output: str) -> pl.DataFrame:
+        """Return `date, entity, output`, a row for each of the table's, sorted by both."""
+        found = transpose(values).reshape(-1)
+        if len(found) > self.keys.height:
+            found = found[self.is_present.T.reshape(-1)]
+        return self.keys.with_columns(pl.Series(output, found, dtype=pl.Float64, nan_to_null=True))
+
+
+def transpose(values: Array) -> Array:
+    """Return a copy with rows and columns exchanged, made block by block, as the processor's cache likes it."""
+    rows, columns = values.shape
+    found = np.empty((columns, rows))
+    for top in range(0, rows, _BLOCK):
+        for left in range(0, columns, _BLOCK):
+            found[left : left + _BLOCK, top : top + _BLOCK] = values[
+                top : top + _BLOCK, left : left + _BLOCK
+            ].T
+    return found
+
+
+def _read_regular(keys: pl.DataFrame) -> tuple[pl.Series, pl.Series] | None:
+    """Return sessions and entities of keys that are sorted and complete: the same entities on each date; else None."""
+    dates, names = keys[DATE], keys[ENTITY]
+    if not keys.height:
+        return None
+    size = int((dates == dates.head(1)).sum())
+    sessions, entities = dates.gather_every(size), names.head(size)
+    is_regular = (
+        keys.height % size == 0
+        and _ascends(sessions)
+        and _ascends(entities)
+        and bool((names.slice(size) == names.head(keys.height - size)).all())
+        and bool((dates == sessions.gather(np.repeat(np.arange(len(sessions)), size))).all())
+    )
+    return (sessions, entities) if is_regular else None
+
+
+def _ascends(keys: pl.Series) -> bool:
+    distinct = keys.unique().sort()
+    return len(distinct) == len(keys) and bool((distinct == keys).all())
+
+
+def _encode(keys: pl.Series) -> tuple[pl.Series, Places]:
+    """Return the distinct keys, sorted, and for each key its place among them."""
+    if keys.is_sorted():
+        is_first = np.append(True, (keys.slice(1) != keys.head(len(keys) - 1)).to_numpy())
+        return keys.filter(pl.Series(is_first[: len(keys)])), np.cumsum(is_first[: len(keys)]) - 1
+    distinct = keys.unique().sort()
+    coded = pl.DataFrame({"key": distinct, "code": np.arange(len(distinct))})
+    codes = keys.to_frame("key").join(coded, on="key", how="left", maintain_order="left")["code"]
+    return distinct, codes.to_numpy()
+
+
+def encode_texts(
+    columns: Mapping[str, pl.Series], literals: set[str]
+) -> tuple[dict[str, pl.Series], dict[str, float]]:
+    """Return numbers for the texts of columns and for literals; two are equal where the texts are."""
+    texts = {name: values.cast(pl.String) for name, values in columns.items()}
+    known = [values.unique().drop_nulls() for values in texts.values()]
+    pool = pl.concat([*known, pl.Series(sorted(literals), dtype=pl.String)]).unique().sort()
+    kind = pl.Enum(pool)
+    coded = {name: values.cast(kind).to_physical().cast(pl.Float64) for name, values in texts.items()}
+    return coded, {literal: float(pool.index_of(literal) or 0) for literal in literals}

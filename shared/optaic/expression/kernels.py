@@ -1,0 +1,201 @@
+"""The computation of each operator: on arrays for the language, and as polars work for plugins.
+
+Arrays have a row for each entity and a column for each session; NaN is no value. Each kernel gets its operands as such
+arrays (literals too) and its numbers, of which none is omitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from optaic.expression import order, rolling, sections
+from optaic.expression.operators import OPERATORS
+from optaic.expression.signature import Scope, Signature
+from optaic.expression.windows import Array
+
+Kernel: TypeAlias = Callable[[Sequence[Array], Sequence[float]], Array]
+Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
+
+
+def _over(compute: rolling.Compute, *, has_now: bool = False, compares: bool = False) -> Kernel:
+    """Return the kernel of a figure of windows, whose numbers are n and min_periods."""
+    return lambda v, p: rolling.roll(v, int(p[0]), int(p[1]), compute, has_now=has_now, compares=compares)
+
+
+def _across(compute: Callable[..., Array]) -> Kernel:
+    """Return the kernel of a cross-section, with or without a group after the value."""
+
+    def kernel(values: Sequence[Array], parameters: Sequence[float]) -> Array:
+        def section(x: Array) -> Array:
+            return compute(x, *parameters)
+
+        return section(values[0]) if len(values) == 1 else sections.in_groups(values[0], values[1], section)
+
+    return kernel
+
+
+def _by_polars(compute: Callable[[pl.Expr], pl.Expr]) -> Kernel:
+    """Return the kernel of a function of each value, which polars computes."""
+
+    def kernel(values: Sequence[Array], _: Sequence[float]) -> Array:
+        (x,) = values
+        found = pl.select(compute(pl.lit(pl.Series(x.ravel())))).to_series().to_numpy().reshape(x.shape)
+        return np.where(np.isnan(x), np.nan, found)
+
+    return kernel
+
+
+def power(base: Array | float, exponent: Array | float) -> Array:
+    """Return powers as polars computes them."""
+    base, exponent = (float(value) if np.ndim(value) == 0 else value for value in (base, exponent))
+    shape = np.broadcast_shapes(np.shape(base), np.shape(exponent))
+    columns = {
+        name: np.ascontiguousarray(value).ravel()
+        for name, value in (("base", base), ("exponent", exponent))
+        if isinstance(value, np.ndarray)
+    }
+    a, b = (
+        pl.col(name) if name in columns else pl.lit(value)
+        for name, value in (("base", base), ("exponent", exponent))
+    )
+    found = pl.DataFrame(columns).select(found=a.pow(b))["found"].to_numpy().reshape(shape)
+    return np.where(np.isnan(base) | np.isnan(exponent), np.nan, found)
+
+
+def lag(x: Array, n: int) -> Array:
+    """Return the values n sessions back."""
+    if n == 0:
+        return x
+    found = np.full(x.shape, np.nan)
+    found[:, n:] = x[:, :-n]
+    return found
+
+
+def _average_exponentially(values: Sequence[Array], parameters: Sequence[float]) -> Array:
+    found = np.empty_like(values[0])
+    for row, x in enumerate(values[0]):
+        series = pl.Series(x, nan_to_null=True)
+        average = series.ewm_mean(
+            span=parameters[0], adjust=False, ignore_nulls=True, min_samples=int(parameters[1])
+        )
+        found[row] = average.to_numpy()
+    return found
+
+
+def _carry(values: Sequence[Array], parameters: Sequence[float]) -> Array:
+    """Return the newest value, at most n sessions old."""
+    (x,), n = values, int(parameters[0])
+    places = np.broadcast_to(np.arange(x.shape[1]), x.shape)
+    newest = np.maximum.accumulate(np.where(np.isnan(x), -1, places), axis=1)
+    carried = np.take_along_axis(x, np.maximum(newest, 0), axis=1)
+    return np.where((newest >= 0) & (places - newest <= n), carried, np.nan)
+
+
+def _hump(values: Sequence[Array], parameters: Sequence[float]) -> Array:
+    """Return values that follow x in steps of at most hump, and stay where x is not farther away."""
+    (x,), (hump,) = values, parameters
+    found, held = np.empty_like(x), np.full(x.shape[0], np.nan)
+    for session in range(x.shape[1]):
+        now = x[:, session]
+        away = now - held
+        moved = np.where(np.abs(away) > hump, held + np.copysign(hump, away), held)
+        held = np.where(np.isnan(now), held, np.where(np.isnan(held), now, moved))
+        found[:, session] = np.where(np.isnan(now), np.nan, held)
+    return found
+
+
+def _choose(values: Sequence[Array], _: Sequence[float]) -> Array:
+    condition, x, y = values
+    return np.where(np.isnan(condition), np.nan, np.where(condition != 0.0, x, y))
+
+
+def _clip(values: Sequence[Array], _: Sequence[float]) -> Array:
+    x, lower, upper = values
+    return np.where(lower > upper, np.nan, np.minimum(np.maximum(x, lower), upper))
+
+
+KERNELS: Mapping[str, Kernel] = {
+    "REF": lambda v, p: lag(v[0], int(p[0])),
+    "DELTA": lambda v, p: v[0] - lag(v[0], int(p[0])),
+    "PCT": lambda v, p: v[0] / lag(v[0], int(p[0])) - 1.0,
+    "MEAN": _over(rolling.find_mean),
+    "STD": _over(rolling.find_deviation),
+    "MIN": _over(rolling.find_smallest),
+    "MAX": _over(rolling.find_largest),
+    "SUM": _over(rolling.find_sum),
+    "EMA": _average_exponentially,
+    "CORR": _over(rolling.find_correlation),
+    "RANK": _across(sections.rank),
+    "ZSCORE": _across(sections.score),
+    "DEMEAN": _across(sections.demean),
+    "WINSORIZE": _across(sections.winsorize),
+    "SCALE": _across(sections.share),
+    "LOG": _by_polars(pl.Expr.log),
+    "ABS": lambda v, _: np.abs(v[0]),
+    "SIGN": _by_polars(pl.Expr.sign),
+    "FFILL": _carry,
+    "MEDIAN": lambda v, p: order.find_quantile(v[0], int(p[0]), 0.5, int(p[1])),
+    "QUANTILE": lambda v, p: order.find_quantile(v[0], int(p[0]), p[1], int(p[2])),
+    "SKEW": _over(rolling.find_skewness),
+    "KURT": _over(rolling.find_kurtosis),
+    "COV": _over(rolling.find_covariance),
+    "BETA": _over(rolling.find_slope),
+    "RESID": _over(rolling.find_residual, has_now=True),
+    "TS_RANK": _over(order.find_rank, has_now=True, compares=True),
+    "ARGMAX": _over(order.find_place_of_largest, compares=True),
+    "ARGMIN": _over(order.find_place_of_smallest, compares=True),
+    "COUNT": lambda v, p: _count(v[0], int(p[0]), int(p[1])),
+    "DECAY_LINEAR": _over(rolling.find_decayed),
+    "HUMP": _hump,
+    "FILL": lambda v, _: np.where(np.isnan(v[0]), v[1], v[0]),
+    "IF": _choose,
+    "EXP": _by_polars(pl.Expr.exp),
+    "SQRT": lambda v, _: np.sqrt(v[0]),
+    "POW": lambda v, _: power(v[0], v[1]),
+    "CLIP": _clip,
+    "GREATEST": lambda v, _: np.maximum(v[0], v[1]),
+    "LEAST": lambda v, _: np.minimum(v[0], v[1]),
+}
+
+
+def _count(x: Array, n: int, fewest: int) -> Array:
+    found = rolling.count_windows(~np.isnan(x), n)
+    return np.where(found < fewest, np.nan, found)
+
+
+def _as_polars(signature: Signature) -> Implementation:
+    """Return an operator as a function of polars expressions, as plugins have it: over the values of one window."""
+    kernel, is_section = KERNELS[signature.name], signature.scope is Scope.CROSS_SECTION
+
+    def implementation(values: Sequence[pl.Expr], parameters: Sequence[float]) -> pl.Expr:
+        names = [parameter.name for parameter in signature.parameters]
+        numbers = tuple(signature.complete(dict(zip(names, parameters, strict=False))).values())
+
+        def compute(fields: pl.Series) -> pl.Series:
+            columns = [_to_array(fields.struct.field(name)) for name in fields.struct.fields]
+            arrays = [column[:, None] if is_section else column[None, :] for column in columns]
+            with np.errstate(all="ignore"):
+                found = kernel(arrays, numbers).ravel()
+            return pl.Series(found, nan_to_null=True)
+
+        operands: dict[str, Any] = {f"value_{place}": value for place, value in enumerate(values)}
+        found: pl.Expr = pl.struct(**operands).map_batches(compute, return_dtype=pl.Float64)
+        return found
+
+    return implementation
+
+
+def _to_array(values: pl.Series) -> Array:
+    """Return numbers as they are, and texts as numbers that are equal where the texts are."""
+    if not (values.dtype.is_numeric() or values.dtype in {pl.Boolean, pl.Null}):
+        values = values.cast(pl.String).cast(pl.Categorical).to_physical()
+    return np.array(values.cast(pl.Float64).to_numpy())
+
+
+IMPLEMENTATIONS: Mapping[str, Implementation] = {
+    name: _as_polars(signature) for name, signature in OPERATORS.items()
+}

@@ -1,0 +1,367 @@
+"""Compute what operators say of the last n sessions of each entity; `optaic.expression.windows` merges the sums.
+
+Arrays have a row for each entity and a column for each session; NaN is no value. A window whose values are fewer than
+`fewest` has no result. Entities are computed a few at a time, so that their numbers stay in the processor's cache.
+
+Squares of numbers beyond about 1e154 or below 1e-154 are none that a number holds, nor are sums of the largest. A window
+of such values is computed after a multiplication by a power of two, which loses nothing that counts; which one follows
+from the window's largest value, and so from the window alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optaic.expression.windows import (
+    Array,
+    Comoments,
+    Count,
+    HighMoments,
+    Moments,
+    Sum,
+    Weighted,
+    over_window,
+)
+
+# Between them, squares of distances keep all their digits: a distance is 0, or at least 2^-53 of the largest value.
+SMALL, LARGE = 2.0**-400, 2.0**400
+UP, DOWN = 2.0**600, 2.0**-700
+_SLIGHTLY_DOWN = 2.0**-64  # of sums: the fewest digits get lost
+_STEP = 200  # of the exponents by which windows are scaled whose fourth powers are needed
+_AT_ONCE = 16_000  # numbers of a series that are computed at once
+_MOST_WORKERS, _FEWEST_PARTS = 4, 32
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of some entities, whose missing values are 0 and are not counted."""
+
+    n: int
+    series: tuple[Array, ...]
+    count: Count  # of each session; 1 where no value may be missing: what has a missing one is NaN then
+    counted: Count  # of each window
+
+    def merge_sums(self, x: Array) -> Sum:
+        """Return the sums of all windows."""
+        return over_window(Sum.of(x, self.count), x.shape[1], self.n)
+
+    def newest(self, x: Array) -> Array:
+        """Return the last value of each window."""
+        return x[:, self.n - 1 :]
+
+    def largest(self, x: Array) -> Array:
+        """Return the largest value of each window."""
+        return _slide(np.maximum, self._fill(x, -np.inf), self.n)
+
+    def smallest(self, x: Array) -> Array:
+        """Return the smallest value of each window."""
+        return _slide(np.minimum, self._fill(x, np.inf), self.n)
+
+    def is_flat(self, x: Array) -> Mask:
+        """Return which windows have equal values only."""
+        return np.equal(self.largest(x), self.smallest(x))
+
+    def _fill(self, x: Array, value: float) -> Array:
+        return x if isinstance(self.count, int) else np.where(self.count > 0, x, value)
+
+    def scale_squares(self, x: Array) -> Array | None:
+        """Return for each window what to multiply it by, so that the squares of its values are numbers; None: by 1."""
+        size = np.abs(x)
+        if _lies_within(size, SMALL, LARGE):
+            return None
+        size = _slide(np.maximum, size, self.n)
+        return np.where(size > LARGE, DOWN, np.where((size < SMALL) & (size > 0), UP, size * 0.0 + 1.0))
+
+    def scale_sums(self, x: Array, terms: float) -> Array | None:
+        """Return the same, so that the sum of so many values is a number."""
+        size, most = np.abs(x), 2.0**1022 / terms
+        if _lies_within(size, 0.0, most):
+            return None
+        size = _slide(np.maximum, size, self.n)
+        return np.where(size > most, _SLIGHTLY_DOWN, size * 0.0 + 1.0)
+
+    def scale_fourths(self, x: Array) -> Array | None:
+        """Return the same, so that the fourth powers of its values are numbers."""
+        size = np.abs(x)
+        if _lies_within(size, 2.0**-_STEP, 2.0**_STEP):
+            return None
+        size = _slide(np.maximum, size, self.n)
+        _, exponent = np.frexp(np.nan_to_num(size))
+        steps = np.clip(np.rint(exponent / _STEP), -5, 5)
+        return np.where(np.isnan(size), np.nan, np.ldexp(1.0, (-_STEP * steps).astype(int)))
+
+
+Compute: TypeAlias = Callable[[Windows], Array]
+
+
+def roll(
+    series: Sequence[Array],
+    n: int,
+    fewest: int,
+    compute: Compute,
+    *,
+    has_now: bool = False,
+    compares: bool = False,
+) -> Array:
+    """Return the result of each window.
+
+    Args:
+        series: of equal shape; a session counts if all of them have a value.
+        n: how many sessions a window has.
+        fewest: how many of them need a value.
+        compute: returns the results of windows.
+        has_now: whether the last session of a window needs a value in any case.
+        compares: whether it compares values, so that NaN among them would not make the result NaN.
+    """
+    entities, sessions = series[0].shape
+    found = np.full((entities, sessions), np.nan)
+    is_whole = fewest >= n and not compares
+    if is_whole and n > sessions:
+        return found
+    width = sessions if is_whole else sessions + n - 1
+    rows = max(1, _AT_ONCE // max(1, width))
+
+    def fill(part: slice) -> None:
+        if is_whole:
+            given = tuple(each[part] for each in series)
+            found[part, n - 1 :] = compute(Windows(n, given, 1, n))
+            return
+        is_there = np.logical_and.reduce([np.isfinite(each[part]) for each in series])
+        padding = ((0, 0), (n - 1, 0))
+        filled = tuple(np.pad(np.where(is_there, each[part], 0.0), padding) for each in series)
+        counted = count_windows(is_there, n)
+        count = np.pad(is_there, padding).astype(np.float64)
+        results = compute(Windows(n, filled, count, counted))
+        is_short = counted < fewest
+        found[part] = np.where(is_short | ~is_there if has_now else is_short, np.nan, results)
+
+    _do_all(fill, [slice(first, first + rows) for first in range(0, entities, rows)])
+    return found
+
+
+def _do_all(fill: Callable[[slice], None], parts: Sequence[slice]) -> None:
+    """Compute all parts, where there are many of them on each of the processors."""
+    workers = min(_MOST_WORKERS, os.cpu_count() or 1)
+    if workers == 1 or len(parts) < _FEWEST_PARTS:
+        for part in parts:
+            fill(part)
+        return
+
+    def work(first: int) -> None:
+        with np.errstate(all="ignore"):  # each thread has its own
+            for part in parts[first::workers]:
+                fill(part)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(workers)))
+
+
+def count_windows(is_there: Mask, n: int) -> Array:
+    """Return how many of the last n sessions have a value."""
+    total = np.cumsum(is_there, axis=1, dtype=np.int64)
+    before = np.zeros_like(total)
+    before[:, n:] = total[:, : max(0, total.shape[1] - n)]
+    return (total - before).astype(np.float64)
+
+
+def find_sum(windows: Windows) -> Array:
+    """Return sums, rounded once."""
+    (x,) = windows.series
+    return _over_scales(
+        x, windows.scale_sums(x, windows.n), lambda scaled, scale: windows.merge_sums(scaled).high / scale
+    )
+
+
+def find_mean(windows: Windows) -> Array:
+    """Return arithmetic means."""
+    (x,) = windows.series
+
+    def average(scaled: Array, scale: float) -> Array:
+        return windows.merge_sums(scaled).high * (1.0 / windows.counted) / scale
+
+    return _over_scales(x, windows.scale_sums(x, windows.n), average)
+
+
+def find_deviation(windows: Windows) -> Array:
+    """Return sample standard deviations (ddof 1); exactly 0 where all values are equal."""
+    (x,) = windows.series
+
+    def deviate(scaled: Array, scale: float) -> Array:
+        squares = over_window(Moments.of(scaled, windows.count), x.shape[1], windows.n).squares
+        squares *= 1.0 / (windows.counted - 1)
+        return np.sqrt(squares, out=squares) / scale
+
+    deviation = _over_scales(x, windows.scale_squares(x), deviate)
+    # Unequal values whose deviation is too small for a number have none.
+    deviation[~(deviation > 0)] = np.nan
+    deviation[windows.is_flat(x) & (np.asarray(windows.counted) > 1)] = 0.0
+    return deviation
+
+
+def find_largest(windows: Windows) -> Array:
+    """Return the largest values. Adding 0 gives both zeros one sign, else their order would decide it."""
+    return windows.largest(windows.series[0] + 0.0)
+
+
+def find_smallest(windows: Windows) -> Array:
+    """Return the smallest values."""
+    return windows.smallest(windows.series[0] + 0.0)
+
+
+def _over_pairs(windows: Windows, compute: Callable[[Comoments, float, float, Array, Array], Array]) -> Array:
+    """Return a figure of two series, which both are scaled."""
+    x, y = windows.series
+    if isinstance(windows.count, int):
+        is_pair = ~(np.isnan(x) | np.isnan(y))
+        if not is_pair.all():
+            x, y = np.where(is_pair, x, np.nan), np.where(is_pair, y, np.nan)
+    y_scales = windows.scale_squares(y)
+
+    def over_x(of_x: Array, x_scale: float) -> Array:
+        def over_y(of_y: Array, y_scale: float) -> Array:
+            pairs = over_window(Comoments.of(of_x, of_y, windows.count), x.shape[1], windows.n)
+            return compute(pairs, x_scale, y_scale, of_x, of_y)
+
+        return _over_scales(y, y_scales, over_y)
+
+    return _over_scales(x, windows.scale_squares(x), over_x)
+
+
+def find_correlation(windows: Windows) -> Array:
+    """Return Pearson correlations, within -1 and 1; none where x or y is constant."""
+
+    def correlate(pairs: Comoments, *_: object) -> Array:
+        size: Array = np.sqrt(pairs.x.squares) * np.sqrt(pairs.y.squares)
+        return pairs.products / size
+
+    found = np.clip(_over_pairs(windows, correlate), -1.0, 1.0)
+    x, y = windows.series
+    found[windows.is_flat(x) | windows.is_flat(y)] = np.nan
+    return found
+
+
+def find_covariance(windows: Windows) -> Array:
+    """Return sample covariances (ddof 1); exactly 0 where x or y is constant."""
+
+    def vary(pairs: Comoments, x_scale: float, y_scale: float, *_: object) -> Array:
+        return pairs.products / (windows.counted - 1) / x_scale / y_scale
+
+    found = _over_pairs(windows, vary)
+    x, y = windows.series
+    found[(windows.is_flat(x) | windows.is_flat(y)) & (np.asarray(windows.counted) > 1)] = 0.0
+    return found
+
+
+def find_slope(windows: Windows) -> Array:
+    """Return the slopes of the regressions of x on y; none where y is constant, exactly 0 where only x is."""
+
+    def slope(pairs: Comoments, x_scale: float, y_scale: float, *_: object) -> Array:
+        return pairs.products / pairs.y.squares / x_scale * y_scale
+
+    return _regress(windows, slope)
+
+
+def find_residual(windows: Windows) -> Array:
+    """Return how far the last x lies above the line of the regression of x on y; none where y is constant."""
+
+    def lie(pairs: Comoments, x_scale: float, _: float, of_x: Array, of_y: Array) -> Array:
+        above, across = (
+            Sum.of(windows.newest(of)).distance(moments.sum) / windows.counted
+            for of, moments in ((of_x, pairs.x), (of_y, pairs.y))
+        )
+        return (above - pairs.products / pairs.y.squares * across) / x_scale
+
+    return _regress(windows, lie)
+
+
+def _regress(windows: Windows, compute: Callable[[Comoments, float, float, Array, Array], Array]) -> Array:
+    found = _over_pairs(windows, compute)
+    x, y = windows.series
+    found[windows.is_flat(x)] = 0.0
+    found[windows.is_flat(y)] = np.nan
+    return found
+
+
+def find_skewness(windows: Windows) -> Array:
+    """Return sample skewness (adjusted Fisher-Pearson); none where all values are equal."""
+
+    def skew(moments: HighMoments, m: Array) -> Array:
+        biased = moments.cubes / m / (moments.squares / m) ** 1.5
+        return np.where(m > 2, np.sqrt(m * (m - 1)) / (m - 2) * biased, np.nan)  # noqa: PLR2004 - by definition
+
+    return _over_high_moments(windows, skew, has_fourths=False)
+
+
+def find_kurtosis(windows: Windows) -> Array:
+    """Return sample excess kurtosis (0 of a normal distribution); none where all values are equal."""
+
+    def peak(moments: HighMoments, m: Array) -> Array:
+        assert moments.fourths is not None
+        ratio = m * (m + 1) * moments.fourths / moments.squares**2
+        return np.where(m > 3, (m - 1) / ((m - 2) * (m - 3)) * (ratio - 3 * (m - 1)), np.nan)  # noqa: PLR2004 - by definition
+
+    return _over_high_moments(windows, peak, has_fourths=True)
+
+
+def _over_high_moments(
+    windows: Windows, compute: Callable[[HighMoments, Array], Array], *, has_fourths: bool
+) -> Array:
+    (x,) = windows.series
+    m = np.asarray(windows.counted, np.float64)
+
+    def measure(scaled: Array, _: float) -> Array:
+        blocks = HighMoments.of(scaled, windows.count, has_fourths=has_fourths)
+        return compute(over_window(blocks, x.shape[1], windows.n), m)
+
+    found = _over_scales(x, windows.scale_fourths(x), measure)
+    found[windows.is_flat(x)] = np.nan
+    return found
+
+
+def find_decayed(windows: Windows) -> Array:
+    """Return means with the weights 1 for the oldest session to n for the newest."""
+    (x,) = windows.series
+
+    def average(scaled: Array, scale: float) -> Array:
+        sums = over_window(Weighted.of(scaled, windows.count), x.shape[1], windows.n)
+        return sums.weighted / sums.weights / scale
+
+    return _over_scales(x, windows.scale_sums(x, float(windows.n) * (windows.n + 1)), average)
+
+
+def _over_scales(x: Array, scales: Array | None, compute: Callable[[Array, float], Array]) -> Array:
+    """Compute a figure of the series in the scale of each window; NaN where a window has none."""
+    if scales is None:
+        return compute(x, 1.0)
+    found = np.full(scales.shape, np.nan)
+    for scale in np.unique(scales[~np.isnan(scales)]):
+        found = np.where(scales == scale, compute(x if scale == 1.0 else x * scale, float(scale)), found)
+    return found
+
+
+def _lies_within(size: Array, least: float, most: float) -> bool:
+    """Return whether all sizes that are not 0 lie between the bounds."""
+    largest = np.fmax.reduce(size, axis=None, initial=0.0)
+    if least == 0.0 or not largest <= most:
+        return bool(largest <= most)
+    smallest = np.fmin.reduce(size, axis=None, initial=np.inf, where=size > 0)
+    return bool(smallest >= least)
+
+
+def _slide(choose: np.ufunc, x: Array, n: int) -> Array:
+    """Return the smallest or largest of n sessions: of two blocks that may overlap."""
+    size, found = 1, x
+    while size < n:
+        step = min(size, n - size)
+        found = choose(found[:, :-step], found[:, step:])
+        size += step
+    return found
