@@ -5,6 +5,11 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
+from instance_service.resources.definitions import macros, operators
+from instance_service.resources.definitions.library import load_macros
+from instance_service.resources.definitions.macros import Calls, library_of, names_called
+from instance_service.use_cases.definitions.plugins import publish_plugins
+from instance_service.use_cases.definitions.publication import publish_definition
 from optaic.definition.v1.definition_pb2 import (
     COMPATIBILITY_BREAKING,
     COMPATIBILITY_COMPATIBLE,
@@ -12,7 +17,9 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionVersion,
 )
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
+from optaic.expression import FIRST_OPERATORS, OPERATORS, parse
 from optaic.instance.v1.instance_pb2 import Instance
+from servicekit.context import RequestContext, new_traceparent
 from support.instance_service import RunningInstanceService, derived, refusal
 
 _EXPRESSION = "instance.dataset.pipeline.config.expression"
@@ -197,3 +204,44 @@ async def test_an_operator_that_nothing_could_call_is_not_published(
 async def test_only_operators_have_arguments(service: RunningInstanceService) -> None:
     refused = await refusal(publish(service, kind=1))
     assert list(refused.fields) == ["definition_version.op"]
+
+
+async def test_names_that_became_operators_later_keep_the_meaning_that_a_tenant_gave_them(
+    service: RunningInstanceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, deps = "older", service.app.deps
+    context = RequestContext(tenant, "somebody", deps.ids(), new_traceparent())
+    own = {
+        "CLIP": {
+            "kind": "DEFINITION_KIND_OP_MACRO",
+            "opMacro": {"parameters": ["x"], "expression": "MEDIAN(x)"},
+        },
+        "MEDIAN": {
+            "kind": "DEFINITION_KIND_OP",
+            "op": {"values": ["x"]},
+            "codeRef": "elsewhere.operators:Median",
+        },
+    }
+    published = {}
+    with monkeypatch.context() as before:
+        first = {name: OPERATORS[name] for name in FIRST_OPERATORS}
+        for module in (operators, macros):
+            before.setattr(module, "OPERATORS", first)
+        for name in ("MEDIAN", "CLIP"):
+            version = dict(own[name])
+            given = {
+                "name": name,
+                "kind": version.pop("kind"),
+                "definitionVersion": {"version": "0.9.0", **version},
+            }
+            request = json_format.ParseDict(given, PublishDefinitionRequest())
+            published[name] = await publish_definition(deps, context, request, is_reported=False)
+    await publish_plugins(deps, (tenant,))  # the operators of this release, CLIP and MEDIAN among them
+    calls = Calls(names_called(["CLIP(close) + COUNT(close, 5) + MEAN(close, 3)"]), {}, follows=True)
+    async with deps.database.read(tenant) as connection:
+        (found,) = await load_macros(connection, tenant, [calls])
+    ids = {name: version.definition_version_id for name, version in found.items()}
+    assert ids == {name: version.definition_version_id for name, version in published.items()}
+    signatures, callable_macros = library_of(found)
+    expression = parse("CLIP(close) + COUNT(close, 5)", signatures, callable_macros)
+    assert expression == parse("MEDIAN(close) + COUNT(close, 5)", signatures)

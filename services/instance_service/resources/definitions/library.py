@@ -14,9 +14,16 @@ from instance_service.resources.definitions.macros import (
 )
 from instance_service.store import definitions
 from instance_service.store import instances as store
-from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind, DefinitionVersion
+from optaic.definition.v1.definition_pb2 import (
+    DEFINITION_KIND_OP,
+    DEFINITION_KIND_OP_MACRO,
+    DefinitionKind,
+    DefinitionVersion,
+)
+from optaic.expression import OPERATORS
 from servicekit.database import Connection
 from servicekit.enums import enum_word
+from servicekit.errors import FieldViolation
 
 _MOST = 256  # macros that one configuration may use; further ones are refused as unknown
 
@@ -35,10 +42,27 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
         if await definitions.get_definition_by_name(connection, tenant_id, kind, version.definition_name)
     ]
     violations = namesake_violations(version, taken)
+    is_built_in = version.kind == DEFINITION_KIND_OP and not version.HasField("op")
+    if is_built_in and version.definition_name in OPERATORS and not violations:
+        violations = await _own_violations(connection, tenant_id, version)
     if not violations and version.kind == DEFINITION_KIND_OP_MACRO:
         violations = macro_violations(version, await load_inner(connection, tenant_id, version))
     if violations:
         raise errors.refusal(violations)
+
+
+async def _own_violations(
+    connection: Connection, tenant_id: str, version: DefinitionVersion
+) -> list[FieldViolation]:
+    """Return a violation if a built-in operator would become a version of an operator of the tenant's own."""
+    rows = await definitions.list_versions(connection, tenant_id, version.definition_id, None, _MOST)
+    if not any(DefinitionVersion.FromString(row.snapshot).HasField("op") for row in rows):
+        return []
+    text = (
+        f"{version.definition_name} is already an operator of this tenant's own, which its expressions keep calling; "
+        "the built-in operator of this name is not published here"
+    )
+    return [FieldViolation("name", text, "INVALID_EXPRESSION")]
 
 
 async def load_inner(

@@ -14,7 +14,15 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionKind,
     DefinitionVersion,
 )
-from optaic.expression import OPERATORS, ExpressionError, Macro, Signature, check_macro, list_called
+from optaic.expression import (
+    FIRST_OPERATORS,
+    OPERATORS,
+    ExpressionError,
+    Macro,
+    Signature,
+    check_macro,
+    list_called,
+)
 from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
 
@@ -60,11 +68,15 @@ def calls_of(version: DefinitionVersion, config: Mapping[str, object]) -> tuple[
 
 
 def names_called(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the names that expressions call; expressions that do not parse are skipped here and reported elsewhere."""
+    """Return the names that expressions call; expressions that do not parse are skipped here and reported elsewhere.
+
+    Operators that were added after the first release are among them: a tenant may have given that name to its own
+    macro or operator before, and then still means that one.
+    """
     names: dict[str, None] = {}
     for text in texts:
         try:
-            names.update(dict.fromkeys(list_called(text)))
+            names.update(dict.fromkeys(list_called(text, FIRST_OPERATORS)))
         except ExpressionError:
             continue  # the check of the configuration reports it with its path
     return tuple(names)
