@@ -27,8 +27,14 @@ BENCHMARKS = (
     "catalogue",
     "reconciler",
     "neighbours",
+    "expression",
 )
-SIZES = {"create": 300, "catalogue": 1_000_000, "reconciler": 10_000}  # instances; where it can be chosen
+SIZES = {
+    "create": 300,
+    "catalogue": 1_000_000,
+    "reconciler": 10_000,
+    "expression": 4_000_000,
+}  # instances, or rows; where it can be chosen
 
 
 async def main(names: list[str], sizes: Mapping[str, int]) -> list[Row]:
