@@ -24,11 +24,13 @@ class PageTokens:
         return self._signer.seal(text.encode(), *self._purpose)
 
     def decode(self, token: str) -> dict[str, Any]:
-        """Return the position of a token; it is as `encode` was given it.
+        """Return the position of a token, as `encode` was given it; empty for no token: the list begins.
 
         Raises:
             InvalidArgumentError: The token was changed, or belongs to another tenant, list or filter.
         """
+        if not token:
+            return {}
         try:
             position: dict[str, Any] = json.loads(self._signer.open(token, *self._purpose))
         except ForgedError as error:

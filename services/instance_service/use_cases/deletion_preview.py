@@ -32,7 +32,7 @@ async def preview_deletion(
     assert target is not None
     wanted = getattr(request, target).SerializeToString(deterministic=True)
     tokens = pages.PageTokens(deps.signer, tenant_id, "PreviewDeletion", target, wanted)
-    position = tokens.decode(request.page_token) if request.page_token else {}
+    position = tokens.decode(request.page_token)
     begin, size = int(position.get("index", 0)), request.page_size or LONG_DEFAULT_SIZE
     asked = PreviewDeletionRequest()
     asked.CopyFrom(request)

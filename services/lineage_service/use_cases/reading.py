@@ -146,7 +146,7 @@ async def _list_neighbours(
     key, max_depth = conversion.flow_key(request.flow), request.max_depth
     method = "ListUpstreams" if is_upstream else "ListDownstreams"
     tokens = pages.PageTokens(deps.signer, tenant_id, method, key, max_depth)
-    position = tokens.decode(request.page_token) if request.page_token else {"depth": 0, "flow": 0}
+    position = tokens.decode(request.page_token) or {"depth": 0, "flow": 0}
     after = (int(position["depth"]), int(position["flow"]))
     size = request.page_size or LONG_DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:

@@ -102,7 +102,7 @@ async def list_runs(
     tokens = pages.PageTokens(
         deps.signer, context.tenant_id, "ListRuns", instance_ids, request.flow_kind, statuses
     )
-    position = tokens.decode(request.page_token) if request.page_token else {}
+    position = tokens.decode(request.page_token)
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
         records = await run_store.list_runs(
@@ -130,8 +130,7 @@ async def list_activities(
     """Return a page of a run's timeline, in the order it happened."""
     tokens = pages.PageTokens(deps.signer, context.tenant_id, "ListActivities", request.run_id)
     after = None
-    if request.page_token:
-        position = tokens.decode(request.page_token)
+    if position := tokens.decode(request.page_token):
         after = (datetime.fromisoformat(position["create_time"]), str(position["activity_id"]))
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
@@ -158,8 +157,7 @@ async def list_code_hashes(
     """Return a page of the hashes that are and were on record."""
     tokens = pages.PageTokens(deps.signer, context.tenant_id, "ListCodeHashes", request.definition_version_id)
     after = None
-    if request.page_token:
-        position = tokens.decode(request.page_token)
+    if position := tokens.decode(request.page_token):
         after = (str(position["definition_version_id"]), int(position["number"]))
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:

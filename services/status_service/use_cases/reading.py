@@ -89,7 +89,7 @@ async def list_instance_statuses(
     kinds = [enum_word(InstanceKind, kind) for kind in request.kinds]
     filters = (request.project_id, sorted(statuses), sorted(kinds))
     tokens = pages.PageTokens(deps.signer, context.tenant_id, "ListInstanceStatuses", *filters)
-    after = str(tokens.decode(request.page_token)["after"]) if request.page_token else ""
+    after = tokens.decode(request.page_token).get("after", "")
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
         rows = await store.list_statuses(
@@ -116,7 +116,7 @@ async def get_status_history(
     To a confined caller it does not name the runs, which may be those of another project.
     """
     tokens = pages.PageTokens(deps.signer, context.tenant_id, "GetStatusHistory", request.instance_id)
-    before = int(tokens.decode(request.page_token)["before"]) if request.page_token else None
+    before = tokens.decode(request.page_token).get("before")
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
         rows = await store.list_transitions(

@@ -19,8 +19,7 @@ async def list_role_bindings(
     """Return a page of the roles that are granted, by actor and project."""
     tokens = pages.PageTokens(deps.signer, tenant_id, "ListRoleBindings", request.actor, request.project_id)
     after = None
-    if request.page_token:
-        position = tokens.decode(request.page_token)
+    if position := tokens.decode(request.page_token):
         after = position["actor"], position["project"]
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:

@@ -17,8 +17,7 @@ async def list_data_removals(
 ) -> ListDataRemovalsResponse:
     """Return a page of pending data removals, in the order in which the instances were deleted."""
     tokens, after = pages.PageTokens(deps.signer, tenant_id, "ListDataRemovals"), None
-    if request.page_token:
-        position = tokens.decode(request.page_token)
+    if position := tokens.decode(request.page_token):
         after = datetime.fromisoformat(position["time"]), position["id"]
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:

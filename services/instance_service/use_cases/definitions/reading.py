@@ -50,7 +50,7 @@ async def list_definitions(
     kind = enum_word(DefinitionKind, request.kind) if request.kind else ""
     state = enum_word(DefinitionState, request.state) if request.state else ""
     tokens = pages.PageTokens(deps.signer, tenant_id, "ListDefinitions", kind, state, request.name_prefix)
-    after = tokens.decode(request.page_token) if request.page_token else None
+    after = tokens.decode(request.page_token)
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_definitions(
@@ -109,7 +109,7 @@ async def list_versions(
         NotFoundError: The definition does not exist.
     """
     tokens = pages.PageTokens(deps.signer, tenant_id, "ListDefinitionVersions", request.definition_id)
-    after = tokens.decode(request.page_token) if request.page_token else None
+    after = tokens.decode(request.page_token)
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         if await store.get_definition(connection, tenant_id, request.definition_id) is None:

@@ -129,7 +129,7 @@ async def list_instances(
     filters = (request.project_id, kinds, request.name, labels, states, request.owner, request.definition_id)
     tokens = pages.PageTokens(deps.signer, tenant_id, "ListInstances", *filters)
     wanted = listing.Selection(*filters, context.readable_projects)
-    after = tokens.decode(request.page_token) if request.page_token else None
+    after = tokens.decode(request.page_token)
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         position = (after["name"], after["id"]) if after else None
@@ -152,7 +152,7 @@ async def list_revisions(
     """
     instance_id = request.instance_id.lower()
     tokens = pages.PageTokens(deps.signer, tenant_id, "ListInstanceRevisions", instance_id)
-    before = tokens.decode(request.page_token)["revision"] if request.page_token else None
+    before = tokens.decode(request.page_token).get("revision")
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         rows = await store.list_revisions(connection, tenant_id, instance_id, before, size + 1)

@@ -36,7 +36,7 @@ async def list_projects(
     """Return a page of the projects that the caller may read, in the order of their names."""
     tenant_id = context.tenant_id
     tokens = pages.PageTokens(deps.signer, tenant_id, "ListProjects")
-    position = tokens.decode(request.page_token) if request.page_token else {"name": ""}
+    position = tokens.decode(request.page_token) or {"name": ""}
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         # Page tokens of an earlier release have no id.

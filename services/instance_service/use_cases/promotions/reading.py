@@ -25,7 +25,7 @@ async def list_model_promotions(
     """
     instance_id = request.instance_id.lower()
     tokens = pages.PageTokens(deps.signer, tenant_id, "ListModelPromotions", instance_id)
-    before = tokens.decode(request.page_token)["revision"] if request.page_token else None
+    before = tokens.decode(request.page_token).get("revision")
     size = request.page_size or DEFAULT_SIZE
     await get_instance(deps, tenant_id, GetInstanceRequest(instance_id=instance_id))
     async with deps.database.read(tenant_id) as connection:
