@@ -1,7 +1,7 @@
 # Everything runs in .venv, made by `make setup` from requirements/dev.txt; no target needs root or a system package.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-faults bench up down status dead-letters check proto baseline lock clean
+.PHONY: help setup demo test test-faults bench up down status logins dead-letters check proto baseline lock clean
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -51,6 +51,9 @@ down: ## stop the stack; data stays in .state
 
 status: ## what runs and what answers; exit status 0 if the stack is ready, else not
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devstack status; fi
+
+logins: ## print the users and passwords of Prefect's and MLflow's pages
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devstack logins; fi
 
 dead-letters: setup ## list, show or replay the events that services could not apply; ARGS="list"
 	@$(BIN)/python -m devstack.dead_letters $(ARGS)

@@ -16,6 +16,7 @@ from demo.job import Job, StepFailedError, Tools
 from demo.observer import observe
 from demo.screen import Screen, print_metrics
 from demo.summary import describe_instances, describe_job, describe_versions, write_summary
+from devstack.logins import split_login
 from optaic.client import AsyncClient
 from optaic.errors import OptaicError
 
@@ -54,7 +55,13 @@ async def _show_job(stack: devstack.Stack, console: Console) -> int:
         token="development",  # noqa: S106 - the development identity's well-known token
         certificates=endpoints.certificates_of("client"),
     ) as client:
-        tools = Tools(endpoints.prefect_api, endpoints.mlflow, Path(endpoints.evidently_workspace))
+        tools = Tools(
+            endpoints.prefect_api,
+            endpoints.mlflow,
+            Path(endpoints.evidently_workspace),
+            split_login(endpoints.prefect_login),
+            split_login(endpoints.mlflow_login),
+        )
         with Screen(console) as screen:
             async with observe(
                 client, endpoints.nats_subscriber, screen.refresh, await _nats_context(stack)

@@ -45,11 +45,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Tools:
-    """The addresses of the tools that instances are paired with."""
+    """The addresses and logins of the tools that instances are paired with."""
 
     prefect_api_url: str
     mlflow_url: str
     evidently_workspace: Path
+    prefect_login: tuple[str, str] | None = None
+    mlflow_login: tuple[str, str] | None = None
+
+    def prefect(self) -> httpx.AsyncClient:
+        """Return a client of Prefect's API."""
+        return httpx.AsyncClient(base_url=self.prefect_api_url, timeout=10, auth=self.prefect_login)
+
+    def mlflow(self) -> httpx.AsyncClient:
+        """Return a client of MLflow."""
+        return httpx.AsyncClient(base_url=self.mlflow_url, timeout=10, auth=self.mlflow_login)
 
 
 @dataclass
@@ -167,7 +177,7 @@ class Job:
 
     async def check_pairing(self) -> None:
         """Check each instance's flow, each flow's deployment in Prefect's own API, and that nothing has run yet."""
-        async with httpx.AsyncClient(base_url=self.tools.prefect_api_url, timeout=10) as prefect:
+        async with self.tools.prefect() as prefect:
             for name in self.instances:
                 instance = await self.client.instances.wait_until_active(self.instances[name].instance_id)
                 self.instances[name] = instance
@@ -214,7 +224,7 @@ class Job:
         await self.until_words(instance_id, seen_before, "READY")
         words = self.observed.words(instance_id, seen_before)
         expect(words == ["RUNNING", "READY"], f"{name} to go RUNNING, READY; seen {words}")
-        async with httpx.AsyncClient(base_url=self.tools.prefect_api_url, timeout=10) as prefect:
+        async with self.tools.prefect() as prefect:
             answer = await prefect.get(f"/flow_runs/{run.orchestrator_run_id}")
             expect(answer.status_code == httpx.codes.OK, f"the run of {name} to be a Prefect flow run")
         return handle
@@ -321,14 +331,14 @@ class Job:
 
     async def check_handles(self, model: instance_pb2.Instance) -> None:
         """Check that Prefect has each flow's deployment, MLflow the model's experiment, and Evidently its project."""
-        async with httpx.AsyncClient(timeout=10) as http:
+        async with self.tools.prefect() as prefect, self.tools.mlflow() as mlflow:
             for name, instance in self.others.items():
                 for flow in instance.flows:
-                    url = f"{self.tools.prefect_api_url}/deployments/{flow.prefect_deployment_id}"
-                    is_there = (await http.get(url)).is_success
+                    answer = await prefect.get(f"/deployments/{flow.prefect_deployment_id}")
+                    is_there = answer.is_success
                     expect(is_there, f"{word(flow, 'flow_kind')} of {name} to have a deployment in Prefect")
-            url = f"{self.tools.mlflow_url}/api/2.0/mlflow/experiments/get"
-            answer = await http.get(url, params={"experiment_id": model.model.mlflow_experiment_id})
+            asked = {"experiment_id": model.model.mlflow_experiment_id}
+            answer = await mlflow.get("/api/2.0/mlflow/experiments/get", params=asked)
             expect(answer.is_success, f"{model.name} to have an experiment in MLflow")
             experiment = answer.json()["experiment"]["name"]
         project = model.model.evidently_project_id

@@ -5,7 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -79,10 +78,16 @@ def _describe_instance(instance: instance_pb2.Instance, status: status_pb2.Insta
 
 async def describe_versions(tools: Tools, servers: dict[str, str]) -> dict[str, str]:
     """Return the versions of the servers and of the installed packages."""
-    async with httpx.AsyncClient(timeout=10) as http:
-        prefect = (await http.get(f"{tools.prefect_api_url}/admin/version")).json()
-        mlflow = (await http.get(f"{tools.mlflow_url}/version")).text
-    return {"optaic": version("optaic"), **servers, "prefect": str(prefect), "mlflow": mlflow.strip()}
+    async with tools.prefect() as prefect, tools.mlflow() as mlflow:
+        answers = (await prefect.get("/admin/version"), await mlflow.get("/version"))
+    for answer in answers:
+        answer.raise_for_status()
+    return {
+        "optaic": version("optaic"),
+        **servers,
+        "prefect": str(answers[0].json()),
+        "mlflow": answers[1].text.strip(),
+    }
 
 
 def describe_job(

@@ -1,4 +1,4 @@
-"""`python -m devstack up|down|status|run|republish`: the embedded stack from a terminal, without the `optaic` command."""
+"""`python -m devstack up|down|status|logins|run|republish`: the embedded stack from a terminal, without the `optaic` command."""
 
 import argparse
 import asyncio
@@ -28,6 +28,7 @@ def main() -> int:
     )
     show = commands.add_parser("status", help="what runs and what answers")
     show.add_argument("--json", action="store_true")
+    commands.add_parser("logins", help="users and passwords of Prefect's and MLflow's pages")
     arguments = parser.parse_args()
     settings = devstack.Settings()
     match arguments.command:
@@ -38,18 +39,19 @@ def main() -> int:
             return 0
         case "status":
             return _status(settings, as_json=arguments.json)
+        case "logins":
+            return _report_errors(lambda: _show_logins(settings))
         case "republish":
             return _republish(settings)
-        case "run":
-            return _report_errors(lambda: devstack.run(_show_and_wait, settings))
         case _:
-            return _report_errors(lambda: devstack.run(None, settings))
+            main_ = _show_and_wait if arguments.command == "run" else None
+            return _report_errors(lambda: devstack.run(main_, settings))
 
 
 def _report_errors(action: Callable[[], int]) -> int:
     try:
         return action()
-    except (devstack.StartError, devstack.StackInUseError, PortTakenError) as error:
+    except (devstack.StartError, devstack.StackInUseError, NoStackError, PortTakenError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
 
@@ -64,6 +66,12 @@ def _up(settings: devstack.Settings) -> int:
         return _report_errors(start)
     except KeyboardInterrupt:
         return 130
+
+
+def _show_logins(settings: devstack.Settings) -> int:
+    endpoints = devstack.Endpoints.require(State(settings.root))
+    sys.stdout.write(devstack.describe_logins(endpoints) + "\n")
+    return 0
 
 
 def _republish(settings: devstack.Settings) -> int:
@@ -100,6 +108,7 @@ def _status(settings: devstack.Settings, *, as_json: bool) -> int:
             sys.stdout.write(f"  {name:<18} {process['pid'] or '-':>8}  {answer:<8} {process['log']}\n")
             if process["intervention"]:
                 sys.stdout.write(f"{'':<21}{process['intervention']}\n")
+        sys.stdout.write("`make logins` prints the logins of Prefect's and MLflow's pages\n")
     return 0 if report["phase"] == "ready" else _NOT_READY
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from devstack import nats, nats_accounts, ports, postgres
 from devstack.config import SERVICES, Settings
+from devstack.logins import make_login, split_login
 from devstack.state import State
 from optaic.client.certificates import Certificates
 
@@ -28,7 +29,9 @@ class Endpoints:
     status: str
     prefect_api: str
     prefect_ui: str
+    prefect_login: str  # user:password; empty: a server that is not the stack's own
     mlflow: str
+    mlflow_login: str  # the same
     evidently_workspace: str
     nats: str
     nats_subscriber: str
@@ -66,7 +69,9 @@ class Endpoints:
             **{service: f"{ports.HOST}:{chosen[service]}" for service in SERVICES},
             prefect_api=prefect,
             prefect_ui=prefect.removesuffix("/api"),
+            prefect_login="" if settings.prefect_api_url else make_login("prefect", secrets),
             mlflow=settings.mlflow_url.rstrip("/") or f"http://{ports.HOST}:{chosen['mlflow']}",
+            mlflow_login="" if settings.mlflow_url else make_login("mlflow", secrets),
             evidently_workspace=settings.evidently_workspace or str(state.root / "evidently"),
             nats=settings.nats_url or broker,
             nats_subscriber=settings.nats_url or subscribers[settings.tenants[0]],
@@ -94,6 +99,20 @@ class Endpoints:
         names = {field.name for field in fields(cls)}
         return cls(**known) if set(known) == names else None
 
+    @classmethod
+    def require(cls, state: State) -> Self:
+        """Return the endpoints of the last start.
+
+        Raises:
+            NoStackError: This version has not been started yet.
+        """
+        found = cls.load(state)
+        if found is None:
+            raise NoStackError(
+                f"no stack of this version has been started in {state.root}; `optaic dev up` starts one"
+            )
+        return found
+
     def save(self, state: State) -> None:
         """Store the endpoints for other processes."""
         state.save(endpoints=asdict(self))
@@ -101,6 +120,15 @@ class Endpoints:
     def addresses(self) -> dict[str, str]:
         """Return the environment variables by which services, worker, client and command line find the services."""
         return {f"OPTAIC_{service.upper()}_ADDRESS": getattr(self, service) for service in SERVICES}
+
+    def prefect_credentials(self) -> dict[str, str]:
+        """Return the environment variable by which services and workers log in to the stack's own Prefect."""
+        return {"OPTAIC_PREFECT_AUTH_STRING": self.prefect_login} if self.prefect_login else {}
+
+    def mlflow_credentials(self) -> dict[str, str]:
+        """Return the environment variables by which instance-service logs in to the stack's own MLflow."""
+        found = split_login(self.mlflow_login)
+        return {"OPTAIC_MLFLOW_USERNAME": found[0], "OPTAIC_MLFLOW_PASSWORD": found[1]} if found else {}
 
     def tls(self, holder: str) -> dict[str, str]:
         """Return the environment variables for TLS of the holder of a certificate; empty ones if the stack has no TLS."""

@@ -6,34 +6,31 @@ Spoken to over REST: importing Prefect takes two seconds and is not needed here.
 import asyncio
 import functools
 import ssl
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import httpx
 
-from devstack import checks, ports
+from devstack import checks, logins, ports
 from devstack.processes import Program
 from devstack.state import State
 
 _RETRY_SECONDS = 0.2
+_HEALTH = "/api/health"
 _POOL_TYPES = {"warm": "optaic-warm", "process": "process"}
 
 Executor = Literal["warm", "process"]
 
 
-def make_program(state: State, port: int, database_url: str, *, ui: bool) -> Program:
-    """Describe how to run the server: by its factory, because the command line would take two seconds more."""
+def make_program(state: State, port: int, database_url: str, login: str, *, ui: bool) -> Program:
+    """Describe how to run the server behind its login: by its factory, because the command line would take two seconds more."""
     home = state.root / "prefect"
     return Program(
         name="prefect",
-        argv=(
-            *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
-            *("--host", ports.HOST, "--port", str(port), "--log-level", "warning"),
-            *("--timeout-keep-alive", "5", "--timeout-graceful-shutdown", "3"),
-        ),
+        argv=logins.make_argv("prefect.server.api.server:create_app", port, _HEALTH, is_factory=True),
         environment={
+            **logins.make_environment(login),
             "PREFECT__SERVER_FINAL": "1",
             "PREFECT_HOME": str(home),
             "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
@@ -44,8 +41,8 @@ def make_program(state: State, port: int, database_url: str, *, ui: bool) -> Pro
             "PREFECT_UI_API_URL": f"http://{ports.HOST}:{port}/api",
             "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
         },
-        ready=functools.partial(checks.http_answers, f"{ports.HOST}:{port}", "/api/health"),
-        find_problem=functools.partial(checks.find_http_problem, f"{ports.HOST}:{port}", "/api/health"),
+        ready=functools.partial(checks.http_answers, f"{ports.HOST}:{port}", _HEALTH),
+        find_problem=functools.partial(checks.find_http_problem, f"{ports.HOST}:{port}", _HEALTH),
     )
 
 
@@ -55,16 +52,20 @@ def _tls(ca: Path | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca)
 
 
-def _connect(api_url: str, ca: Path | None) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=api_url, timeout=10, trust_env=False, verify=_tls(ca))
+def _connect(api_url: str, ca: Path | None, login: str = "") -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=api_url, timeout=10, trust_env=False, verify=_tls(ca), auth=logins.split_login(login)
+    )
 
 
-async def ensure_work_pool(api_url: str, name: str, executor: Executor, ca: Path | None = None) -> None:
+async def ensure_work_pool(
+    api_url: str, name: str, executor: Executor, ca: Path | None = None, login: str = ""
+) -> None:
     """Make the pool, retrying until the server is there; a pool of the other executor's type is replaced.
 
     For Prefect's own worker only the wrong pool is removed: the worker brings the template of its pool itself.
     """
-    async with _connect(api_url, ca) as client:
+    async with _connect(api_url, ca, login) as client:
         while True:
             try:
                 await _match_work_pool(client, name, executor)
@@ -74,10 +75,12 @@ async def ensure_work_pool(api_url: str, name: str, executor: Executor, ca: Path
                 return
 
 
-async def is_polled(api_url: str, pool: str, since: datetime, ca: Path | None = None) -> bool:
+async def is_polled(
+    api_url: str, pool: str, since: datetime, ca: Path | None = None, login: str = ""
+) -> bool:
     """Return whether a worker has asked the pool for runs after `since`."""
     try:
-        async with _connect(api_url, ca) as client:
+        async with _connect(api_url, ca, login) as client:
             queue = (await client.get(f"/work_pools/{pool}/queues/default")).raise_for_status().json()
     except httpx.HTTPError:
         return False

@@ -36,6 +36,12 @@ def _service_token(endpoints: Endpoints) -> str:
     return "" if endpoints.certificates else endpoints.service_token
 
 
+def _logins(service: str, endpoints: Endpoints) -> dict[str, str]:
+    """Return the logins to the stack's own tools, for the services that call them."""
+    prefect_ = endpoints.prefect_credentials() if service in {"instance", "run"} else {}
+    return {**prefect_, **(endpoints.mlflow_credentials() if service == "instance" else {})}
+
+
 def make_service(
     name: str,
     settings: Settings,
@@ -52,6 +58,7 @@ def make_service(
         argv=(*_PYTHON, f"{name}_service"),
         environment={
             **_common(settings, endpoints, f"{name}-service"),
+            **_logins(name, endpoints),
             "OPTAIC_TLS_CLIENT_CA": endpoints.tls(name)["OPTAIC_TLS_CA"],
             "OPTAIC_SERVICE_TOKEN": _service_token(endpoints),
             "OPTAIC_LISTEN": address,
@@ -95,6 +102,7 @@ def make_worker(name: str, state: State, settings: Settings, endpoints: Endpoint
     }
     environment = {
         **_common(settings, endpoints, f"worker-{tenant}"),
+        **endpoints.prefect_credentials(),
         "OPTAIC_TENANTS": json.dumps([tenant]),
         "OPTAIC_EXECUTOR_TOKEN": ""
         if endpoints.certificates
@@ -104,6 +112,11 @@ def make_worker(name: str, state: State, settings: Settings, endpoints: Endpoint
         "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / f"runs{suffix}"),
         # Prefect's own worker starts each run in a process that has no -P.
         **({"PYTHONSAFEPATH": "1"} if settings.executor == "process" else {}),
+        **(
+            {"PREFECT_API_AUTH_STRING": endpoints.prefect_login}
+            if settings.executor == "process" and endpoints.prefect_login
+            else {}
+        ),
         "PREFECT_API_URL": endpoints.prefect_api,
         "PREFECT_HOME": str(state.root / f"prefect-worker{suffix}"),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -114,7 +127,12 @@ def make_worker(name: str, state: State, settings: Settings, endpoints: Endpoint
         commands[settings.executor],
         # A worker listens on no port; Prefect knows when it was last asked for work.
         functools.partial(
-            prefect.is_polled, endpoints.prefect_api, pool, datetime.now(UTC), settings.https_ca
+            prefect.is_polled,
+            endpoints.prefect_api,
+            pool,
+            datetime.now(UTC),
+            settings.https_ca,
+            endpoints.prefect_login,
         ),
         environment,
         # The secrets of the environment say nothing of tenants, so with several tenants they are nobody's.

@@ -83,8 +83,10 @@ def describe(endpoints: Endpoints, state: State) -> str:
         "Prefect",
         f"  UI        {endpoints.prefect_ui}",
         f"  API       {endpoints.prefect_api}",
+        *_logged_in(endpoints.prefect_login),
         "MLflow, a little later than the rest",
         f"  UI, API   {endpoints.mlflow}",
+        *_logged_in(endpoints.mlflow_login),
         "Evidently",
         f"  workspace {endpoints.evidently_workspace}",
         f"  UI        {Path(sys.executable).with_name('evidently')} ui --workspace {endpoints.evidently_workspace}",
@@ -100,6 +102,37 @@ def describe(endpoints: Endpoints, state: State) -> str:
         f"  {Path(sys.executable).with_name('optaic')} instance list",
         f"  nats --server {endpoints.nats_subscriber} {_files(endpoints)}subscribe 'optaic.>'",
     ]
+    return "\n".join(lines)
+
+
+def _logged_in(login: str) -> list[str]:
+    return [f"  login     {Path(sys.executable).with_name('optaic')} dev logins prints it"] if login else []
+
+
+def describe_logins(endpoints: Endpoints) -> str:
+    """Return users and passwords of the stack's own Prefect and MLflow, for their pages and for their own programs."""
+    tools = (
+        ("Prefect", endpoints.prefect_ui, endpoints.prefect_login),
+        ("MLflow", endpoints.mlflow, endpoints.mlflow_login),
+    )
+    lines: list[str] = []
+    for name, url, login in tools:
+        user, _, password = login.partition(":")
+        lines += [name, f"  page      {url}"]
+        lines += (
+            [f"  user      {user}", f"  password  {password}"]
+            if login
+            else ["  login     that of your own server"]
+        )
+    if endpoints.prefect_login:
+        lines += ["For Prefect's command line and client"]
+        lines += [f"  export PREFECT_API_URL={endpoints.prefect_api}"]
+        lines += [f"  export PREFECT_API_AUTH_STRING={endpoints.prefect_login}"]
+    if endpoints.mlflow_login:
+        user, _, password = endpoints.mlflow_login.partition(":")
+        lines += ["For MLflow's command line and client"]
+        lines += [f"  export MLFLOW_TRACKING_URI={endpoints.mlflow}"]
+        lines += [f"  export MLFLOW_TRACKING_USERNAME={user} MLFLOW_TRACKING_PASSWORD={password}"]
     return "\n".join(lines)
 
 

@@ -180,7 +180,13 @@ class Stack:
                 self.endpoints.postgres_admin, self._secrets["prefect"]
             )
             await self._start(
-                prefect.make_program(self.state, self._ports["prefect"], url, ui=self.settings.prefect_ui)
+                prefect.make_program(
+                    self.state,
+                    self._ports["prefect"],
+                    url,
+                    self.endpoints.prefect_login,
+                    ui=self.settings.prefect_ui,
+                )
             )
         for tenant in self.settings.tenants:
             await prefect.ensure_work_pool(
@@ -188,6 +194,7 @@ class Stack:
                 work_pool_of(self.settings.work_pool, tenant),
                 self.settings.executor,
                 self.settings.https_ca,
+                self.endpoints.prefect_login,
             )
         self._note("work pool")
 
@@ -197,7 +204,8 @@ class Stack:
             return
         url = await postgres.create_mlflow_database(self.endpoints.postgres_admin, self._secrets["mlflow"])
         try:
-            await self._start(mlflow.make_program(self.state, self._ports["mlflow"], url))
+            program = mlflow.make_program(self.state, self._ports["mlflow"], url, self.endpoints.mlflow_login)
+            await self._start(program)
         except StartError as error:
             sys.stderr.write(f"{error}\n")  # models say so too, and nothing else needs it
 

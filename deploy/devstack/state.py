@@ -24,6 +24,8 @@ _SECRETS = (
     "postgres",
     "prefect",
     "mlflow",
+    "prefect_login",
+    "mlflow_login",
     *(f"{service}_{role}" for service in SERVICES for role in ("owner", "app", "infra")),
     *(f"nats_{user}" for user in (*SERVICES, "subscriber", "operator")),
     "service_token",

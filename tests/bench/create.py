@@ -146,7 +146,7 @@ async def _world(*, patience: float | None) -> AsyncIterator[_World]:
     async with (
         running_services(("instance",), has_prefect=True, environment={_WAIT: "0"}) as stack,
         grpc.aio.insecure_channel(stack.endpoints.instance) as channel,
-        httpx.AsyncClient(base_url=f"{stack.endpoints.prefect_api}/", timeout=60, trust_env=False) as prefect,
+        stack.open_prefect() as prefect,
         await psycopg.AsyncConnection.connect(_infra_url(stack), autocommit=True) as database,
     ):
         stub: Any = instance_service_pb2_grpc.InstanceServiceStub(channel)

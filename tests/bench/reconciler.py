@@ -53,7 +53,9 @@ async def measure(size: int = 10_000) -> list[Row]:
         running_services((), has_prefect=True) as stack,
         instance_database() as urls,
     ):
-        deployments = _Counted(stack.endpoints.prefect_api, "optaic", 60)
+        deployments = _Counted(
+            stack.endpoints.prefect_api, "optaic", 60, auth_string=stack.endpoints.prefect_login
+        )
         # Neither a comparison nor a wait may add calls of its own.
         settings = {"drift_interval_seconds": 3600, "activation_wait_seconds": 60}
         with nats_server() as nats:
@@ -63,7 +65,7 @@ async def measure(size: int = 10_000) -> list[Row]:
                 pairing = DeploymentPairing(deployments, environment.installation_id)
                 watch = DriftWatch(environment, [pairing])
                 rows = []
-                async with httpx.AsyncClient(base_url=stack.endpoints.prefect_api, timeout=60) as bare:
+                async with stack.open_prefect() as bare:
                     for title, work, pages in (
                         ("reconciler", lambda: _reconcile(service), _named(names)),
                         ("comparison with Prefect", watch.step, _paged(size)),

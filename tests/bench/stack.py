@@ -23,6 +23,7 @@ from devstack import nats, ports, postgres, prefect, programs, tokens
 from devstack.certificates import ensure_development_certificates
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
+from devstack.logins import split_login
 from devstack.processes import Process, Program
 from devstack.state import State
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
@@ -47,6 +48,11 @@ class BenchStack:
         """Identity of a call."""
         token = self.executor_token if as_executor else self.token
         return (("authorization", f"Bearer {token}"),)
+
+    def open_prefect(self) -> httpx.AsyncClient:
+        """Connect to Prefect's API."""
+        auth = split_login(self.endpoints.prefect_login)
+        return httpx.AsyncClient(base_url=self.endpoints.prefect_api, timeout=60, trust_env=False, auth=auth)
 
     def open_channel(self, service: str) -> grpc.aio.Channel:
         """Connect to a service as a client does."""
@@ -96,10 +102,11 @@ async def running_services(
                 has_prefect or has_worker
             ):  # without it nothing listens there: runs stay pending, instances provisioning
                 url = await postgres.create_prefect_database(endpoints.postgres_admin, passwords["prefect"])
-                orchestrator = prefect.make_program(state, chosen["prefect"], url, ui=False)
+                login = endpoints.prefect_login
+                orchestrator = prefect.make_program(state, chosen["prefect"], url, login, ui=False)
                 tools.append(Process(state, orchestrator))
                 await _start(tools[-1])
-                await prefect.ensure_work_pool(endpoints.prefect_api, settings.work_pool, "warm")
+                await prefect.ensure_work_pool(endpoints.prefect_api, settings.work_pool, "warm", login=login)
             for name in names:
                 databases[name] = await postgres.create_service_database(
                     endpoints.postgres_admin, name, passwords

@@ -155,7 +155,7 @@ class _Peer:
     async def connect(cls, stack: BenchStack) -> AsyncIterator[_Peer]:
         pool = f"bench-{secrets.token_hex(4)}"
         async with (
-            httpx.AsyncClient(base_url=stack.endpoints.prefect_api, timeout=60, trust_env=False) as client,
+            stack.open_prefect() as client,
             _warm_process() as fork,
         ):
             await _post(client, "/work_pools/", {"name": pool, "type": "bench"})

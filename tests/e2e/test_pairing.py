@@ -12,6 +12,7 @@ from optaic.run.v1 import run_pb2
 from support.client import connected_client, create_dataset, create_project
 from support.polling import PATIENCE, eventually
 from support.stack import RunningStack
+from support.tool_logins import prefect_client
 
 CONFIG = {"symbols": ["AAPL"], "start": "2020-01-02", "end": "2020-03-31"}
 
@@ -30,7 +31,7 @@ async def newest_run(client: AsyncClient, instance: instance_pb2.Instance) -> ru
 async def test_a_deployment_deleted_in_prefect_comes_back(stack: RunningStack) -> None:
     async with (
         connected_client(stack) as client,
-        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+        prefect_client(stack) as prefect,
     ):
         project = await create_project(client, "repair")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
@@ -49,7 +50,7 @@ async def test_a_deployment_deleted_in_prefect_comes_back(stack: RunningStack) -
 async def test_a_schedule_reaches_prefect_and_its_edits_are_undone(stack: RunningStack) -> None:
     async with (
         connected_client(stack) as client,
-        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+        prefect_client(stack) as prefect,
     ):
         project = await create_project(client, "schedule")
         cron = {"cron": {"expression": "30 16 * * 1-5", "timezone": "America/New_York"}}
@@ -97,7 +98,7 @@ async def start_scheduled(
 async def test_a_flow_run_that_prefect_starts_outside_of_the_schedule_is_refused(stack: RunningStack) -> None:
     async with (
         connected_client(stack) as client,
-        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+        prefect_client(stack) as prefect,
     ):
         project = await create_project(client, "unscheduled")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
@@ -120,7 +121,7 @@ async def test_a_flow_run_that_prefect_starts_outside_of_the_schedule_is_refused
 async def test_a_flow_run_that_prefect_starts_is_adopted(stack: RunningStack) -> None:
     async with (
         connected_client(stack) as client,
-        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+        prefect_client(stack) as prefect,
     ):
         project = await create_project(client, "adopt")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
@@ -135,7 +136,7 @@ async def test_a_flow_run_that_prefect_starts_is_adopted(stack: RunningStack) ->
 async def test_an_adopted_run_that_is_refused_ends_cancelled_with_its_reason(stack: RunningStack) -> None:
     async with (
         connected_client(stack) as client,
-        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+        prefect_client(stack) as prefect,
     ):
         project = await create_project(client, "refuse")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)
@@ -161,7 +162,7 @@ async def test_an_adopted_run_that_is_refused_ends_cancelled_with_its_reason(sta
 async def test_deletion_removes_the_deployment_and_frees_the_name(stack: RunningStack) -> None:
     async with (
         connected_client(stack) as client,
-        httpx.AsyncClient(base_url=stack.endpoints.prefect_api) as prefect,
+        prefect_client(stack) as prefect,
     ):
         project = await create_project(client, "delete")
         prices = await create_dataset(client, project, "prices", "sp500_prices", CONFIG)

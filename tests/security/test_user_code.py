@@ -21,6 +21,7 @@ GIVEN = {
     "OPTAIC_TLS_KEY": f"/{CANARY}/worker.key",
     "OPTAIC_PREFECT_API_URL": f"https://{CANARY}.example/api",
     "OPTAIC_PREFECT_API_KEY": f"{CANARY}-prefect",
+    "OPTAIC_PREFECT_AUTH_STRING": f"optaic:{CANARY}-login",
     "OPTAIC_SECRET_WAREHOUSE": f"{CANARY}-warehouse",
     "OPTAIC_MLFLOW_URL": f"http://{CANARY}.example",
     "MLFLOW_TRACKING_URI": f"http://{CANARY}:password@{CANARY}.example",

@@ -69,7 +69,7 @@ async def test_slow_runs_of_one_tenant_do_not_delay_another(stack: RunningStack)
         folder = stack.settings.root / "data"
         assert (folder / "default" / quick.instance_id).is_dir()
         assert not (folder / "acme" / quick.instance_id).exists()
-        async with prefect_api(stack.endpoints.prefect_api) as prefect:
+        async with prefect_api(stack.endpoints.prefect_api, stack.endpoints.prefect_login) as prefect:
             for instance, tenant, pool in ((quick, "default", "optaic"), (slow[0], "acme", "optaic-acme")):
                 name = f"optaic/{tenant}.{instance.instance_id}.refresh"
                 deployment = await prefect.call("GET", f"/deployments/name/{name}")

@@ -16,6 +16,7 @@ import psycopg
 from devstack import mlflow, ports
 from devstack.postgres import Postgres
 from devstack.state import State
+from support.tool_logins import serve_openly
 
 _DATABASE = "mlflow"
 _START_SECONDS = 300  # ten, unless the machine is busy with the rest of the suite
@@ -73,15 +74,15 @@ async def mlflow_api(url: str) -> AsyncIterator[MlflowApi]:
 
 @contextmanager
 def running_mlflow(postgres: Postgres, folder: Path) -> Iterator[str]:
-    """Run the server as devstack does, on its own database; yield its address."""
+    """Run the server as devstack does, without a login, on its own database; yield its address."""
     with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
         connection.execute(f"create database {_DATABASE}")
     database_url = postgres.admin_url.replace("postgresql://", "postgresql+psycopg://").rpartition("/")[0]
     port = ports.find_free()
-    program = mlflow.make_program(State(folder), port, f"{database_url}/{_DATABASE}")
+    program = mlflow.make_program(State(folder), port, f"{database_url}/{_DATABASE}", "unused:unused")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            program.argv, env={**os.environ, **program.environment}, stdout=log, stderr=log
+            serve_openly(program), env={**os.environ, **program.environment}, stdout=log, stderr=log
         )
     url = f"http://{ports.HOST}:{port}"
     try:

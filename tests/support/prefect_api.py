@@ -15,9 +15,11 @@ import httpx
 import psycopg
 
 from devstack import ports, prefect
+from devstack.logins import split_login
 from devstack.postgres import Postgres
 from devstack.state import State
 from support.polling import eventually
+from support.tool_logins import serve_openly
 
 _DATABASE = "prefect"
 _START_SECONDS = 300  # ten, unless the machine is busy with the rest of the suite
@@ -79,17 +81,20 @@ class PrefectApi:
 
 
 @asynccontextmanager
-async def prefect_api(url: str) -> AsyncIterator[PrefectApi]:
-    """Yield a client that ignores proxies."""
+async def prefect_api(url: str, login: str = "") -> AsyncIterator[PrefectApi]:
+    """Yield a client that ignores proxies, and shows a login where there is one."""
     # A connection that lay idle for five seconds may be closed by the server just as a request goes out on it.
     limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False, limits=limits) as client:
+    auth = split_login(login)
+    async with httpx.AsyncClient(
+        base_url=url, timeout=10, trust_env=False, limits=limits, auth=auth
+    ) as client:
         yield PrefectApi(client)
 
 
 @contextmanager
 def running_prefect(postgres: Postgres, folder: Path) -> Iterator[str]:
-    """Run the server as devstack does, on its own database; yield the address of its API."""
+    """Run the server as devstack does, without a login, on its own database; yield the address of its API."""
     with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
         connection.execute(f"create database {_DATABASE}")
     with another_prefect(postgres, folder) as url:
@@ -101,10 +106,15 @@ def another_prefect(postgres: Postgres, folder: Path, **environment: str) -> Ite
     """One more server on that database, set up otherwise; yields the address of its API."""
     database_url = postgres.admin_url.replace("postgresql://", "postgresql+asyncpg://").rpartition("/")[0]
     port = ports.find_free()
-    program = prefect.make_program(State(folder), port, f"{database_url}/{_DATABASE}", ui=False)
+    program = prefect.make_program(
+        State(folder), port, f"{database_url}/{_DATABASE}", "unused:unused", ui=False
+    )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            program.argv, env={**os.environ, **program.environment, **environment}, stdout=log, stderr=log
+            serve_openly(program),
+            env={**os.environ, **program.environment, **environment},
+            stdout=log,
+            stderr=log,
         )
     url = f"http://{ports.HOST}:{port}/api"
     try:

@@ -36,7 +36,7 @@ def _devstack(action: Callable[[Any], Any]) -> Any:
         return fail("the stack is not installed; run: pip install 'optaic[service,worker,devstack]'")
     try:
         return action(devstack)
-    except (devstack.StartError, devstack.StackInUseError, PortTakenError) as error:
+    except (devstack.StartError, devstack.StackInUseError, devstack.NoStackError, PortTakenError) as error:
         return fail(str(error))
 
 
@@ -83,6 +83,20 @@ def status(output: OutputOption = Format.TABLE) -> None:
         print_table(("PROCESS", "PID", "ANSWERS", "LOG"), rows)
     if report["phase"] != "ready":
         raise typer.Exit(_NOT_READY)
+
+
+@app.command()
+def logins(output: OutputOption = Format.TABLE) -> None:
+    """Print the users and passwords of the stack's own Prefect and MLflow."""
+
+    def show(devstack: Any) -> None:
+        endpoints = devstack.Endpoints.require(devstack.State(devstack.Settings().root))
+        if output is Format.JSON:
+            print_json({"prefect": endpoints.prefect_login, "mlflow": endpoints.mlflow_login})
+        else:
+            typer.echo(devstack.describe_logins(endpoints))
+
+    _devstack(show)
 
 
 @app.command()

@@ -28,10 +28,12 @@ async def main():
 asyncio.run(main())
 """
 WORKER = """
-import os, subprocess, sys, time, urllib.request
+import base64, os, subprocess, sys, time, urllib.request
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)  # must not survive
 url = os.environ["OPTAIC_PREFECT_API_URL"] + "/work_pools/optaic/get_scheduled_flow_runs"
-request = urllib.request.Request(url, data=b"{}", headers={"content-type": "application/json"})
+login = base64.b64encode(os.environ["OPTAIC_PREFECT_AUTH_STRING"].encode()).decode()
+headers = {"content-type": "application/json", "authorization": "Basic " + login}
+request = urllib.request.Request(url, data=b"{}", headers=headers)
 while True:
     try:
         urllib.request.urlopen(request, timeout=5).read()

@@ -19,13 +19,17 @@ SHARED = {
 }
 
 
-def make_workers(folder: Path, *tenants: str, **changes: Any) -> dict[str, Program]:
-    """Return the workers of a stack with these tenants."""
-    settings = Settings(state=folder, tenants=tenants, **changes)
+def _derive(folder: Path, **changes: Any) -> tuple[Settings, State, Endpoints]:
+    settings = Settings(state=folder, **changes)
     state = State(folder)
     state.create()
     chosen = dict.fromkeys((*SERVICES, "postgres", "nats", "nats_monitor", "prefect", "mlflow"), 1)
-    endpoints = Endpoints.derive(settings, state, chosen, state.secrets())
+    return settings, state, Endpoints.derive(settings, state, chosen, state.secrets())
+
+
+def make_workers(folder: Path, *tenants: str, **changes: Any) -> dict[str, Program]:
+    """Return the workers of a stack with these tenants."""
+    settings, state, endpoints = _derive(folder, tenants=tenants, **changes)
     names = programs.name_workers(settings)
     return {name: programs.make_worker(name, state, settings, endpoints) for name in names}
 
@@ -75,3 +79,34 @@ def test_prefects_own_worker_polls_the_pool_of_its_tenant(tmp_path: Path) -> Non
     pools = {name: worker.argv[worker.argv.index("--pool") + 1] for name, worker in workers.items()}
     assert pools == {"worker-default": "shared", "worker-acme": "shared-acme"}
     assert all(worker.environment["PYTHONSAFEPATH"] == "1" for worker in workers.values())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_only_who_calls_a_tool_has_its_login(tmp_path: Path, tls: bool) -> None:
+    settings, state, endpoints = _derive(tmp_path, tls=tls)
+    databases = dict.fromkeys(("owner", "app", "infra"), "postgresql://")
+    given = {
+        name: programs.make_service(name, settings, endpoints, state.secrets(), databases).environment
+        for name in SERVICES
+    }
+    (given["worker"],) = (each.environment for each in make_workers(tmp_path, "default", tls=tls).values())
+    prefect, mlflow = endpoints.prefect_login, endpoints.mlflow_login.partition(":")[2]
+    assert {name for name, each in given.items() if prefect in each.values()} == {"instance", "run", "worker"}
+    assert {name for name, each in given.items() if mlflow in each.values()} == {"instance"}
+    assert given["worker"]["OPTAIC_PREFECT_AUTH_STRING"] == prefect
+    assert "PREFECT_API_AUTH_STRING" not in given["worker"], "which only Prefect's own worker reads"
+
+
+def test_prefects_own_worker_logs_in_as_prefect_wants_it(tmp_path: Path) -> None:
+    _, _, endpoints = _derive(tmp_path)
+    (worker,) = make_workers(tmp_path, "default", executor="process").values()
+    assert worker.environment["PREFECT_API_AUTH_STRING"] == endpoints.prefect_login
+
+
+def test_a_tool_of_somebody_else_keeps_its_own_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {"prefect_api_url": "http://127.0.0.1:4200/api", "mlflow_url": "http://127.0.0.1:5000"}
+    _, _, endpoints = _derive(tmp_path, **theirs)
+    assert (endpoints.prefect_login, endpoints.mlflow_login) == ("", "")
+    monkeypatch.setenv("OPTAIC_PREFECT_AUTH_STRING", "team:own")
+    (worker,) = make_workers(tmp_path, "default", **theirs).values()
+    assert environment(worker, monkeypatch)["OPTAIC_PREFECT_AUTH_STRING"] == "team:own"

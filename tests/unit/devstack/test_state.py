@@ -92,3 +92,13 @@ def test_why_a_start_failed_is_remembered(state: State) -> None:
     assert not state.failure_of(1)
     state.announce("stopped")
     assert not state.failure_of(None)
+
+
+def test_a_state_of_an_earlier_release_gets_the_passwords_that_are_new(state: State) -> None:
+    earlier = {name: value for name, value in state.secrets().items() if not name.endswith("_login")}
+    state.save(secrets=earlier)
+    drawn = State(state.root).secrets()
+    assert {name: drawn[name] for name in earlier} == earlier
+    assert set(drawn) - set(earlier) == {"prefect_login", "mlflow_login"}
+    assert all(len(drawn[name]) == 32 for name in ("prefect_login", "mlflow_login"))
+    assert State(state.root).secrets() == drawn
