@@ -39,7 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 
 async def _status(url: str, auth: tuple[str, str] | None = None, method: str = "GET") -> int:
-    async with httpx.AsyncClient(trust_env=False, timeout=30, verify=False) as client:  # noqa: S501 - plain HTTP; reading all CAs takes longer than the request
+    async with httpx.AsyncClient(trust_env=False, timeout=300, verify=False) as client:  # noqa: S501 - plain HTTP; reading all CAs takes longer than the request
         return (await client.request(method, url, auth=auth)).status_code
 
 
