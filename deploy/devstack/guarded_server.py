@@ -109,11 +109,17 @@ async def _refuse(send: _Send) -> None:
     await send({"type": "http.response.body", "body": _REFUSAL})
 
 
+def _find(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def main() -> None:
     """Read the command line, and serve until a signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("application", help="module:name")
     parser.add_argument("--factory", action="store_true", help="the name is that of a function that makes it")
+    parser.add_argument("--prepare", default="", help="module:name of a function that is called first")
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--open-path", required=True)
@@ -121,8 +127,9 @@ def main() -> None:
     digest = os.environ[DIGEST]
 
     def make() -> Guarded:
-        module, _, name = arguments.application.partition(":")
-        found = getattr(importlib.import_module(module), name)
+        found = _find(arguments.application)
+        if arguments.prepare:
+            _find(arguments.prepare)()
         return Guarded(found() if arguments.factory else found, digest, arguments.open_path)
 
     uvicorn.run(

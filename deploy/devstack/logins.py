@@ -25,12 +25,15 @@ def split_login(login: str) -> tuple[str, str] | None:
     return (user, password) if login else None
 
 
-def make_argv(application: str, port: int, open_path: str, *, is_factory: bool = False) -> tuple[str, ...]:
+def make_argv(
+    application: str, port: int, open_path: str, *, is_factory: bool = False, prepare: str = ""
+) -> tuple[str, ...]:
     """Return the command that serves an application behind its login, except the path that tells whether it is healthy."""
     return (
         # -P: this folder has modules with the names of the tools.
         *(sys.executable, "-P", str(_SERVER), application, *(("--factory",) if is_factory else ())),
         *("--host", ports.HOST, "--port", str(port), "--open-path", open_path),
+        *(("--prepare", prepare) if prepare else ()),
     )
 
 

@@ -7,6 +7,8 @@ from devstack.processes import Program
 from devstack.state import State
 
 _HEALTH = "/health"
+# Its tables are made before it answers: two first calls at once would make them twice, and wait for each other for ever.
+_MAKE_STORES = "mlflow.server.handlers:initialize_backend_stores"
 
 
 def make_program(state: State, port: int, database_url: str, login: str) -> Program:
@@ -19,7 +21,7 @@ def make_program(state: State, port: int, database_url: str, login: str) -> Prog
     artifacts.mkdir(parents=True, exist_ok=True)
     return Program(
         name="mlflow",
-        argv=logins.make_argv("mlflow.server.fastapi_app:app", port, _HEALTH),
+        argv=logins.make_argv("mlflow.server.fastapi_app:app", port, _HEALTH, prepare=_MAKE_STORES),
         environment={
             **logins.make_environment(login),
             "MLFLOW_DISABLE_TELEMETRY": "true",
