@@ -32,7 +32,7 @@ async def test_first_calls_that_come_together_are_all_answered(
         async with httpx.AsyncClient(auth=(USER, PASSWORD), trust_env=False, timeout=60) as client:
 
             async def ask(number: int) -> int:
-                await asyncio.sleep(0.4 * number)
+                await asyncio.sleep(0.4 * number)  # so that the calls come while MLflow makes its tables
                 return (await client.get(f"{base}/{CALLS[number]}", params={"max_results": 1})).status_code
 
             answers = await asyncio.gather(*map(ask, range(len(CALLS))))
