@@ -455,8 +455,13 @@ class BacktestSpec(_message.Message):
 
         UNIVERSE_FIELD_NUMBER: _builtins.int
         BENCHMARK_FIELD_NUMBER: _builtins.int
+        MEMBERSHIP_ID_FIELD_NUMBER: _builtins.int
         benchmark: _builtins.str
         """An entity, or `equal_weight`; empty means `equal_weight`."""
+        membership_id: _builtins.str
+        """Id of a dataset `date, entity`: only its entities of a day may be chosen on that day, and whoever leaves is sold at the
+        next execution. Its lineage edge with the role `membership` is derived. Excludes `universe`; needs procedure 2.
+        """
         @_builtins.property
         def universe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """Entities that are traded; empty means all that the prices hold. The id of a dataset means its
@@ -468,10 +473,11 @@ class BacktestSpec(_message.Message):
             *,
             universe: _abc.Iterable[_builtins.str] | None = ...,
             benchmark: _builtins.str = ...,
+            membership_id: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "universe", b"universe"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "membership_id", b"membership_id", "universe", b"universe"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -535,7 +541,7 @@ Global___BacktestSpec: _TypeAlias = BacktestSpec  # noqa: Y015
 
 @_typing.final
 class BacktestConfig(_message.Message):
-    """Settings of a backtest."""
+    """Settings of a backtest; docs/backtest.md has the rules of both procedures."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -547,15 +553,23 @@ class BacktestConfig(_message.Message):
     INITIAL_CAPITAL_FIELD_NUMBER: _builtins.int
     PRIMARY_WEIGHT_FIELD_NUMBER: _builtins.int
     EXECUTION_LAG_FIELD_NUMBER: _builtins.int
+    PROCEDURE_FIELD_NUMBER: _builtins.int
+    MISSING_PRICES_FIELD_NUMBER: _builtins.int
+    MIN_SESSION_COVERAGE_FIELD_NUMBER: _builtins.int
+    DELISTING_AFTER_FIELD_NUMBER: _builtins.int
+    DELISTING_RETURN_FIELD_NUMBER: _builtins.int
+    WEIGHTING_FIELD_NUMBER: _builtins.int
+    LONG_SHORT_FIELD_NUMBER: _builtins.int
     rebalance_frequency: _builtins.str
     """`daily`, `weekly` or `monthly`; empty means `monthly`."""
     transaction_costs: _builtins.float
     """Commission as a share of the traded value; absent means 0.001 (10 basis points)."""
     slippage_model: _builtins.str
-    """`none`, `fixed` or `linear`; empty means `none`."""
+    """`none`, `fixed`, `linear` or, in procedure 2, `volume`; empty means `none`."""
     slippage_rate: _builtins.float
     """`fixed`: share of the traded value, absent means 0.0005. `linear`: k in k x (|trade| / NAV) x |trade|,
-    absent means 0.1.
+    absent means 0.1, in newer procedures 0.005. `volume`: k in k x (shares traded / volume of the session) x |trade|, absent
+    means 0.1.
     """
     top_n: _builtins.int
     """How many entities are held; absent means 5."""
@@ -565,6 +579,30 @@ class BacktestConfig(_message.Message):
     """Weight of the primary signal; the secondaries share the rest; absent means 1."""
     execution_lag: _builtins.int
     """Sessions from decision to execution. Only 1 is known; absent means 1."""
+    procedure: _builtins.int
+    """The rules of the simulation, pinned like the version of a definition. A creation without it fills in the newest, 2; an update
+    without it keeps what is there; absent means 1, the rules of backtests that are older than this field.
+    """
+    missing_prices: _builtins.str
+    """Needs procedure 2. What happens where a member has no close: `drop_session` leaves out the date, `carry` values it at
+    its last close; empty means `carry`.
+    """
+    min_session_coverage: _builtins.float
+    """Needs procedure 2; read if prices are carried. A date is a session if at least this share of the members alive have a close;
+    absent means 0.5, and 0 that one member is enough.
+    """
+    delisting_after: _builtins.int
+    """Needs procedure 2. A member without a later close is delisted if at least as many sessions follow its
+    last one; absent means 21, and 0 at once.
+    """
+    delisting_return: _builtins.float
+    """Needs procedure 2. A delisted member is sold at its last close x (1 + this return); absent means 0."""
+    weighting: _builtins.str
+    """Needs procedure 2. How the chosen entities share a side: `signal` by the distance of their score from the mean of all
+    that may be chosen, `equal` evenly; empty means `equal`.
+    """
+    long_short: _builtins.bool
+    """Needs procedure 2. True: the entities with the lowest scores are sold short, as many as are bought; absent means false."""
     def __init__(
         self,
         *,
@@ -576,17 +614,34 @@ class BacktestConfig(_message.Message):
         initial_capital: _builtins.float | None = ...,
         primary_weight: _builtins.float | None = ...,
         execution_lag: _builtins.int | None = ...,
+        procedure: _builtins.int | None = ...,
+        missing_prices: _builtins.str = ...,
+        min_session_coverage: _builtins.float | None = ...,
+        delisting_after: _builtins.int | None = ...,
+        delisting_return: _builtins.float | None = ...,
+        weighting: _builtins.str = ...,
+        long_short: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_execution_lag", b"_execution_lag", "_initial_capital", b"_initial_capital", "_primary_weight", b"_primary_weight", "_slippage_rate", b"_slippage_rate", "_top_n", b"_top_n", "_transaction_costs", b"_transaction_costs", "execution_lag", b"execution_lag", "initial_capital", b"initial_capital", "primary_weight", b"primary_weight", "slippage_rate", b"slippage_rate", "top_n", b"top_n", "transaction_costs", b"transaction_costs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delisting_after", b"_delisting_after", "_delisting_return", b"_delisting_return", "_execution_lag", b"_execution_lag", "_initial_capital", b"_initial_capital", "_long_short", b"_long_short", "_min_session_coverage", b"_min_session_coverage", "_primary_weight", b"_primary_weight", "_procedure", b"_procedure", "_slippage_rate", b"_slippage_rate", "_top_n", b"_top_n", "_transaction_costs", b"_transaction_costs", "delisting_after", b"delisting_after", "delisting_return", b"delisting_return", "execution_lag", b"execution_lag", "initial_capital", b"initial_capital", "long_short", b"long_short", "min_session_coverage", b"min_session_coverage", "primary_weight", b"primary_weight", "procedure", b"procedure", "slippage_rate", b"slippage_rate", "top_n", b"top_n", "transaction_costs", b"transaction_costs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_execution_lag", b"_execution_lag", "_initial_capital", b"_initial_capital", "_primary_weight", b"_primary_weight", "_slippage_rate", b"_slippage_rate", "_top_n", b"_top_n", "_transaction_costs", b"_transaction_costs", "execution_lag", b"execution_lag", "initial_capital", b"initial_capital", "primary_weight", b"primary_weight", "rebalance_frequency", b"rebalance_frequency", "slippage_model", b"slippage_model", "slippage_rate", b"slippage_rate", "top_n", b"top_n", "transaction_costs", b"transaction_costs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delisting_after", b"_delisting_after", "_delisting_return", b"_delisting_return", "_execution_lag", b"_execution_lag", "_initial_capital", b"_initial_capital", "_long_short", b"_long_short", "_min_session_coverage", b"_min_session_coverage", "_primary_weight", b"_primary_weight", "_procedure", b"_procedure", "_slippage_rate", b"_slippage_rate", "_top_n", b"_top_n", "_transaction_costs", b"_transaction_costs", "delisting_after", b"delisting_after", "delisting_return", b"delisting_return", "execution_lag", b"execution_lag", "initial_capital", b"initial_capital", "long_short", b"long_short", "min_session_coverage", b"min_session_coverage", "missing_prices", b"missing_prices", "primary_weight", b"primary_weight", "procedure", b"procedure", "rebalance_frequency", b"rebalance_frequency", "slippage_model", b"slippage_model", "slippage_rate", b"slippage_rate", "top_n", b"top_n", "transaction_costs", b"transaction_costs", "weighting", b"weighting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delisting_after: _TypeAlias = _typing.Literal["delisting_after"]  # noqa: Y015
+    _WhichOneofArgType__delisting_after: _TypeAlias = _typing.Literal["_delisting_after", b"_delisting_after"]  # noqa: Y015
+    _WhichOneofReturnType__delisting_return: _TypeAlias = _typing.Literal["delisting_return"]  # noqa: Y015
+    _WhichOneofArgType__delisting_return: _TypeAlias = _typing.Literal["_delisting_return", b"_delisting_return"]  # noqa: Y015
     _WhichOneofReturnType__execution_lag: _TypeAlias = _typing.Literal["execution_lag"]  # noqa: Y015
     _WhichOneofArgType__execution_lag: _TypeAlias = _typing.Literal["_execution_lag", b"_execution_lag"]  # noqa: Y015
     _WhichOneofReturnType__initial_capital: _TypeAlias = _typing.Literal["initial_capital"]  # noqa: Y015
     _WhichOneofArgType__initial_capital: _TypeAlias = _typing.Literal["_initial_capital", b"_initial_capital"]  # noqa: Y015
+    _WhichOneofReturnType__long_short: _TypeAlias = _typing.Literal["long_short"]  # noqa: Y015
+    _WhichOneofArgType__long_short: _TypeAlias = _typing.Literal["_long_short", b"_long_short"]  # noqa: Y015
+    _WhichOneofReturnType__min_session_coverage: _TypeAlias = _typing.Literal["min_session_coverage"]  # noqa: Y015
+    _WhichOneofArgType__min_session_coverage: _TypeAlias = _typing.Literal["_min_session_coverage", b"_min_session_coverage"]  # noqa: Y015
     _WhichOneofReturnType__primary_weight: _TypeAlias = _typing.Literal["primary_weight"]  # noqa: Y015
     _WhichOneofArgType__primary_weight: _TypeAlias = _typing.Literal["_primary_weight", b"_primary_weight"]  # noqa: Y015
+    _WhichOneofReturnType__procedure: _TypeAlias = _typing.Literal["procedure"]  # noqa: Y015
+    _WhichOneofArgType__procedure: _TypeAlias = _typing.Literal["_procedure", b"_procedure"]  # noqa: Y015
     _WhichOneofReturnType__slippage_rate: _TypeAlias = _typing.Literal["slippage_rate"]  # noqa: Y015
     _WhichOneofArgType__slippage_rate: _TypeAlias = _typing.Literal["_slippage_rate", b"_slippage_rate"]  # noqa: Y015
     _WhichOneofReturnType__top_n: _TypeAlias = _typing.Literal["top_n"]  # noqa: Y015
@@ -594,11 +649,21 @@ class BacktestConfig(_message.Message):
     _WhichOneofReturnType__transaction_costs: _TypeAlias = _typing.Literal["transaction_costs"]  # noqa: Y015
     _WhichOneofArgType__transaction_costs: _TypeAlias = _typing.Literal["_transaction_costs", b"_transaction_costs"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delisting_after) -> _WhichOneofReturnType__delisting_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delisting_return) -> _WhichOneofReturnType__delisting_return | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__execution_lag) -> _WhichOneofReturnType__execution_lag | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_capital) -> _WhichOneofReturnType__initial_capital | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__long_short) -> _WhichOneofReturnType__long_short | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_session_coverage) -> _WhichOneofReturnType__min_session_coverage | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__primary_weight) -> _WhichOneofReturnType__primary_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__procedure) -> _WhichOneofReturnType__procedure | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slippage_rate) -> _WhichOneofReturnType__slippage_rate | None: ...
     @_typing.overload
