@@ -281,6 +281,7 @@ def _backtest(recipe: BacktestRecipe, outputs_uri: str, run_id: str, progress: P
         signals,
         recipe.settings,
         lambda fraction, message: progress(0.05 + 0.8 * _clamp(fraction), message),
+        None if recipe.membership is None else _open_input(recipe.membership).frame,
     )
     progress(0.9, "writing artifacts")
     artifacts = {name: f"{outputs_uri}{name}.parquet" for name in found.tables}

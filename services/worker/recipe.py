@@ -93,11 +93,17 @@ class PipelineRecipe:
 
 @dataclass(frozen=True)
 class BacktestRecipe:
-    """The recipe of a backtest, which always follows the same procedure."""
+    """The recipe of a backtest, whose settings pin its procedure."""
 
     prices: Input
     signals: tuple[Input, ...]  # the primary first
     settings: BacktestSettings
+    membership: Input | None = None
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Return everything that it reads."""
+        return (self.prices, *self.signals, *([self.membership] if self.membership is not None else []))
 
 
 Recipe = PipelineRecipe | BacktestRecipe
@@ -109,8 +115,5 @@ def list_plugins(recipe: Recipe) -> list[Plugin]:
     if isinstance(recipe, PipelineRecipe):
         used += [recipe.pipeline, recipe.store, recipe.accessor, *recipe.operators.values()]
         used += [recipe.base.store] if recipe.base is not None else []
-        inputs = recipe.inputs
-    else:
-        inputs = (recipe.prices, *recipe.signals)
-    used += [plugin for given in inputs for plugin in (given.data.store, given.data.accessor)]
+    used += [plugin for given in recipe.inputs for plugin in (given.data.store, given.data.accessor)]
     return list({plugin.definition_version_id: plugin for plugin in used}.values())

@@ -18,7 +18,7 @@ from optaic.plugins import DateRange, InvalidConfig, MissingInput, Mode, PluginE
 from optaic.plugins.numbers import type_numbers
 from optaic.rules.columns import value_column
 from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS, TIMEZONE
-from optaic.rules.roles import PRICES
+from optaic.rules.roles import MEMBERSHIP, PRICES
 from optaic.rules.run_parameters import DATA_DATE, END, REPIN_TYPES, START
 from optaic.rules.signal_contracts import DEFAULTS
 from optaic.run.v1 import run_pb2
@@ -268,7 +268,12 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
             f"signals: the run reads no version of {', '.join(missing)}; submit a new run, which reads the present signals"
         )
     universe = [entity for entity in spec.assets.universe if entity not in by_id]
-    others = [found for found in inputs if found.instance_id not in wanted]
+    memberships = [found for found in inputs if found.role == MEMBERSHIP]
+    if spec.assets.membership_id and not memberships:
+        raise MissingInput(
+            "assets.membership_id: the run reads no version of it; submit a new run, which reads the present membership"
+        )
+    others = [found for found in inputs if found.instance_id not in wanted and found.role != MEMBERSHIP]
     # The id of a dataset in the universe, or the role `prices`; else there must be just one candidate.
     prices = (
         [found for found in others if found.instance_id in spec.assets.universe]
@@ -282,7 +287,10 @@ def _make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> 
     settings = to_mapping(spec)
     settings.setdefault("assets", {})["universe"] = universe
     return BacktestRecipe(
-        prices[0], tuple(by_id[signal] for signal in wanted), BacktestSettings.from_spec(settings)
+        prices[0],
+        tuple(by_id[signal] for signal in wanted),
+        BacktestSettings.from_spec(settings),
+        memberships[0] if memberships else None,
     )
 
 

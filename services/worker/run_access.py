@@ -10,7 +10,7 @@ from optaic.rules.sources import FILE_CODE, SCHEMES, SQL_CODE
 from redaction import PREFIX
 from worker import environment
 from worker.config import Settings
-from worker.recipe import BacktestRecipe, Component, Recipe
+from worker.recipe import Component, PipelineRecipe, Recipe
 from worker.sources.access import SourceAccess
 from worker.sources.policy import DEFINITION, SourcePolicy
 from worker.sources.stored_secrets import read_secrets
@@ -69,14 +69,11 @@ def _example(component: Component) -> str:
 
 
 def _components(recipe: Recipe) -> Iterator[Component]:
-    if isinstance(recipe, BacktestRecipe):
-        inputs = (recipe.prices, *recipe.signals)
-    else:
+    if isinstance(recipe, PipelineRecipe):
         yield from (recipe.pipeline, recipe.store, recipe.accessor)
         if recipe.base is not None:
             yield from (recipe.base.store, recipe.base.accessor)
-        inputs = recipe.inputs
-    for given in inputs:
+    for given in recipe.inputs:
         yield from (given.data.store, given.data.accessor)
 
 

@@ -25,6 +25,7 @@ BACKTEST_RULES = (
     Rule(roles.SIGNAL, ("signal", "dataset"), 1, 1),
     Rule(roles.SECONDARY_SIGNAL, ("signal", "dataset")),
     Rule(roles.PRICES, ("dataset",), 0, 1),
+    Rule(roles.MEMBERSHIP, ("dataset",), 0, 1),
     Rule(roles.OPTIMIZER, ("portfolio_optimizer",), 0, 1),
 )
 # The rules of a kind whose definition has none.

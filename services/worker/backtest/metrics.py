@@ -1,32 +1,35 @@
-"""Compute figures of a simulated path by their public names; nothing is simulated here."""
+"""Compute the figures of a simulated path that both procedures have, by their public names; nothing is simulated here."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from worker.backtest.panel import Matrix, Panel
-from worker.backtest.result import Metrics, Path
+from worker.backtest.execution import Path
+from worker.backtest.panel import Panel
 from worker.backtest.settings import BacktestSettings
+from worker.backtest.tables import Matrix
 
 SESSIONS_PER_YEAR = 252
-_ROUNDING = 1e-12  # returns that are nearer to each other are equal
+ROUNDING = 1e-12  # returns that are nearer to each other are equal
 
 
-def compute_metrics(panel: Panel, path: Path, settings: BacktestSettings) -> Metrics:
+def compute_metrics(panel: Panel, path: Path, settings: BacktestSettings) -> Mapping[str, Any]:
     """Compute all figures as fractions (0.1 is 10 %), annual ones over 252 sessions; None if undefined.
 
     `turnover` is one-sided and annual, the first purchase included. `excess_return` is the difference of the
     annualized returns; `information_ratio` and `tracking_error` are of the daily differences.
     """
     sessions = len(panel.dates)
-    returns = path.nav[1:] / path.nav[:-1] - 1.0
+    returns = daily_returns(path.nav)
     total = float(path.nav[-1] / path.nav[0] - 1.0)
     benchmark_total = float(np.prod(1.0 + panel.benchmark_returns) - 1.0)
     annual, benchmark_annual = (_annualize(value, sessions) for value in (total, benchmark_total))
     active = returns - panel.benchmark_returns
-    traded = sum(float(np.abs(execution.trades).sum()) / execution.nav / 2.0 for execution in path.executions)
+    traded = sum(one.traded / one.nav / 2.0 for one in path.executions if one.nav > 0.0)
     return {
         "total_return": total,
         "annualized_return": annual,
@@ -43,8 +46,15 @@ def compute_metrics(panel: Panel, path: Path, settings: BacktestSettings) -> Met
         "initial_capital": settings.initial_capital,
         "final_nav": float(path.nav[-1]),
         "sessions": sessions,
-        "executions": len(path.executions),
+        "executions": sum(execution.decision is not None for execution in path.executions),
     }
+
+
+def daily_returns(nav: Matrix) -> Matrix:
+    """Return the return of each session but the first; 0 where nothing was left."""
+    if (nav[:-1] == 0.0).any():
+        return np.divide(nav[1:], nav[:-1], out=np.ones(nav.size - 1), where=nav[:-1] != 0.0) - 1.0
+    return nav[1:] / nav[:-1] - 1.0
 
 
 def _annualize(total: float, sessions: int) -> float | None:
@@ -57,6 +67,6 @@ def _volatility(returns: Matrix) -> float | None:
 
 def _ratio(returns: Matrix) -> float | None:
     """Divide the mean by the standard deviation, annualized; undefined if all returns are equal apart from rounding."""
-    if returns.size < 2 or np.ptp(returns) < _ROUNDING:  # noqa: PLR2004 - one return has no deviation
+    if returns.size < 2 or np.ptp(returns) < ROUNDING:  # noqa: PLR2004 - one return has no deviation
         return None
     return float(returns.mean() / returns.std(ddof=1)) * math.sqrt(SESSIONS_PER_YEAR)

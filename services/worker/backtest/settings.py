@@ -6,12 +6,25 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from optaic.plugins import InvalidConfig
-from optaic.rules.backtests import DEFAULTS, EQUAL_WEIGHT, complete_config, limits_of
+from optaic.rules.backtests import (
+    CARRY,
+    DEFAULTS,
+    DROP_SESSION,
+    EQUAL_WEIGHT,
+    FIRST_PROCEDURE,
+    NEWEST_DEFAULTS,
+    NEWEST_SLIPPAGE_RATES,
+    SLIPPAGE_RATES,
+    complete_config,
+    limits_of,
+)
 from worker.builtin.parameters import (
     read_choice,
     read_date,
+    read_flag,
     read_names,
     read_number,
     read_section,
@@ -34,8 +47,25 @@ class Slippage(StrEnum):
     NONE = "none"
     FIXED = "fixed"  # rate x |trade|
     LINEAR = "linear"  # rate x (|trade| / NAV) x |trade|
+    VOLUME = "volume"  # rate x (shares traded / volume of the session, at most 1) x |trade|
 
 
+class MissingPrices(StrEnum):
+    """The treatment of members without a close."""
+
+    CARRY = CARRY  # it is valued at its last close
+    DROP_SESSION = DROP_SESSION  # the date is no session
+
+
+class Weighting(StrEnum):
+    """The rule by which the chosen entities share a side."""
+
+    EQUAL = "equal"
+    SIGNAL = "signal"  # by the distance of the score from the mean of all that may be chosen
+
+
+FIXED_RATE = NEWEST_SLIPPAGE_RATES[Slippage.FIXED]  # where a volume is unknown
+_MISSING, _WEIGHTING = MissingPrices(NEWEST_DEFAULTS.missing_prices), Weighting(NEWEST_DEFAULTS.weighting)
 _FREQUENCY, _SLIPPAGE = Frequency(DEFAULTS.rebalance_frequency), Slippage(DEFAULTS.slippage_model)
 
 
@@ -54,6 +84,14 @@ class BacktestSettings:
     top_n: int = DEFAULTS.top_n
     initial_capital: float = DEFAULTS.initial_capital
     primary_weight: float = DEFAULTS.primary_weight  # the secondary signals share the rest equally
+    procedure: int = FIRST_PROCEDURE
+    # The others are settings of the newest procedure.
+    missing_prices: MissingPrices = _MISSING
+    min_session_coverage: float = NEWEST_DEFAULTS.min_session_coverage
+    delisting_after: int = NEWEST_DEFAULTS.delisting_after  # sessions after the last close
+    delisting_return: float = NEWEST_DEFAULTS.delisting_return
+    weighting: Weighting = _WEIGHTING
+    long_short: bool = NEWEST_DEFAULTS.long_short
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, object]) -> BacktestSettings:
@@ -64,7 +102,10 @@ class BacktestSettings:
         """
         assets, dates, given = (read_section(spec, name) for name in ("assets", "date_range", "config"))
         config = complete_config(given)
-        model = Slippage(read_choice(config, "slippage_model", [*Slippage]))
+        procedure = _read_procedure(given)
+        is_first = procedure == FIRST_PROCEDURE
+        models = [*(SLIPPAGE_RATES if is_first else NEWEST_SLIPPAGE_RATES)]
+        model = Slippage(read_choice(config, "slippage_model", models))
         start, end = read_date(dates, "start"), read_date(dates, "end")
         if start and end and end < start:
             raise InvalidConfig(f"date_range: ends on {end}, before it starts on {start}; exchange them")
@@ -80,7 +121,28 @@ class BacktestSettings:
             top_n=_read_whole(config, "top_n"),
             initial_capital=_read(config, "initial_capital"),
             primary_weight=_read(config, "primary_weight"),
+            procedure=procedure,
+            **({} if is_first else _read_newest(config)),
         )
+
+
+def _read_procedure(given: Mapping[str, object]) -> int:
+    limits = limits_of("procedure")
+    return read_whole(
+        given, "procedure", FIRST_PROCEDURE, minimum=int(limits.minimum), maximum=int(limits.maximum)
+    )
+
+
+def _read_newest(config: Mapping[str, object]) -> dict[str, Any]:
+    """Read the settings that only the newest procedure has."""
+    return {
+        "missing_prices": MissingPrices(read_choice(config, "missing_prices", [*MissingPrices])),
+        "min_session_coverage": _read(config, "min_session_coverage"),
+        "delisting_after": _read_whole(config, "delisting_after"),
+        "delisting_return": _read(config, "delisting_return"),
+        "weighting": Weighting(read_choice(config, "weighting", [*Weighting])),
+        "long_short": read_flag(config, "long_short"),
+    }
 
 
 def _read(config: Mapping[str, object], setting: str) -> float:

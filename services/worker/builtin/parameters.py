@@ -67,6 +67,14 @@ def read_whole(config: Config, name: str, default: int | None = None, *, minimum
     return int(value)
 
 
+def read_flag(config: Config, name: str) -> bool:
+    """Read true or false; required."""
+    value = config.get(name)
+    if not isinstance(value, bool):
+        raise InvalidConfig(f"{name}: must be true or false, not {describe_value(value)}")
+    return value
+
+
 def read_names(config: Config, name: str) -> tuple[str, ...]:
     """Read a list of distinct texts; empty if the parameter is absent."""
     value = config.get(name)

@@ -14,6 +14,7 @@ from optaic.errors import Violation
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.schedule_pb2 import ManualSchedule, Schedule
 from optaic.instance.v1.spec_pb2 import ComponentSpec, DatasetSpec
+from optaic.rules.backtests import FIRST_PROCEDURE
 from optaic.rules.kinds import (
     COMPONENT_KINDS,
     COMPOSED_KINDS,
@@ -87,6 +88,9 @@ def rename(
         for index, each in enumerate(universe):
             where = f"backtest.assets.universe[{index}]"
             universe[index] = name_of(each, where) if is_dataset(each) else entity_of(each)
+        assets = instance.backtest.assets
+        if assets.membership_id:
+            assets.membership_id = name_of(assets.membership_id, "backtest.assets.membership_id")
     if instance.backtest.HasField("signals"):
         signals = instance.backtest.signals
         if signals.primary:
@@ -158,6 +162,8 @@ def as_document(instance: Instance, project: str, known: Known) -> Instance:
     copy.CopyFrom(instance)
     fields.keep_given(copy)
     copy.labels.pop(MANAGER, None)
+    if copy.WhichOneof("spec") == "backtest" and not copy.backtest.config.HasField("procedure"):
+        copy.backtest.config.procedure = FIRST_PROCEDURE  # a new one would get the newest
     rename(copy, name_of, entity_of=lambda text: known.entity(project, text))
     _sort_upstreams(copy)
     for _, spec in definition_users(copy):
@@ -220,6 +226,10 @@ def completed(instance: Instance, current: Instance | None) -> Instance:
         is_judged = before is not None and before.HasField("max_deleted_share")
         if is_judged and not dataset.HasField("max_deleted_share"):
             dataset.max_deleted_share = MAX_DELETED_SHARE
+    if current is not None and copy.WhichOneof("spec") == current.WhichOneof("spec") == "backtest":
+        config = copy.backtest.config
+        if not config.HasField("procedure") and current.backtest.config.HasField("procedure"):
+            config.procedure = current.backtest.config.procedure
     held = dict(definition_users(current)) if current is not None else {}
     for path, spec in definition_users(copy):
         own = held.get(path)

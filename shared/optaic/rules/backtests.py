@@ -1,4 +1,4 @@
-"""The settings of a backtest: their defaults, and the limits that the contract sets."""
+"""The settings of a backtest: their defaults in each procedure, and the limits that the contract sets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from buf.validate import validate_pb2
 from optaic.instance.v1.spec_pb2 import BacktestConfig
 
 EQUAL_WEIGHT = "equal_weight"  # the benchmark if none is named
+FIRST_PROCEDURE = 1  # of a backtest that names none: it is older than the choice
+NEWEST_PROCEDURE = 2  # of a backtest that is created without one
+CARRY, DROP_SESSION = "carry", "drop_session"
+VOLUME = "volume"  # the slippage model that only the newest procedure has
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,24 @@ class Defaults:
     execution_lag: int = 1
 
 
+@dataclass(frozen=True)
+class NewestDefaults:
+    """The defaults of the fields that only the newest procedure has."""
+
+    missing_prices: str = CARRY
+    min_session_coverage: float = 0.5
+    delisting_after: int = 21
+    delisting_return: float = 0.0
+    weighting: str = "equal"
+    long_short: bool = False
+
+
 # Fingerprints and the worker read the same defaults. A released default never changes: docs/decisions.md says why.
 DEFAULTS = Defaults()
+NEWEST_DEFAULTS = NewestDefaults()
 SLIPPAGE_RATES: Mapping[str, float] = {"none": 0.0, "fixed": 0.0005, "linear": 0.1}
+NEWEST_SLIPPAGE_RATES: Mapping[str, float] = {"none": 0.0, "fixed": 0.0005, "linear": 0.005, VOLUME: 0.1}
+NEWEST_SETTINGS = tuple(asdict(NEWEST_DEFAULTS))
 
 
 @dataclass(frozen=True)
@@ -51,12 +70,29 @@ def limits_of(setting: str) -> Limits:
     return Limits(given.get("gte", -math.inf), given.get("lte", math.inf), given.get("lt", math.inf))
 
 
+def procedure_of(given: Mapping[str, Any]) -> int:
+    """Return the procedure of a backtest's settings."""
+    return int(given.get("procedure") or FIRST_PROCEDURE)
+
+
 def complete_config(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a backtest's settings with the defaults filled in; writing a default explicitly gives the same result."""
-    config = asdict(DEFAULTS) | {name: value for name, value in given.items() if value not in ("", None)}
+    """Return a backtest's settings with the defaults filled in; writing a default explicitly gives the same result.
+
+    The first procedure does not stand in the result: backtests are older than the choice, and keep their fingerprints.
+    """
+    said = {name: value for name, value in given.items() if value not in ("", None)}
+    procedure = procedure_of(said)
+    said.pop("procedure", None)
+    config, rates = asdict(DEFAULTS), SLIPPAGE_RATES
+    if procedure != FIRST_PROCEDURE:
+        config |= {"procedure": procedure, **asdict(NEWEST_DEFAULTS)}
+        rates = NEWEST_SLIPPAGE_RATES
+    config |= said
     model = config["slippage_model"]
     if model == "none":  # without slippage, no rate is used
         config.pop("slippage_rate", None)
-    if model in SLIPPAGE_RATES:
-        config.setdefault("slippage_rate", SLIPPAGE_RATES[model])
+    if model in rates:
+        config.setdefault("slippage_rate", rates[model])
+    if config.get("missing_prices") == DROP_SESSION:  # which asks for every close
+        config["min_session_coverage"] = NEWEST_DEFAULTS.min_session_coverage
     return config

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 INPUT = "input"  # of what a derivation or an experiment reads
-SIGNAL, SECONDARY_SIGNAL, PRICES, OPTIMIZER = (
+SIGNAL, SECONDARY_SIGNAL, PRICES, MEMBERSHIP, OPTIMIZER = (
     "signal",
     "secondary_signal",
     "prices",
+    "membership",
     "optimizer",
 )  # of a backtest
 FEATURES, TARGET = "features", "target"  # of a model

@@ -15,7 +15,7 @@ from optaic.plugins import (
     UnknownEntity,
 )
 from worker.backtest import BacktestSettings, run
-from worker.backtest.procedure import find_decisions
+from worker.backtest.sessions import find_decisions
 from worker.backtest.settings import Frequency, Slippage
 
 DAYS = [dt.date(2020, 1, day) for day in (29, 30, 31)] + [dt.date(2020, 2, day) for day in (3, 4, 5)]

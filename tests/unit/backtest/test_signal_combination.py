@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from worker.backtest.panel import Matrix, combine_signals
+from worker.backtest.panel import combine_signals
+from worker.backtest.tables import Matrix
 
 PRIMARY = np.array([[1.0, 2.0, 6.0]])
 SECOND = np.array([[30.0, 20.0, 10.0]])

@@ -25,8 +25,8 @@ def test_the_page_states_the_roles_of_each_kind() -> None:
 
 def test_roles_have_the_names_of_stored_edges() -> None:
     assert set(WORDS.values()) == {
-        "input", "signal", "secondary_signal", "prices", "optimizer", "features", "target", "covariance",
-        "model", "monitored",
+        "input", "signal", "secondary_signal", "prices", "membership", "optimizer", "features", "target",
+        "covariance", "model", "monitored",
     }  # fmt: skip
 
 

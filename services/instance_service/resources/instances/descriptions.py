@@ -8,6 +8,7 @@ from instance_service.resources.conversion import dataset_of
 from instance_service.resources.instances.references import Use, references_of
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.backtests import FIRST_PROCEDURE
 from optaic.rules.kinds import TIMEZONE
 
 
@@ -36,6 +37,9 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
     zones = [dataset.timezone if (dataset := dataset_of(each)) else "" for each in (current, changed)]
     if zones[0] != zones[1]:
         parts.append(f"its time zone changed from {zones[0] or TIMEZONE} to {zones[1] or TIMEZONE}")
+    if changed.HasField("backtest"):
+        earlier, later = (each.backtest.config.procedure or FIRST_PROCEDURE for each in (current, changed))
+        parts += [f"its procedure moved from {earlier} to {later}"] if earlier != later else []
     if connections_of(current) != connections_of(changed):
         parts.append("its upstreams changed")
     promoted = changed.model.champion.model_version

@@ -16,7 +16,8 @@ from instance_service.resources.instances.schedules import freshness_violations,
 from instance_service.resources.instances.specs import spec_violations
 from instance_service.resources.instances.upstreams import Named, named_upstreams
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind
-from optaic.instance.v1.spec_pb2 import DatasetSpec
+from optaic.instance.v1.spec_pb2 import BacktestSpec, DatasetSpec
+from optaic.rules.backtests import NEWEST_PROCEDURE
 from optaic.rules.kinds import COMPONENT_KINDS, MAX_DELETED_SHARE
 from servicekit.enums import enum_number
 from servicekit.errors import FieldViolation
@@ -78,6 +79,8 @@ def prepare(
             field = f"{component}_instance_id"
             setattr(dataset, field, getattr(dataset, field) or deps.ids())
         _complete_share(dataset, dataset_of(current) if current is not None else None)
+    if kind == "backtest":
+        _complete_procedure(instance.backtest, current.backtest if current is not None else None)
     references = references_of(instance, current, stays=stays)
     violations = [
         *spec_violations(instance, kind),
@@ -102,3 +105,13 @@ def _complete_share(dataset: DatasetSpec, current: DatasetSpec | None) -> None:
         dataset.max_deleted_share = MAX_DELETED_SHARE
     elif current.HasField("max_deleted_share"):
         dataset.max_deleted_share = current.max_deleted_share
+
+
+def _complete_procedure(backtest: BacktestSpec, current: BacktestSpec | None) -> None:
+    """Fill in the procedure: the newest for a new backtest, the stored one for an existing backtest, which may have none."""
+    if backtest.config.HasField("procedure"):
+        return
+    if current is None:
+        backtest.config.procedure = NEWEST_PROCEDURE
+    elif current.config.HasField("procedure"):
+        backtest.config.procedure = current.config.procedure

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from instance_service.resources.conversion import dataset_of
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules import roles
+from optaic.rules.backtests import FIRST_PROCEDURE, NEWEST_PROCEDURE, NEWEST_SETTINGS, VOLUME
 from optaic.rules.forms import is_date
 from optaic.rules.kinds import DEFINED_KINDS
 from optaic.rules.schedules import is_timezone
@@ -18,6 +22,7 @@ def spec_violations(instance: Instance, kind: str) -> list[FieldViolation]:
         *_stray_violations(instance, kind),
         *_date_violations(instance, kind),
         *_timezone_violations(instance, kind),
+        *(_backtest_violations(instance) if kind == "backtest" else ()),
     ]
 
 
@@ -51,6 +56,27 @@ def _date_violations(instance: Instance, kind: str) -> list[FieldViolation]:
         for name, value in (("start", given.start), ("end", given.end))
         if value and not is_date(value)
     ]
+
+
+def _backtest_violations(instance: Instance) -> Iterator[FieldViolation]:
+    """Yield the settings that exclude each other, and those that the backtest's procedure does not have."""
+    spec, path = instance.backtest, "instance.backtest"
+    has_membership = bool(spec.assets.membership_id) or any(
+        ref.role == roles.MEMBERSHIP for ref in instance.upstream_refs
+    )
+    if has_membership and spec.assets.universe:
+        text = "cannot be set together with universe, which also says who may be chosen; remove one of them"
+        yield FieldViolation(f"{path}.assets.membership_id", text, "INVALID_SPEC")
+    if spec.config.procedure > FIRST_PROCEDURE:
+        return
+    given = {field.name for field, _ in spec.config.ListFields()}
+    newer = [f"config.{name}" for name in NEWEST_SETTINGS if name in given]
+    newer += ["config.slippage_model"] if spec.config.slippage_model == VOLUME else []
+    newer += ["assets.membership_id"] if has_membership else []
+    text = f"needs procedure {NEWEST_PROCEDURE}, and the backtest has procedure {FIRST_PROCEDURE}; set config.procedure to "
+    text += f"{NEWEST_PROCEDURE}, which may change the results, or remove this setting"
+    for name in newer:
+        yield FieldViolation(f"{path}.{name}", text, "INVALID_SPEC")
 
 
 def _timezone_violations(instance: Instance, kind: str) -> list[FieldViolation]:

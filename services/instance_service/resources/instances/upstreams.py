@@ -45,7 +45,7 @@ def named_upstreams(instance: Instance) -> list[Named]:
 
 
 def _backtest_refs(instance: Instance, named: Sequence[Named]) -> list[Named]:
-    """Return the named upstreams and those that `signals` and `universe` imply, each once."""
+    """Return the named upstreams and those that `signals`, `membership_id` and `universe` imply, each once."""
     spec = instance.backtest
     spec.signals.primary = spec.signals.primary.lower()
     for index, signal_id in enumerate(spec.signals.secondary):
@@ -56,8 +56,18 @@ def _backtest_refs(instance: Instance, named: Sequence[Named]) -> list[Named]:
         for index, signal_id in enumerate(spec.signals.secondary)
     )
     implied = {one.instance_id for one in result}
-    # A signal that upstream_refs names again is the same edge.
-    result.extend(one for one in named if not (one.role in _SIGNAL_ROLES and one.instance_id in implied))
+    if spec.assets.membership_id:
+        spec.assets.membership_id = spec.assets.membership_id.lower()
+        result.append(
+            Named("instance.backtest.assets.membership_id", spec.assets.membership_id, roles.MEMBERSHIP)
+        )
+    # What upstream_refs names again is the same edge.
+    result.extend(
+        one
+        for one in named
+        if not (one.role in _SIGNAL_ROLES and one.instance_id in implied)
+        and (one.instance_id, one.role) != (spec.assets.membership_id, roles.MEMBERSHIP)
+    )
     prices = {one.instance_id for one in named if one.role == roles.PRICES}
     for index, entity in enumerate(spec.assets.universe):
         if is_id(entity.lower()) and entity.lower() not in prices:
