@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,8 @@ from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
 
 app = typer.Typer(no_args_is_help=True)
+_WARNINGS = "warnings"  # the metric with sentences for readers
+_LONGEST_FIGURE = 160  # characters
 
 
 @app.command()
@@ -75,6 +78,26 @@ def submit(
             print_json(handle.run)
         else:
             _show([handle.run], output)
+
+    run(command)
+
+
+@app.command()
+def get(
+    run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show a run: its figures and warnings, or why it failed."""
+
+    async def command(client: AsyncClient) -> None:
+        handle = await client.runs.handle(run_id)
+        if output is Format.JSON:
+            print_json(handle.run)
+            return
+        _show([handle.run], output)
+        if handle.run.error.type:
+            print_line(f"{handle.run.error.type}: {handle.run.error.message}")
+        _show_figures(handle.metrics)
 
     run(command)
 
@@ -155,6 +178,28 @@ def _show(found: list[run_pb2.Run], output: Format) -> None:
             for each in found
         ],
     )
+
+
+def _show_figures(metrics: Mapping[str, Any]) -> None:
+    """Write what a run found out, and below it, one a line, what it warns of."""
+    figures = {name: value for name, value in metrics.items() if name != _WARNINGS}
+    if figures:
+        print_table(("FIGURE", "VALUE"), [(name, _figure(figures[name])) for name in sorted(figures)])
+    for warning in metrics.get(_WARNINGS) or ():
+        print_line(f"warning: {warning}")
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.6g}"
+    if value is None:
+        return "undefined"
+    if isinstance(value, list | dict):
+        text = json.dumps(value)
+        return (
+            text if len(text) <= _LONGEST_FIGURE else f"{text[:_LONGEST_FIGURE]}... (-o json has all of it)"
+        )
+    return str(value)
 
 
 def _parameter(text: str) -> tuple[str, Any]:

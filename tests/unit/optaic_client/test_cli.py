@@ -124,6 +124,36 @@ def test_a_run_is_followed_to_its_end(
     assert [json.loads(line)["run_id"] for line in lines] == ["r", "r"]
 
 
+def test_a_run_shows_its_figures_and_warnings(optaic: FakeServices) -> None:
+    run = run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED)
+    run.metrics.update(
+        {
+            "sessions": 250,
+            "total_return": 0.123456789,
+            "beta": None,
+            "stale_prices": ["ABC"],
+            "warnings": ["3 dates are no session", "1 members have no close"],
+        }
+    )
+    optaic.on("GetRun", run)
+    lines = invoke("run", "get", "r").stdout.splitlines()
+    figures = {tuple(line.split(maxsplit=1)) for line in lines if line.count(" ")}
+    assert {
+        ("beta", "undefined"),
+        ("sessions", "250"),
+        ("total_return", "0.123457"),
+        ("stale_prices", '["ABC"]'),
+    } <= {(name, value.strip()) for name, value in figures}
+    assert lines[-2:] == ["warning: 3 dates are no session", "warning: 1 members have no close"]
+    assert json.loads(invoke("run", "get", "r", "-o", "json").stdout)["metrics"]["sessions"] == 250
+
+
+def test_a_failed_run_shows_why(optaic: FakeServices) -> None:
+    error = run_pb2.RunError(type="NoDecisions", message="signals.primary: nobody may be chosen")
+    optaic.on("GetRun", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_FAILED, error=error))
+    assert "NoDecisions: signals.primary: nobody may be chosen" in invoke("run", "get", "r").stdout
+
+
 def test_runs_are_listed(optaic: FakeServices) -> None:
     runs = [run_pb2.Run(run_id=f"r{n}", run_number=n, status=run_pb2.RUN_STATUS_COMPLETED) for n in (2, 1)]
     optaic.on("ListRuns", run_service_pb2.ListRunsResponse(runs=runs))
