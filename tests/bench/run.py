@@ -26,6 +26,7 @@ BENCHMARKS = (
     "create",
     "catalogue",
     "reconciler",
+    "backtest",
     "neighbours",
     "expression",
 )
