@@ -23,6 +23,9 @@ class Choice:
     shorts: Columns
     long_scores: Matrix  # distances from the mean of all that could be chosen, at least 0
     short_scores: Matrix
+    are_weights: bool = (
+        False  # the scores are the weights themselves, in absolute values: they are not shared out
+    )
 
 
 def select_top(values: Matrix, count: int) -> Columns:

@@ -13,7 +13,7 @@ from worker.backtest.eligibility import Choice
 from worker.backtest.panel import Panel, Sale
 from worker.backtest.settings import BacktestSettings
 from worker.backtest.tables import Mask, Matrix, Numbers
-from worker.backtest.weights import target_weights
+from worker.backtest.weights import Targets, find_targets
 
 EXECUTION_LAG = 1  # sessions between a decision's close and its execution at a close
 
@@ -132,14 +132,15 @@ class _Portfolio:
         if tradable is not None:
             chosen = np.concatenate((choice.longs, choice.shorts))
             self._skipped.choices += int(np.count_nonzero(~tradable[chosen]))
-        weights = target_weights(choice, tradable, held.size, settings)
-        if weights is None or nav == 0.0:
+        found = find_targets(choice, tradable, held.size, settings)
+        if found is None or nav == 0.0:
             self._skipped.executions += 1
             return
+        weights = found.weights
         free, frozen = nav, None  # cash and what can be traded; which holdings cannot
         if tradable is not None and (stuck := ~tradable & (held != 0.0)).any():
             frozen, free = stuck, nav - float(held[stuck].sum())
-            weights = _within_budgets(weights, held[stuck], nav)
+            weights = _within_budgets(found, held[stuck], nav)
         trades = weights * nav - held
         if frozen is not None:
             trades[frozen] = 0.0
@@ -186,14 +187,14 @@ class _Portfolio:
         return Path(values, nav, self._executions, self._skipped)
 
 
-def _within_budgets(weights: Matrix, frozen: Matrix, nav: float) -> Matrix:
-    """Scale each side to what the holdings that cannot be traded leave of it."""
-    result = weights.copy()
-    for sign in (1.0, -1.0):
-        side, stuck = sign * weights > 0.0, sign * frozen
-        wanted, used = float(np.abs(weights[side]).sum()), float(stuck[stuck > 0.0].sum())
+def _within_budgets(found: Targets, frozen: Matrix, nav: float) -> Matrix:
+    """Scale each side to what the holdings that cannot be traded leave of it; what fits stays as it is."""
+    result = found.weights.copy()
+    for sign, gross in ((1.0, found.gross_long), (-1.0, found.gross_short)):
+        side, stuck = sign * result > 0.0, sign * frozen
+        wanted, used = float(np.abs(result[side]).sum()), float(stuck[stuck > 0.0].sum())
         if used > 0.0 and wanted > 0.0:
-            result[side] *= min(1.0, max(0.0, wanted * nav - used) / (wanted * nav))
+            result[side] *= min(1.0, max(0.0, gross * nav - used) / (wanted * nav))
     return result
 
 
