@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optaic.definition.v1 import definition_pb2, definition_service_pb2_grpc
+from optaic.expression import MACROS
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.run.v1 import (
     run_pb2,
@@ -19,7 +20,6 @@ from servicekit.enums import enum_word
 from servicekit.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
 from support.identities import token_of
-from worker.builtin.language import MACROS
 
 TENANT = "acme"
 TOKEN = token_of("executor", TENANT)  # of the worker
