@@ -54,7 +54,7 @@ def _measure(rows: int) -> list[Row]:
     for text, peer in _CASES.items():
         ours = _take(lambda text=text: evaluate(text, table))  # type: ignore[misc] # a default pins the loop's value
         theirs = _take(lambda peer=peer: peer(wide))  # type: ignore[misc] # see above
-        found.append(Row(f"{table.height / 1e6:.0f} M rows of {text}", ours, "s", theirs, ours / theirs))
+        found.append(Row(f"{table.height / 1e6:.1f} M rows of {text}", ours, "s", theirs, ours / theirs))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import polars as pl
 
+from optaic.expression.grid import Grid
 from optaic.expression.names import find_namesakes, spell_column, spellings
 from optaic.expression.tree import Expression
 from optaic.plugins.errors import SchemaMismatch
@@ -94,5 +95,7 @@ def _check_keys(table: Table, first: Table) -> None:
 
 
 def _check_rows(table: Table) -> None:
-    if table.frame.select(pl.struct(KEYS).is_duplicated().any()).item():
-        raise SchemaMismatch(f"input {table.name!r} has several rows for one date and entity; give it one")
+    try:
+        Grid.of(table.frame)
+    except SchemaMismatch as error:
+        raise SchemaMismatch(f"input {table.name!r}: {error.message}") from error

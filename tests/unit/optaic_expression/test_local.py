@@ -77,6 +77,9 @@ def test_a_mistake_says_what_to_do(text: str, macros: list[Macro], reason: Reaso
 def test_several_rows_for_one_date_and_entity_are_refused() -> None:
     with pytest.raises(SchemaMismatch, match="several rows for one date and entity"):
         evaluate("close", pl.concat([_PRICES, _PRICES]))
+    tables = {"prices": pl.concat([_PRICES, _PRICES]), "companies": _COMPANIES}
+    with pytest.raises(SchemaMismatch, match=r"input 'prices': .*several rows for one date and entity"):
+        evaluate("close * (sector == 'oil')", tables)
 
 
 def test_a_macro_older_than_an_operator_of_its_name_keeps_its_meaning() -> None:

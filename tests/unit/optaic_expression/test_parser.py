@@ -3,11 +3,13 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
 from optaic.expression import (
+    FIRST_OPERATORS,
     MAX_DEPTH,
     MAX_LENGTH,
     MAX_NODES,
@@ -19,6 +21,7 @@ from optaic.expression import (
     Negate,
     Number,
     Reason,
+    Signature,
     Text,
     parse,
 )
@@ -36,6 +39,27 @@ def test_the_momentum_signal_parses_to_its_tree() -> None:
     )
     assert expression == parse("ZSCORE(REF(close, 21) / REF(close, 252) - 1)")
     assert list(expression.columns) == ["close"]
+
+
+def _first_release() -> dict[str, Signature]:
+    """The operators as a worker of the first release knows them."""
+    found = {}
+    for name in FIRST_OPERATORS:
+        known = OPERATORS[name]
+        parameters = tuple(each for each in known.parameters if each.name != "min_periods")
+        found[name] = replace(known, parameters=parameters, has_group=False)
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["FFILL(close, 3)", "MEAN(close, 5, 2)", "DEMEAN(close, sector)", "MEAN(close, n=5, min_periods=2)"],
+)
+def test_a_worker_that_does_not_know_an_argument_or_operator_refuses_it(text: str) -> None:
+    parse(text)
+    with pytest.raises(ExpressionError):
+        parse(text, _first_release())
+    assert parse("STD(PCT(close, 1), 20)", _first_release()).text == "STD(PCT(close, 1), 20)"
 
 
 def test_a_name_of_another_language_is_no_name_of_this_one() -> None:
