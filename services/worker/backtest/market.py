@@ -95,7 +95,9 @@ def prepare(
         (read_cells(signal, VALUE, "signal"), weight)
         for signal, weight in zip(signals, signal_weights(len(signals), settings.primary_weight), strict=True)
     ]
-    scores = _score([cells for cells, _ in read], members, days, grid[used], settings)
+    scores = _score([cells for cells, _ in read], members, days, settings)
+    without_close = ~np.isnan(scores) & np.isnan(grid[used])
+    scores[without_close] = np.nan
     unmatched = _count_unmatched(
         [cells for cells, weight in read if weight > 0.0], members.names, days, settings
     )
@@ -105,7 +107,7 @@ def prepare(
         raise _no_decisions(read[0][0], members.names, days)
     first = begin if settings.start is None else 0
     days, scores = days[first:], np.ascontiguousarray(scores[first:])
-    decisions = [one - first for one in decisions if one >= first]
+    decisions, without_close = [one - first for one in decisions if one >= first], without_close[first:]
     choices = choose(scores, decisions, settings)
     own = grid[used][first:]
     present = members.on(days)
@@ -135,6 +137,7 @@ def prepare(
         decisions=len(decisions),
         decisions_without_choice=len(decisions) - len(choices),
         decisions_without_members=0 if present is None else int((~present[decisions].any(axis=1)).sum()),
+        values_without_close=int(np.count_nonzero(without_close[decisions])),
         unpriced_members=members.unpriced,
         benchmark_carried=absent,
     )
@@ -161,17 +164,13 @@ def _expected(members: _Members, dates: Numbers, settings: BacktestSettings) -> 
     return None if settings.missing_prices is MissingPrices.CARRY else members.on(dates)
 
 
-def _score(
-    signals: Sequence[Cells], members: _Members, days: Numbers, closes: Matrix, settings: BacktestSettings
-) -> Matrix:
-    """Return the combined signal, NaN where an entity may not be chosen: no member of the day, or no close."""
+def _score(signals: Sequence[Cells], members: _Members, days: Numbers, settings: BacktestSettings) -> Matrix:
+    """Return the combined signal, NaN where an entity has none or is no member of the day."""
     matrices = [signal.spread(members.names, days) for signal in signals]
     if (present := members.on(days)) is not None:
         for matrix in matrices:
             matrix[~present] = np.nan
-    scores = combine_signals(matrices, settings.primary_weight)
-    scores[np.isnan(closes)] = np.nan
-    return scores
+    return combine_signals(matrices, settings.primary_weight)
 
 
 def _find_begin(

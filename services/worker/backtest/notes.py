@@ -29,6 +29,7 @@ class Notes:
     decisions: int
     decisions_without_choice: int
     decisions_without_members: int
+    values_without_close: int  # values of members at decisions that could not be chosen for want of a close
     unpriced_members: list[str] = field(default_factory=list)  # of the membership, without any price
     benchmark_carried: int = 0  # sessions without a close of the named benchmark
 
@@ -52,6 +53,7 @@ class Notes:
             "decisions": self.decisions,
             "decisions_without_choice": self.decisions_without_choice,
             "decisions_without_members": self.decisions_without_members,
+            "values_without_close": self.values_without_close,
             "members_without_prices": len(self.unpriced_members),
             "benchmark_carried_sessions": self.benchmark_carried,
             "skipped_executions": path.skipped.executions,

@@ -83,7 +83,9 @@ def test_a_holding_without_a_close_is_carried_and_the_next_close_brings_the_move
 def test_a_member_without_a_close_is_not_chosen() -> None:
     prices = table("close", {"a": [10.0, N, 10.0, 10.0], "b": [1.0] * 4})
     signal = table("value", {"a": [9.0] * 4, "b": [1.0] * 4})
-    trades = run(prices, [signal], settings(start="2020-01-02")).trades
+    result = run(prices, [signal], settings(start="2020-01-02"))
+    trades = result.trades
+    assert result.metrics["values_without_close"] == 1
     assert trades.filter(pl.col("decision_date") == WEEKDAYS[1])["entity"].to_list() == ["b"]
 
 
