@@ -19,7 +19,7 @@ from support.plugin_packages import UPGRADE
 from support.polling import PATIENCE, eventually
 from support.stack import RunningStack, running_stack
 
-LAST_RELEASE = "ed03c22094150e7959d2b7c14d22bf47342f43ec"
+LAST_RELEASE = "d071ae74eac7e1893c7ac3ec207e6537279e6a57"
 PROGRAM = Path(upgrade_state.__file__)
 # The only flows with an active run when the earlier release stopped.
 RUNNING, PENDING = "long", "paused"
