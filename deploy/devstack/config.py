@@ -1,9 +1,9 @@
 """Settings of the embedded stack, from the environment; nothing here starts or writes anything."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from optaic.rules.deployments import WORK_POOL
@@ -124,15 +124,6 @@ class Settings(BaseSettings):
         description="How PostgreSQL leaves root: in a user namespace, or as uid 65534 where those are forbidden. "
         "Means nothing to an ordinary user.",
     )
-
-    @model_validator(mode="after")
-    def _tls_serves_one_tenant(self) -> Self:
-        if self.tls and len(self.tenants) != 1:
-            raise ValueError(
-                "OPTAIC_TLS=true needs one tenant in OPTAIC_TENANTS: the certificate of a worker belongs to one; start the workers of "
-                "other tenants with certificates of their own (docs/security.md)"
-            )
-        return self
 
     @property
     def root(self) -> Path:
