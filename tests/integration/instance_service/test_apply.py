@@ -8,9 +8,9 @@ import pytest
 
 from optaic.apply.documents import read_documents
 from optaic.apply.execution import execute, read_existing
-from optaic.apply.plan import make_plan
+from optaic.apply.plan import FieldChange, make_plan
 from optaic.client import AsyncClient
-from optaic.errors import ConflictError
+from optaic.errors import ConflictError, OptaicError
 from support.instance_service import RunningInstanceService
 
 
@@ -87,4 +87,60 @@ async def test_every_refusal_of_the_service_has_its_place_in_the_file(
             "documents[0].definitions[0].definition_version.version",
             "documents[0].instances[1].dataset.pipeline.config.as_of",
             "documents[0].instances[2].upstreams.input",
+        ]
+
+
+async def test_a_time_limit_is_applied_shown_as_a_difference_and_taken_away(
+    service: RunningInstanceService,
+) -> None:
+    prices = {"definition_name": "sp500_prices", "config": {"as_of": "2021-12-31"}}
+    async with AsyncClient.connect(
+        instance_address=service.app.server.address, token="development"
+    ) as client:
+
+        async def apply(**schedule: object) -> list[FieldChange]:
+            """Apply a file with this schedule; return the fields that it has changed."""
+            instance = {"name": "prices", "dataset": {"pipeline": prices}, "schedule": schedule}
+            file = {"project": "desk", "manager": "m", "instances": [instance]}
+            existing = await read_existing(client)
+            actions = make_plan(read_documents([file]), existing)
+            assert [each async for each in execute(client, actions, existing, dry_run=True)]
+            assert [each async for each in execute(client, actions, existing)]
+            existing = await read_existing(client)
+            assert make_plan(read_documents([file]), existing) == []
+            return [change for each in actions for change in each.changes]
+
+        async def limit() -> float:
+            (found,) = await client.instances.list()
+            return found.schedule.timeout.ToSeconds() if found.schedule.HasField("timeout") else 0
+
+        daily = {"expression": "0 6 * * *"}
+        assert await apply(cron=daily, timeout=3600) == []  # it is new
+        assert await limit() == 3600
+        assert await apply(cron=daily, timeout=90) == [FieldChange("schedule.timeout", 3600, 90)]
+        assert await limit() == 90
+        assert await apply(cron=daily) == [FieldChange("schedule.timeout", 90, None)]
+        assert await limit() == 0
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5, -1, 2_592_001])
+async def test_a_time_limit_out_of_its_range_is_refused_by_its_place_in_the_file(
+    service: RunningInstanceService, seconds: float
+) -> None:
+    prices = {"definition_name": "sp500_prices", "config": {"as_of": "2021-12-31"}}
+    instance = {"name": "p", "dataset": {"pipeline": prices}, "schedule": {"manual": {}, "timeout": seconds}}
+    async with AsyncClient.connect(
+        instance_address=service.app.server.address, token="development"
+    ) as client:
+        file = {"project": "desk", "manager": "m", "instances": [instance]}
+        existing = await read_existing(client)
+        with pytest.raises(OptaicError) as caught:
+            [
+                each
+                async for each in execute(
+                    client, make_plan(read_documents([file]), existing), existing, dry_run=True
+                )
+            ]
+        assert [each.field for each in caught.value.violations] == [
+            "documents[0].instances[0].schedule.timeout"
         ]

@@ -1,5 +1,7 @@
 """Failed runs are tried again: on request, and by the instance's retry policy."""
 
+import pytest
+
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
@@ -17,9 +19,9 @@ def _with_policy(service: RunningRunService, max_retries: int = 2) -> instance_p
     return instance
 
 
-async def _fail(service: RunningRunService, run_id: str) -> None:
+async def _fail(service: RunningRunService, run_id: str, kind: str = "ValueError") -> None:
     started = await service.start(run_id)
-    await service.fail(run_id, started.fencing_token)
+    await service.fail(run_id, started.fencing_token, kind)
 
 
 async def _list(service: RunningRunService) -> list[run_pb2.Run]:
@@ -57,6 +59,27 @@ async def test_failed_runs_are_retried_by_policy_until_it_is_used_up(service: Ru
     assert [run.attempt for run in runs] == [3, 2, 1]
     assert runs[0].retry_of_run_id == runs[1].run_id
     assert runs[0].actor == "retry"
+
+
+@pytest.mark.parametrize("kind", ["TIMED_OUT", "LIMIT_EXCEEDED"])
+async def test_a_run_that_reached_a_limit_is_retried_like_any_failed_one(
+    service: RunningRunService, kind: str
+) -> None:
+    instance = _with_policy(service, max_retries=1)
+    instance.schedule.timeout.seconds = 60
+    first = await service.submit(instance)
+    await _fail(service, first.run_id, kind)
+    assert (await service.get(first.run_id)).error.type == kind
+    await service.retrier.step()
+    assert len(await _list(service)) == 1  # not before its time
+    service.clock.advance(30)
+    await service.retrier.step()
+    second, _ = await _list(service)
+    assert (second.attempt, second.retry_of_run_id, second.actor) == (2, first.run_id, "retry")
+    await _fail(service, second.run_id, kind)
+    service.clock.advance(30)
+    await service.retrier.step()
+    assert len(await _list(service)) == 2  # the policy is used up
 
 
 async def test_a_retry_refused_at_the_gate_is_recorded(service: RunningRunService) -> None:
