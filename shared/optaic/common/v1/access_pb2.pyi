@@ -32,6 +32,10 @@ class _ProjectScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectS
     """
     PROJECT_SCOPE_ANY: _ProjectScope.ValueType  # 2
     """Yes: the answer has nothing of other projects."""
+    PROJECT_SCOPE_EACH: _ProjectScope.ValueType  # 3
+    """Yes, if the caller may make each of the requests, of other methods, that the request lists. The permission of the method
+    itself is enough for a caller that has it in the whole tenant.
+    """
 
 class ProjectScope(_ProjectScope, metaclass=_ProjectScopeEnumTypeWrapper):
     """Whether the permission in some projects is enough to call a method."""
@@ -44,6 +48,10 @@ names the caller must be able to read.
 """
 PROJECT_SCOPE_ANY: ProjectScope.ValueType  # 2
 """Yes: the answer has nothing of other projects."""
+PROJECT_SCOPE_EACH: ProjectScope.ValueType  # 3
+"""Yes, if the caller may make each of the requests, of other methods, that the request lists. The permission of the method
+itself is enough for a caller that has it in the whole tenant.
+"""
 Global___ProjectScope: _TypeAlias = ProjectScope  # noqa: Y015
 
 class _Permission:

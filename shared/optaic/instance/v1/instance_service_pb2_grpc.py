@@ -310,7 +310,9 @@ class InstanceServiceServicer:
         """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
         them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
         counts as if its own mistakes did not exist. Errors: INVALID_ARGUMENT (REHEARSAL_TOO_LONG) if they take more than 20
-        seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`).
+        seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`). PERMISSION_DENIED if the
+        caller has roles in some projects only, and may not make all of the changes there: the error names the first that it may
+        not make, and the project.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -118,7 +118,9 @@ class InstanceServiceStub:
     """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
     them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
     counts as if its own mistakes did not exist. Errors: INVALID_ARGUMENT (REHEARSAL_TOO_LONG) if they take more than 20
-    seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`).
+    seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`). PERMISSION_DENIED if the
+    caller has roles in some projects only, and may not make all of the changes there: the error names the first that it may
+    not make, and the project.
     """
 
 @_typing.type_check_only
@@ -210,7 +212,9 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
     them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
     counts as if its own mistakes did not exist. Errors: INVALID_ARGUMENT (REHEARSAL_TOO_LONG) if they take more than 20
-    seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`).
+    seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`). PERMISSION_DENIED if the
+    caller has roles in some projects only, and may not make all of the changes there: the error names the first that it may
+    not make, and the project.
     """
 
 class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -419,7 +423,9 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
         them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
         counts as if its own mistakes did not exist. Errors: INVALID_ARGUMENT (REHEARSAL_TOO_LONG) if they take more than 20
-        seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`).
+        seconds; send fewer changes at a time, or accept verdicts on the first of them (`allow_partial`). PERMISSION_DENIED if the
+        caller has roles in some projects only, and may not make all of the changes there: the error names the first that it may
+        not make, and the project.
         """
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
