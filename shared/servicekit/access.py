@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
 
 from servicekit.errors import PermissionDeniedError
 
@@ -48,7 +50,7 @@ SERVICE_ROLES = frozenset({SERVICE})
 
 _PERMISSION = "optaic.common.v1.permission"
 _OPTIONS = {_PERMISSION: "PERMISSION_", "optaic.common.v1.project_scope": "PROJECT_SCOPE_"}
-_UNSPECIFIED, _NAMED, _ANY = "UNSPECIFIED", "NAMED", "ANY"
+_UNSPECIFIED, _NAMED, _ANY, _EACH = "UNSPECIFIED", "NAMED", "ANY", "EACH"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class MethodAccess:
     permission: str
     is_by_project: bool = False  # the permission in some projects is enough
     needs_project: bool = False  # the request must then name one of them
+    has_inner: bool = (
+        False  # the request then lists requests of other methods, each of which must be permitted
+    )
 
     @property
     def name(self) -> str:
@@ -82,7 +87,27 @@ def access_of(path: str) -> MethodAccess:
         raise ValueError(
             f"the contract of the method {path} names no permission: set the option {_PERMISSION}"
         )
-    return MethodAccess(path, permission, scope in (_NAMED, _ANY), scope == _NAMED)
+    return MethodAccess(path, permission, scope in (_NAMED, _ANY, _EACH), scope == _NAMED, scope == _EACH)
+
+
+@functools.cache
+def access_of_request(request: Descriptor) -> MethodAccess:
+    """Return what the contract says of the method whose requests are of a type; the contract is in the same file.
+
+    Raises:
+        ValueError: No method or several have such requests, or the contract names no permission.
+    """
+    paths = [
+        f"/{service.full_name}/{method.name}"
+        for service in request.file.services_by_name.values()
+        for method in service.methods
+        if method.input_type.full_name == request.full_name
+    ]
+    if len(paths) != 1:
+        raise ValueError(
+            f"{request.full_name} is the request of {len(paths)} methods; it must be that of one"
+        )
+    return access_of(paths[0])
 
 
 def _word(options: Any, option: str, prefix: str) -> str:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from servicekit import access, confinement
 from servicekit.access import MethodAccess
 from servicekit.auth import Authenticator, unauthenticated
-from servicekit.bindings import RoleBindings
+from servicekit.bindings import NO_GRANTS, Grants, RoleBindings
 from servicekit.context import RequestContext, Scopes
 from servicekit.errors import DomainError, PermissionDeniedError
 
@@ -68,48 +68,47 @@ class Admission:
         request.roles = fixed | grants.tenant_roles
         if access.is_permitted(request.roles, method.permission):
             return
-        permitted, readable = (
-            frozenset(
-                project
-                for project, roles in grants.roles_by_project.items()
-                if access.is_permitted(roles, permission)
-            )
-            for permission in (method.permission, access.READ)
-        )
-        if not permitted or not method.is_by_project or self._locate is None:
+        scopes = _scopes_of(grants, request.roles, method.permission)
+        if not scopes.permitted or not method.is_by_project or self._locate is None:
             access.check_permitted(request.roles, method.permission, method.path)
-        # Whoever reads the whole tenant may refer to everything in it.
-        reads_all = access.is_permitted(request.roles, access.READ)
-        request.scopes = Scopes(permitted, None if reads_all else readable)
+        request.scopes = scopes
 
     async def confine(self, request: RequestContext, method: MethodAccess, message: Any) -> Any:
         """Return the request as a confined caller may make it: in it, ids of what the caller may not read name nothing.
 
         Raises:
             PermissionDeniedError: The caller may read what the request is about, but not do this there; or the request
-                names nothing, and the method answers for all.
+                names nothing, and the method answers for all; or one of these is true of a request within it.
         """
         scopes = request.scopes
         if scopes is None or not isinstance(message, Message):
             return message
-        named, own = set[str](), set[str]()
-        for each, depth in confinement.ids_of(message):
-            named.add(each)
-            if depth <= _OWN_DEPTH:
-                own.add(each)
-        if method.needs_project and not own:
-            raise _outside(method)
-        projects = await self._projects_of(request, named)
+        named = {each for each, _ in confinement.ids_of(message)}
+        projects = dict(await self._projects_of(request, named))
+        if method.has_inner:
+            await self._check_inner(request, message, projects)
+        else:
+            _check_own(method, scopes, projects, message)
         # What this service does not know (yet) names nothing, too.
         unreadable = {each for each in named if not scopes.may_read(projects.get(each, ""))}
-        if any(projects[each] not in scopes.permitted for each in own - unreadable):
-            raise _outside(method)
         if not unreadable:
             return message
         confined = type(message)()
         confined.CopyFrom(message)
         request.stand_ins = confinement.mask(confined, unreadable)
         return confined
+
+    async def _check_inner(self, request: RequestContext, message: Message, projects: dict[str, str]) -> None:
+        """Refuse a list of requests unless each would be admitted by itself; say where what they would create belongs."""
+        assert self._bindings is not None
+        grants = await self._bindings.find(request.tenant_id, request.actor) or NO_GRANTS
+        for inner in confinement.inner_requests(message):
+            rules = access.access_of_request(inner.message.DESCRIPTOR)
+            scopes = _scopes_of(grants, request.roles, rules.permission)
+            within = _check_own(rules, scopes, projects, inner.message, inner.path)
+            request.inner_scopes[inner.index] = scopes
+            if inner.assumed_id and len(within) == 1:
+                projects.setdefault(inner.assumed_id, *within)
 
     async def hide(self, request: RequestContext, response: Any) -> Any:
         """Return an answer with whatever is in a project that the caller may not read hidden."""
@@ -128,10 +127,7 @@ class Admission:
         if request.scopes is None:
             return error
         unreadable = await self._unreadable(request, error.about)
-        if unreadable and error.without is not None:
-            error = error.without(unreadable)
-        confinement.unmask(error, request.stand_ins)
-        return error
+        return confinement.hide_in_error(error, unreadable, request.stand_ins)
 
     async def _unreadable(self, request: RequestContext, ids: Collection[str]) -> set[str]:
         assert request.scopes is not None
@@ -183,11 +179,50 @@ def _has_lost(before: Scopes | None, now: Scopes | None) -> bool:
     return before is None or not (before.permitted <= now.permitted and before.reads_within(now))
 
 
-def _outside(method: MethodAccess) -> PermissionDeniedError:
+def _scopes_of(grants: Grants, tenant_roles: Collection[str], permission: str) -> Scopes:
+    """Return where grants give a permission, and what they let read."""
+    permitted, readable = (
+        frozenset(
+            project
+            for project, roles in grants.roles_by_project.items()
+            if access.is_permitted(roles, wanted)
+        )
+        for wanted in (permission, access.READ)
+    )
+    # Whoever reads the whole tenant may refer to everything in it.
+    return Scopes(permitted, None if access.is_permitted(tenant_roles, access.READ) else readable)
+
+
+def _check_own(
+    method: MethodAccess, scopes: Scopes, projects: Mapping[str, str], message: Message, path: str = ""
+) -> set[str]:
+    """Return the projects of what a request is about, without those that the caller may not read.
+
+    Raises:
+        PermissionDeniedError: The caller has no permission in one of them, or anywhere; or the request names nothing.
+    """
+    own = {each for each, depth in confinement.ids_of(message) if depth <= _OWN_DEPTH}
+    within = {found for each in own if scopes.may_read(found := projects.get(each, ""))}
+    outside = min(within - scopes.permitted, default="") if method.is_by_project else ""
+    if outside or not method.is_by_project or not scopes.permitted or (method.needs_project and not own):
+        raise _outside(method, path, outside)
+    return within
+
+
+def _outside(method: MethodAccess, path: str = "", project_id: str = "") -> PermissionDeniedError:
+    """Return the refusal of a method, or of the request at a path within a request."""
     role = access.least_role(method.permission)
+    where = "in every project that the request names, and the request must name one by its id"
+    if path:
+        where = (
+            "in a project, and must name this by its id" if method.is_by_project else "in the whole tenant"
+        )
+        where = f"in the project {project_id}" if project_id else where
+    metadata = {"permission": method.permission.lower(), "role": role}
+    if path:
+        metadata |= {"change": path, "project_id": project_id}
     return PermissionDeniedError(
         "PERMISSION_DENIED",
-        f"{method.name} needs the role {role} in every project that the request names, and the request must name one "
-        "by its id; ask an administrator of your tenant for the role",
-        metadata={"permission": method.permission.lower(), "role": role},
+        f"{f'{path}: ' if path else ''}{method.name} needs the role {role} {where}; ask an administrator of your tenant for the role",
+        metadata={key: value for key, value in metadata.items() if value},
     )

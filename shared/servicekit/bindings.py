@@ -52,6 +52,9 @@ class Grants:
     roles_by_project: Mapping[str, frozenset[str]]
 
 
+NO_GRANTS = Grants(frozenset(), {})
+
+
 def create_role_bindings(op: MigrationOperations, service: str) -> None:
     """Create the table of the bindings, in a migration."""
     metadata.create_all(op.get_bind(), tables=(role_bindings,), checkfirst=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,7 +18,8 @@ from servicekit.errors import DomainError, FieldViolation, PreconditionViolation
 from servicekit.ids import is_id, new_id
 
 # The fields of contracts that name something that belongs to a project, or a project itself.
-PROJECT_BOUND = frozenset({"instance_id", "instance_ids", "project_id", "resource_id", "run_id"})
+_ASSUMED = "assumed_id"  # the id that a request within a request gives to what it creates
+PROJECT_BOUND = frozenset({_ASSUMED, "instance_id", "instance_ids", "project_id", "resource_id", "run_id"})
 # What a hidden message still tells.
 _TOLD = "status"
 _HIDDEN = "hidden"
@@ -25,6 +27,28 @@ _FLOW = "optaic.common.v1.FlowRef"
 _IDS = ("instance_id", "resource_id")
 _TEXTS = frozenset({"message", "reason"})
 _NAMESPACE = uuid.UUID("6f0e6c0e-3f0c-5b7e-9d55-0a6f2f7f4f51")
+
+
+@dataclass(frozen=True)
+class InnerRequest:
+    """A request of another method, which a request lists."""
+
+    index: int
+    path: str
+    assumed_id: str
+    message: Message
+
+
+def inner_requests(message: Message) -> Iterator[InnerRequest]:
+    """Yield the requests of other methods that a request lists; each item of the list has one of them."""
+    counts = defaultdict[str, int](int)
+    for field, item in _items(message):
+        index = counts[field.name]
+        counts[field.name] += 1
+        for inner, request in item.ListFields():
+            if inner.message_type is not None:
+                path = f"{field.name}[{index}].{inner.name}"
+                yield InnerRequest(index, path, getattr(item, _ASSUMED, "").lower(), request)
 
 
 def ids_of(message: Message, depth: int = 1) -> Iterator[tuple[str, int]]:
@@ -78,6 +102,14 @@ def unmask(error: DomainError, given: Mapping[str, str]) -> None:
         PreconditionViolation(each.type, original(each.subject), original(each.description))
         for each in error.preconditions
     )
+
+
+def hide_in_error(error: DomainError, unreadable: Collection[str], given: Mapping[str, str]) -> DomainError:
+    """Return an error as a caller may see it that may not read some ids, with what it has given in place of stand-ins."""
+    if unreadable and error.without is not None:
+        error = error.without(unreadable)
+    unmask(error, given)
+    return error
 
 
 def subjects_of(message: Message) -> set[str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from servicekit.access import SERVICE
 
@@ -51,6 +51,9 @@ class RequestContext:
     stand_ins: Mapping[str, str] = field(
         default_factory=dict
     )  # what the caller gave, by what stands in for it
+    inner_scopes: dict[int, Scopes] = field(
+        default_factory=dict
+    )  # of the requests that a confined caller's request lists, by their place
     read_tokens: tuple[str, ...] = ()
     write_tokens: list[str] = field(default_factory=list)
     deadline: float | None = None  # on the monotonic clock
@@ -72,6 +75,12 @@ class RequestContext:
     def readable_projects(self) -> frozenset[str] | None:
         """Return the projects of which a list may tell the caller; None: all."""
         return None if self.scopes is None else self.scopes.permitted
+
+    def inner(self, index: int) -> RequestContext:
+        """Return the context of one of the requests that the request lists."""
+        return (
+            self if self.scopes is None else replace(self, scopes=self.inner_scopes.get(index, self.scopes))
+        )
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None without a deadline."""

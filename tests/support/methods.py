@@ -34,7 +34,6 @@ TENANT_WIDE = {
     "ActivateDefinitionVersion",
     "RetireDefinitionVersion",
     "CreateProject",
-    "RehearseChanges",
     "ListDataRemovals",
     "ClaimDataRemoval",
     "FinishDataRemoval",

@@ -11,6 +11,7 @@ import structlog
 from google.rpc import code_pb2
 
 from instance_service.domain import errors
+from instance_service.store import projects as project_store
 from instance_service.use_cases.definitions.publication import publish_definition
 from instance_service.use_cases.definitions.states import activate_version, deprecate_version, retire_version
 from instance_service.use_cases.dependencies import Dependencies
@@ -26,7 +27,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     RehearseChangesRequest,
     RehearseChangesResponse,
 )
-from servicekit import off_loop
+from servicekit import confinement, off_loop
 from servicekit.context import RequestContext
 from servicekit.contracts import check_contract
 from servicekit.database import Connection, ConstraintError, lock_tenant
@@ -56,8 +57,8 @@ async def rehearse_changes(
             await lock_tenant(connection, context.tenant_id)  # waits at most for the statement timeout
             try:
                 async with asyncio.timeout(_LONGEST_SECONDS):
-                    for change in request.changes:
-                        answer.verdicts.append(await _judge(deps, connection, context, change))
+                    for index, change in enumerate(request.changes):
+                        answer.verdicts.append(await _judge(deps, connection, context.inner(index), change))
             except TimeoutError:
                 judged, given = len(answer.verdicts), len(request.changes)
                 if not (request.allow_partial and judged):
@@ -76,7 +77,7 @@ async def _judge(
         made = await _make(inner, context, change)
     except DomainError as error:
         await _create_stand_in(inner, context, change)
-        return _refused(error)
+        return _refused(await _as_seen(connection, context, error))
     except ConstraintError:
         if not change.assumed_id:
             raise
@@ -88,6 +89,15 @@ async def _judge(
     return ChangeVerdict(conditions=made.conditions if isinstance(made, Instance) else ())
 
 
+async def _as_seen(connection: Connection, context: RequestContext, error: DomainError) -> DomainError:
+    """Return an error as the caller may see it; on this connection, because the others may all wait for its lock."""
+    if context.scopes is None:
+        return error
+    projects = await project_store.locate(connection, context.tenant_id, error.about)
+    unreadable = {each for each in error.about if not context.scopes.may_read(projects.get(each, ""))}
+    return confinement.hide_in_error(error, unreadable, context.stand_ins)
+
+
 async def _make(deps: Dependencies, context: RequestContext, change: Change) -> Any:
     """Make one change as its RPC would.
 
@@ -95,7 +105,7 @@ async def _make(deps: Dependencies, context: RequestContext, change: Change) -> 
         DomainError: The change is refused.
     """
     kind = change.WhichOneof("change")
-    if kind is None or (change.assumed_id and not is_id(change.assumed_id)):
+    if kind is None or (change.assumed_id and not is_id(change.assumed_id.lower())):
         raise (
             errors.invalid_field("INVALID_ARGUMENT", "change", "is required", _NO_CHANGE)
             if kind is None

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optaic.apply import references
+from optaic.apply import references, refusals
 from optaic.apply.documents import DefinitionEntry
 from optaic.apply.plan import Action, Existing, Verb
 from optaic.apply.references import Key, Known
 from optaic.client import AsyncClient
-from optaic.errors import Blocking, NotFoundError, OptaicError, Violation, make_error
+from optaic.errors import (
+    Blocking,
+    NotFoundError,
+    OptaicError,
+    PermissionDeniedError,
+    Violation,
+    make_error,
+)
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import Change, ChangeVerdict
 
 MOST_CHANGES = 2000
+_CHANGE = re.compile(r"changes\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,10 @@ async def rehearse(
         OptaicError: Nothing could be judged.
     """
     script = _Script(actions, existing, reason)
-    found = await client.instances.rehearse([script.change(action) for action in actions])
+    try:
+        found = await client.instances.rehearse([script.change(action) for action in actions])
+    except PermissionDeniedError as denial:
+        raise _placed(denial, actions, existing) from denial
     refused: list[Action] = []
     verdicts = []
     for action, verdict in zip(actions, found, strict=True):
@@ -65,6 +77,18 @@ async def rehearse(
             verdicts.append(Verdict(action, error))
         refused.append(action)
     return verdicts
+
+
+def _placed(error: PermissionDeniedError, actions: Sequence[Action], existing: Existing) -> OptaicError:
+    """Return a refusal of the whole plan with the place of the action that it names, and with names of projects."""
+    named = _CHANGE.match(error.metadata.get("change", ""))
+    if named is None:
+        return error
+    text = error.message.removeprefix(f"{error.metadata['change']}: ")
+    for name, project_id in existing.projects.items():
+        text = text.replace(project_id, name)
+    action = actions[int(named[1])]
+    return refusals.placed(action, type(error)(error.code, error.reason, text, (), error.metadata))
 
 
 class _Script:

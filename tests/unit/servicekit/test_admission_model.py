@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, STATUS_READY, FlowRef
+from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as lineage_api
 from servicekit import access
@@ -128,3 +130,11 @@ def test_what_a_caller_reaches_and_sees_is_what_the_model_says(
         assert edge.hidden is bool({up, down} & set(hidden))
         assert (edge.role == "") is edge.hidden
     assert not any(each in str(shown) for each in hidden)
+
+
+def test_each_change_of_a_rehearsal_is_the_request_of_one_method() -> None:
+    changes = instance_api.Change.DESCRIPTOR.oneofs_by_name["change"].fields
+    found = {field.name: access.access_of_request(field.message_type).name for field in changes}
+    assert found == {name: "".join(word.capitalize() for word in name.split("_")) for name in found}
+    with pytest.raises(ValueError, match="0 methods"):
+        access.access_of_request(lineage_pb2.Edge.DESCRIPTOR)
