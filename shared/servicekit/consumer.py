@@ -158,14 +158,28 @@ class Consumer:
                 await raw.ack()
                 continue
             groups.setdefault(received.event.tenant_id, []).append(_Delivery(received, raw))
-        for tenant_id, deliveries in groups.items():
-            await self._apply_group(tenant_id, deliveries)
+        late: TimeoutError | None = None
+        # Whoever has few events does not wait for whoever has many; no event depends on another tenant's.
+        for tenant_id, deliveries in sorted(groups.items(), key=lambda group: len(group[1])):
+            try:
+                await self._apply_group(tenant_id, deliveries)
+            except TimeoutError as error:
+                late = error
+        if late is not None:
+            raise late
 
     async def _apply_group(self, tenant_id: str, deliveries: Sequence[_Delivery]) -> None:
         try:
             await self._apply_in_transaction(tenant_id, [delivery.received for delivery in deliveries])
-        except (UnavailableError, TimeoutError):
+        except UnavailableError:
             raise  # not the event's fault and no attempt: consuming waits until the database is back
+        except TimeoutError:
+            if len(deliveries) == 1:
+                raise
+            # Perhaps they are too many for one transaction; then these events would block those of all tenants for ever.
+            half = len(deliveries) // 2
+            await self._apply_group(tenant_id, deliveries[:half])
+            await self._apply_group(tenant_id, deliveries[half:])
         except Exception as error:  # noqa: BLE001 - no error may delay the other events
             if len(deliveries) > 1:
                 _log.warning("group failed, replayed one by one", consumer=self.name, error=repr(error))
