@@ -108,10 +108,13 @@ def _written(tree: Tree, group: str) -> str:
 
 
 def _spread(result: pl.DataFrame, like: pd.DataFrame) -> np.ndarray:
-    found = pd.DataFrame(np.nan, index=like.index, columns=like.columns)
+    """Lay values out like a wide frame."""
+    found = np.full(like.shape, np.nan)
+    at_date = {date.date(): row for row, date in enumerate(like.index)}
+    at_entity = {entity: column for column, entity in enumerate(like.columns)}
     for date, entity, value in result.iter_rows():
-        found.loc[pd.Timestamp(date), entity] = np.nan if value is None else value
-    return np.asarray(found.to_numpy(), float)
+        found[at_date[date], at_entity[entity]] = np.nan if value is None else value
+    return found
 
 
 @pytest.mark.parametrize("kind", _PANELS)
