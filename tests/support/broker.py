@@ -69,6 +69,11 @@ class NatsServer:
         shutil.rmtree(self._folder / "jetstream")
         self.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether it has been started and has not ended since."""
+        return self._process is not None and self._process.poll() is None
+
     def _accepts(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
@@ -90,23 +95,31 @@ class NatsAccounts:
     """Empty brokers that no test has used: accounts, which share neither subjects nor streams, of a common server."""
 
     def __init__(self) -> None:
-        self._servers = ExitStack()
+        self._servers: list[tuple[NatsServer, ExitStack]] = []
         self._unused: list[str] = []
 
     def take(self) -> str:
-        """Return the URL of another one."""
-        if not self._unused:
-            self._servers.close()  # with all that is stored in it
-            self._unused = self._servers.enter_context(_accounts())
+        """Return the URL of another one; a server that somebody has killed fails no later test."""
+        if not self._unused or not self._servers[-1][0].is_running:
+            self._start()
         return self._unused.pop()
 
+    def _start(self) -> None:
+        """Start the next server. The one before goes on: fixtures of a whole module may have accounts of it."""
+        for _, stack in self._servers[:-1]:
+            stack.close()  # with all that is stored in it
+        stack = ExitStack()
+        server, self._unused = stack.enter_context(_accounts())
+        self._servers = [*self._servers[-1:], (server, stack)]
+
     def close(self) -> None:
-        """End the server."""
-        self._servers.close()
+        """End the servers."""
+        for _, stack in self._servers:
+            stack.close()
 
 
 @contextmanager
-def _accounts() -> Iterator[list[str]]:
+def _accounts() -> Iterator[tuple[NatsServer, list[str]]]:
     names = [f"test{number}" for number in range(_ACCOUNTS)]
     accounts = {
         name: {"jetstream": "enabled", "users": [{"user": name, "password": "account"}]} for name in names
@@ -117,7 +130,7 @@ def _accounts() -> Iterator[list[str]]:
         server = NatsServer(folder, f"--config={config}")
         try:
             server.start()
-            yield [server.url.replace("//", f"//{name}:account@") for name in names]
+            yield server, [server.url.replace("//", f"//{name}:account@") for name in names]
         finally:
             server.kill()
 

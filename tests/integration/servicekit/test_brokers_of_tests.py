@@ -30,3 +30,28 @@ async def test_there_are_more_of_them_than_a_server_has() -> None:
     finally:
         accounts.close()
     assert len(urls) == 60
+
+
+async def test_an_account_outlives_the_last_one_of_its_server() -> None:
+    """Fixtures of a module keep theirs while its tests take others."""
+    accounts = NatsAccounts()
+    try:
+        client = await nats.connect(accounts.take())
+        urls = {accounts.take() for _ in range(60)}
+        assert len({url.rpartition("@")[2] for url in urls}) == 2
+        assert (await client.jetstream().account_info()).streams == 0
+        await client.close()
+    finally:
+        accounts.close()
+
+
+async def test_a_server_that_was_killed_is_followed_by_another() -> None:
+    accounts = NatsAccounts()
+    try:
+        accounts.take()
+        accounts._servers[-1][0].kill()
+        client = await nats.connect(accounts.take())
+        assert (await client.jetstream().account_info()).streams == 0
+        await client.close()
+    finally:
+        accounts.close()
