@@ -105,7 +105,7 @@ class KillableProgram:
                 self._process.wait(15)
             self.kill()
         for group, members in self._left:
-            if any(member.is_running() for member in members):
+            if {*members} & {*_list_members(group)}:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(group, signal.SIGKILL)
 
