@@ -16,6 +16,7 @@ import psycopg
 from devstack import mlflow, ports
 from devstack.postgres import Postgres
 from devstack.state import State
+from support.tls_context import shared_context
 from support.tool_logins import serve_openly
 
 _DATABASE = "mlflow"
@@ -68,7 +69,9 @@ class MlflowApi:
 @asynccontextmanager
 async def mlflow_api(url: str) -> AsyncIterator[MlflowApi]:
     """Yield a client that ignores proxies."""
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=url, timeout=30, trust_env=False, verify=shared_context()
+    ) as client:
         yield MlflowApi(client)
 
 
@@ -106,9 +109,7 @@ def _is_healthy(url: str) -> bool:
     asked = ("health", "api/2.0/mlflow/experiments/search", "api/2.0/mlflow/registered-models/search")
     parameters = {"max_results": 1}
     try:
-        return all(
-            httpx.get(f"{url}/{path}", params=parameters, timeout=10, trust_env=False).is_success
-            for path in asked
-        )
+        with httpx.Client(base_url=url, timeout=10, trust_env=False, verify=shared_context()) as client:
+            return all(client.get(path, params=parameters).is_success for path in asked)
     except httpx.HTTPError:
         return False

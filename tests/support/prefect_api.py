@@ -19,6 +19,7 @@ from devstack.logins import split_login
 from devstack.postgres import Postgres
 from devstack.state import State
 from support.polling import eventually
+from support.tls_context import shared_context
 from support.tool_logins import serve_openly
 
 _DATABASE = "prefect"
@@ -85,9 +86,13 @@ async def prefect_api(url: str, login: str = "") -> AsyncIterator[PrefectApi]:
     """Yield a client that ignores proxies, and shows a login where there is one."""
     # A connection that lay idle for five seconds may be closed by the server just as a request goes out on it.
     limits = httpx.Limits(max_keepalive_connections=0)
-    auth = split_login(login)
     async with httpx.AsyncClient(
-        base_url=url, timeout=10, trust_env=False, limits=limits, auth=auth
+        base_url=url,
+        timeout=10,
+        trust_env=False,
+        limits=limits,
+        auth=split_login(login),
+        verify=shared_context(),
     ) as client:
         yield PrefectApi(client)
 
@@ -135,6 +140,6 @@ def another_prefect(postgres: Postgres, folder: Path, **environment: str) -> Ite
 
 def _is_healthy(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=2, trust_env=False).is_success
+        return httpx.get(f"{url}/health", timeout=2, trust_env=False, verify=shared_context()).is_success
     except httpx.HTTPError:
         return False

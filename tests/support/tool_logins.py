@@ -9,12 +9,15 @@ import httpx
 from devstack.logins import split_login
 from devstack.processes import Program
 from support.stack import RunningStack
+from support.tls_context import shared_context
 
 
 def prefect_client(stack: RunningStack) -> httpx.AsyncClient:
     """Return a client of the API of the stack's Prefect."""
     endpoints = stack.endpoints
-    return httpx.AsyncClient(base_url=endpoints.prefect_api, auth=split_login(endpoints.prefect_login))
+    return httpx.AsyncClient(
+        base_url=endpoints.prefect_api, auth=split_login(endpoints.prefect_login), verify=shared_context()
+    )
 
 
 def serve_openly(program: Program) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from support.http_faults import Fault, HttpFaults
 from support.instance_service import RunningInstanceService, instance_database, running
 from support.mlflow_api import mlflow_api
 from support.polling import eventually
+from support.tls_context import shared_context
 
 pytestmark = pytest.mark.faults
 SYSTEMS = ("prefect", "mlflow", "evidently")
@@ -95,7 +96,9 @@ class World:
     async def deployments(self, instance_id: str) -> int:
         """How many there are of an instance."""
         query = {"deployments": {"tags": {"all_": [f"instance:{instance_id}"]}}}
-        async with httpx.AsyncClient(base_url=self.prefect_url, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=self.prefect_url, timeout=30, trust_env=False, verify=shared_context()
+        ) as client:
             return len((await client.post("/deployments/filter", json=query)).raise_for_status().json())
 
     async def experiments(self, instance_id: str) -> int:

@@ -14,6 +14,7 @@ from support.killed_runs import KillWorld, kill_world
 from support.postgres import service_database
 from support.prefect_api import prefect_api
 from support.run_moments import AFTER_COMPLETION, BEFORE_COMPLETION, MOMENTS
+from support.tls_context import shared_context
 
 pytestmark = pytest.mark.faults
 _SECONDS = 30.0  # longer than it takes to see the cancellation
@@ -21,7 +22,7 @@ _SECONDS = 30.0  # longer than it takes to see the cancellation
 
 def _cancel(url: str, deployment_id: str) -> None:
     """Do what the button in Prefect's UI does; blocking, since nothing is to go on meanwhile."""
-    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=url, timeout=10, trust_env=False, verify=shared_context()) as client:
         body: dict[str, Any] = {
             "deployments": {"id": {"any_": [deployment_id]}},
             "flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}},
