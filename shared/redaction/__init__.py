@@ -19,6 +19,8 @@ from urllib.parse import quote, quote_plus, unquote
 PREFIX = "OPTAIC_SECRET_"
 HIDDEN = "***"
 SHORTEST = 4  # characters: a shorter value would be found within ordinary words
+_WINDOW = 50_000  # characters
+_LONGEST_MATCH = 5_000  # characters that any pattern of URLs looks at from where it begins
 _SHORTEST_CODED = 8  # characters of an encoded secret
 _remembered: tuple[str, ...] = ()
 _REFERENCE = re.compile(r"\$\{" + PREFIX + r"[A-Z0-9_]+\}")
@@ -113,7 +115,7 @@ def redact_urls(text: str) -> str:
     if "://" not in text and "%3A%2F%2F" not in text and "%3a%2f%2f" not in text:
         return text
     for pattern in _OF_URLS:
-        text = pattern.sub(_hide, text)
+        text = _hide_all(pattern, text)
     return text
 
 
@@ -124,7 +126,7 @@ def has_credentials(text: str) -> bool:
     return any(
         match["secret"] == HIDDEN or not _is_shown(match["secret"])
         for pattern in _IN_CLEAR
-        for match in pattern.finditer(text)
+        for match in _matches(pattern, text)
     )
 
 
@@ -133,13 +135,18 @@ def hide_credentials(text: str) -> str:
     if "://" not in text and "%3a%2f%2f" not in text.lower():
         return text
     for pattern in _IN_CLEAR:
-        text = pattern.sub(_hide, text)
+        text = _hide_all(pattern, text)
     return text
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return a text without its secrets."""
-    return _redact(text, _known_secrets(environment))
+    return redactor(environment)(text)
+
+
+def redactor(environment: Mapping[str, str] = os.environ) -> Callable[[str], str]:
+    """Return `redact` for many texts: to look up the secrets costs more than all else that a short text costs."""
+    return partial(_redact, known=_known_secrets(environment))
 
 
 def _redact(text: str, known: Sequence[str]) -> str:
@@ -159,8 +166,7 @@ def _redact(text: str, known: Sequence[str]) -> str:
 
 def redact_value(value: Any) -> Any:
     """Return plain data with all its texts redacted, names of members too; values under secret names are hidden."""
-    # Looked up once: that costs more than all else that a short text costs.
-    return _redact_all(value, partial(_redact, known=_known_secrets(os.environ)))
+    return _redact_all(value, redactor())
 
 
 def _redact_all(value: Any, by: Callable[[str], str]) -> Any:
@@ -200,6 +206,29 @@ def _hidden(value: Any, by: Callable[[str], str]) -> Any:
 def _is_shown(secret: str) -> bool:
     bare = secret.strip("'\"")
     return not bare or bare in _NO_SECRETS or _STARTS_WITH_REFERENCE.match(bare) is not None
+
+
+def _hide_all(pattern: re.Pattern[str], text: str) -> str:
+    """Hide what a pattern of URLs finds in a text."""
+    if len(text) <= _WINDOW:
+        return pattern.sub(_hide, text)
+    parts, end = [], 0
+    for match in _matches(pattern, text):
+        parts += [text[end : match.start()], _hide(match)]
+        end = match.end()
+    return "".join((*parts, text[end:]))
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the matches of a pattern of URLs, window by window: within one, no other thread of the process runs."""
+    begin = 0
+    for end in range(_WINDOW, len(text) + _WINDOW, _WINDOW):
+        for match in pattern.finditer(text, begin, end + _LONGEST_MATCH):
+            if match.start() >= end:
+                break
+            begin = match.end()
+            yield match
+        begin = max(begin, end)
 
 
 def _hide(match: re.Match[str]) -> str:

@@ -51,7 +51,7 @@ def _texts_in(container: Any, keys: Any, at: Path) -> Iterator[Text]:
 def without_credentials(message: _Message, by: Callable[[str], str] = redact_urls) -> _Message:
     """Return a message without the credentials in its URLs; the same message if it has none."""
     payload = message.SerializeToString()
-    if b"://" not in payload and b"%3a%2f%2f" not in payload.lower():
+    if not _may_have_urls(payload):
         return message
     text = payload.decode(errors="surrogateescape")
     if by(text) == text:
@@ -64,8 +64,14 @@ def without_credentials(message: _Message, by: Callable[[str], str] = redact_url
     return copy
 
 
+def _may_have_urls(payload: bytes) -> bool:
+    return b"://" in payload or b"%3a%2f%2f" in payload.lower()
+
+
 def restore_credentials(message: Message, known: Message) -> None:
     """Put credentials back: a text that equals one of `known` with its credentials hidden becomes that text."""
+    if not _may_have_urls(known.SerializeToString()):
+        return
     hidden = {each.path: each.text for each in texts_of(known) if hide_credentials(each.text) != each.text}
     shown: dict[str, set[str]] = {}
     for text in hidden.values():

@@ -4,8 +4,11 @@ import json
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from redaction import redact, redact_field, redact_urls, redact_value
+import redaction
+from redaction import has_credentials, hide_credentials, redact, redact_field, redact_urls, redact_value
 
 SECRET = "k4n4rie"
 
@@ -149,3 +152,32 @@ def test_only_urls_are_changed_in_stored_texts() -> None:
 @pytest.mark.parametrize("part", ["a", "://", "://u:", "password=", "%3A%2F%2F", "'password':'", "@://u:x"])
 def test_no_text_takes_out_of_proportion(part: str) -> None:
     assert isinstance(redact(part * 50_000), str)
+
+
+_PIECES = (
+    *(
+        "://",
+        "u:",
+        "pw@",
+        "host",
+        " ",
+        "http://",
+        "tok@",
+        "?password=",
+        "&key=abc",
+        "%3A%2F%2F",
+        "%3A",
+        "%40",
+        "\n",
+    ),
+    *("x" * 300, "y" * 1_100, '"', "/", "1234", ":", "@"),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), max_size=60).map("".join))
+def test_a_long_text_loses_the_same_as_a_short_one(text: str) -> None:
+    whole = redact_urls(text), hide_credentials(text), has_credentials(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redaction, "_WINDOW", 100)
+        assert (redact_urls(text), hide_credentials(text), has_credentials(text)) == whole
