@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from servicekit import access, confinement
+from servicekit import access, confinement, off_loop
 from servicekit.access import MethodAccess
 from servicekit.auth import Authenticator, unauthenticated
 from servicekit.bindings import NO_GRANTS, Grants, RoleBindings
@@ -83,44 +83,32 @@ class Admission:
         scopes = request.scopes
         if scopes is None or not isinstance(message, Message):
             return message
-        named = {each for each, _ in confinement.ids_of(message)}
+        size = message.ByteSize()
+        named = await off_loop.run_if_large(size, _named, message)
         projects = dict(await self._projects_of(request, named))
         if method.has_inner:
-            await self._check_inner(request, message, projects)
+            assert self._bindings is not None
+            grants = await self._bindings.find(request.tenant_id, request.actor) or NO_GRANTS
+            await off_loop.run_if_large(size, _check_inner, request, grants, message, projects)
         else:
-            _check_own(method, scopes, projects, message)
+            await off_loop.run_if_large(size, _check_own, method, scopes, projects, message)
         # What this service does not know (yet) names nothing, too.
         unreadable = {each for each in named if not scopes.may_read(projects.get(each, ""))}
         if not unreadable:
             return message
-        confined = type(message)()
-        confined.CopyFrom(message)
-        request.stand_ins = confinement.mask(confined, unreadable)
+        confined, request.stand_ins = await off_loop.run_if_large(size, _confined, message, unreadable)
         return confined
-
-    async def _check_inner(self, request: RequestContext, message: Message, projects: dict[str, str]) -> None:
-        """Refuse a list of requests unless each would be admitted by itself; say where what they would create belongs."""
-        assert self._bindings is not None
-        grants = await self._bindings.find(request.tenant_id, request.actor) or NO_GRANTS
-        for inner in confinement.inner_requests(message):
-            rules = access.access_of_request(inner.message.DESCRIPTOR)
-            scopes = _scopes_of(grants, request.roles, rules.permission)
-            within = _check_own(rules, scopes, projects, inner.message, inner.path)
-            request.inner_scopes[inner.index] = scopes
-            if inner.assumed_id and len(within) == 1:
-                projects.setdefault(inner.assumed_id, *within)
 
     async def hide(self, request: RequestContext, response: Any) -> Any:
         """Return an answer with whatever is in a project that the caller may not read hidden."""
         if request.scopes is None or not isinstance(response, Message):
             return response
-        unreadable = await self._unreadable(request, confinement.subjects_of(response))
+        size = response.ByteSize()
+        subjects = await off_loop.run_if_large(size, confinement.subjects_of, response)
+        unreadable = await self._unreadable(request, subjects)
         if not unreadable:
             return response
-        shown = type(response)()
-        shown.CopyFrom(response)  # other callers may get the same object
-        confinement.hide(shown, unreadable)
-        return shown
+        return await off_loop.run_if_large(size, _without, response, unreadable)
 
     async def hide_in_error(self, request: RequestContext, error: DomainError) -> DomainError:
         """Return an error as a confined caller may see it."""
@@ -172,6 +160,26 @@ class Admission:
             raise _outside(method)
 
 
+def _named(message: Message) -> set[str]:
+    """Return the ids in a request."""
+    return {each for each, _ in confinement.ids_of(message)}
+
+
+def _confined(message: Message, unreadable: set[str]) -> tuple[Message, dict[str, str]]:
+    """Return a copy of a request without the unreadable ids, and what stands in for them."""
+    confined = type(message)()
+    confined.CopyFrom(message)
+    return confined, confinement.mask(confined, unreadable)
+
+
+def _without(response: Message, unreadable: set[str]) -> Message:
+    """Return a copy of an answer without what is unreadable; other callers may get the same object."""
+    shown = type(response)()
+    shown.CopyFrom(response)
+    confinement.hide(shown, unreadable)
+    return shown
+
+
 def _has_lost(before: Scopes | None, now: Scopes | None) -> bool:
     """Return whether a caller may reach less than when its stream began."""
     if now is None:
@@ -191,6 +199,17 @@ def _scopes_of(grants: Grants, tenant_roles: Collection[str], permission: str) -
     )
     # Whoever reads the whole tenant may refer to everything in it.
     return Scopes(permitted, None if access.is_permitted(tenant_roles, access.READ) else readable)
+
+
+def _check_inner(request: RequestContext, grants: Grants, message: Message, projects: dict[str, str]) -> None:
+    """Refuse a list of requests unless each would be admitted by itself; say where what they would create belongs."""
+    for inner in confinement.inner_requests(message):
+        rules = access.access_of_request(inner.message.DESCRIPTOR)
+        scopes = _scopes_of(grants, request.roles, rules.permission)
+        within = _check_own(rules, scopes, projects, inner.message, inner.path)
+        request.inner_scopes[inner.index] = scopes
+        if inner.assumed_id and len(within) == 1:
+            projects.setdefault(inner.assumed_id, *within)
 
 
 def _check_own(

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from servicekit import logging, migrations
+from servicekit import logging, migrations, runtime
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from servicekit.tasks import end
@@ -43,7 +43,9 @@ async def start(
     """
     logging.configure(settings.log_level, name)
     await migrations.migrate(settings.database_owner_url, name.replace("-", "_"))
-    await serve(stop, await build())
+    app = await build()
+    runtime.keep_loaded()
+    await serve(stop, app)
 
 
 async def serve(stop: asyncio.Event, app: App[Any]) -> None:

@@ -35,14 +35,13 @@ from servicekit.ids import new_id
 from servicekit.open_streams import OpenStreams
 from servicekit.quotas import OverQuotaError, Quotas
 from servicekit.refusals import Refusals
-from servicekit.status import DETAILS_KEY, encode_status
+from servicekit.status import DETAILS_KEY, encode_status, size_of
 from servicekit.tokens import ReadTokens
 
 REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
 READ_TOKENS_KEY = "optaic-read-tokens"
 WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
-_LONG_BYTES = 8 * 1024  # a longer request is read and checked in a thread
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _DOWNSTREAM_CODES = {
     grpc.StatusCode.UNAVAILABLE,
@@ -178,9 +177,7 @@ class Interceptor:
         bounds.check_size(raw, most)
         if parse is None:
             return raw
-        if len(raw) > _LONG_BYTES:
-            return await off_loop.run(_parse, parse, raw)
-        return _parse(parse, raw)
+        return await off_loop.run_if_large(len(raw), _parse, parse, raw)
 
     async def _await_writes(self, request: RequestContext) -> None:
         if request.read_tokens and self._read_tokens is not None:
@@ -204,7 +201,9 @@ class Interceptor:
         ):
             with context.bind(request):
                 _log_refusal(method, error, meaning)
-        message, details = encode_status(meaning, self._error_domain)
+        message, details = await off_loop.run_if_large(
+            size_of(meaning), encode_status, meaning, self._error_domain
+        )
         await grpc_context.abort(
             grpc.StatusCode[meaning.code],
             message,

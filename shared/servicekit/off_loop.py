@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from servicekit import context
 
+LARGE_BYTES = 8 * 1024  # of a message; work on a smaller one takes less than the way to a thread
 _THREADS = 2
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -47,3 +48,15 @@ async def run(
 
     future.add_done_callback(end)
     return await asyncio.shield(future)
+
+
+async def run_if_large(
+    size: int,
+    function: Callable[_Parameters, _Result],
+    *arguments: _Parameters.args,
+    **options: _Parameters.kwargs,
+) -> _Result:
+    """Call a function in a thread if it works on many bytes, else at once."""
+    if size <= LARGE_BYTES:
+        return function(*arguments, **options)
+    return await run(function, *arguments, **options)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from redaction import redact
+from redaction import redactor
 from servicekit.errors import (
     ERRORS_BY_CODE,
     DomainError,
@@ -30,11 +31,22 @@ def to_status(error: DomainError, domain: str) -> status_pb2.Status:
     """Convert an error into the rich status; ErrorInfo `omitted_violations` counts violations that do not fit."""
     # Each costs time to look through for secrets, and no more than these fit.
     fields, preconditions = list(error.field_violations[:_MOST]), list(error.preconditions[:_MOST])
+    shorten = _shortener()
     while True:
-        status = _status(error, domain, fields, preconditions)
+        status = _status(error, domain, fields, preconditions, shorten)
         if status.ByteSize() <= _MAXIMUM_BYTES or not (fields or preconditions):
             return status
         del fields[len(fields) * 3 // 4 :], preconditions[len(preconditions) * 3 // 4 :]
+
+
+def size_of(error: DomainError) -> int:
+    """Return how many characters an error has that are looked through for secrets, about."""
+    fields, preconditions = error.field_violations[:_MOST], error.preconditions[:_MOST]
+    return (
+        len(error.message)
+        + sum(len(each.field) + len(each.description) for each in fields)
+        + sum(len(each.subject) + len(each.description) for each in preconditions)
+    )
 
 
 def encode_status(error: DomainError, domain: str) -> tuple[str, bytes]:
@@ -69,10 +81,11 @@ def _status(
     domain: str,
     fields: list[FieldViolation],
     preconditions: list[PreconditionViolation],
+    shorten: Callable[[str], str],
 ) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=domain)
     for key, value in error.metadata.items():
-        info.metadata[key[:64]] = _shorten(value)
+        info.metadata[key[:64]] = shorten(value)
     omitted = len(error.field_violations) + len(error.preconditions) - len(fields) - len(preconditions)
     if omitted:
         info.metadata["omitted_violations"] = str(omitted)
@@ -82,8 +95,8 @@ def _status(
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=_shorten(violation.field),
-                        description=_shorten(violation.description),
+                        field=shorten(violation.field),
+                        description=shorten(violation.description),
                         reason=violation.reason,
                     )
                     for violation in fields
@@ -96,8 +109,8 @@ def _status(
                 violations=[
                     error_details_pb2.PreconditionFailure.Violation(
                         type=violation.type,
-                        subject=_shorten(violation.subject),
-                        description=_shorten(violation.description),
+                        subject=shorten(violation.subject),
+                        description=shorten(violation.description),
                     )
                     for violation in preconditions
                 ]
@@ -109,16 +122,20 @@ def _status(
         details.append(retry)
     status = status_pb2.Status(
         code=code_pb2.Code.Value(error.code),
-        message=_shorten(error.message),
+        message=shorten(error.message),
     )
     for detail in details:
         status.details.add().Pack(detail)
     return status
 
 
-def _shorten(text: str) -> str:
-    """Redact a text, then cut it: in a text that was cut first, half of a password would not be found."""
-    return redact(text[:_MAXIMUM_READ])[:_MAXIMUM_TEXT]
+def _shortener() -> Callable[[str], str]:
+    """Return a function that redacts a text, then cuts it; it remembers each text that it has looked through.
+
+    In a text that was cut first, half of a password would not be found.
+    """
+    redact = redactor()
+    return functools.cache(lambda text: redact(text[:_MAXIMUM_READ])[:_MAXIMUM_TEXT])
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> DomainError:

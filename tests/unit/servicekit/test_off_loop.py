@@ -40,3 +40,9 @@ async def test_the_caller_gets_the_error_of_the_check() -> None:
 
     with pytest.raises(InvalidArgumentError):
         await off_loop.run(check)
+
+
+async def test_only_work_on_many_bytes_goes_to_a_thread() -> None:
+    here = threading.get_ident()
+    assert await off_loop.run_if_large(off_loop.LARGE_BYTES, threading.get_ident) == here
+    assert await off_loop.run_if_large(off_loop.LARGE_BYTES + 1, threading.get_ident) != here
