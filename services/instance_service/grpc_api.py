@@ -33,6 +33,7 @@ from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
 from redaction import hide_credentials
 from redaction.messages import without_credentials
+from servicekit import off_loop
 from servicekit.access import REPORT_RUNS, is_permitted
 from servicekit.context import RequestContext, current
 from servicekit.tokens import ReadTokens
@@ -100,21 +101,21 @@ class InstanceServicer(InstanceServiceServicer):
         self._run_events = run_events
 
     async def CreateProject(self, request: instance_api.CreateProjectRequest, _context: Any) -> Project:
-        return self._shown(await project_changes.create_project(self._deps, current(), request))
+        return await self._shown(await project_changes.create_project(self._deps, current(), request))
 
     async def GetProject(self, request: instance_api.GetProjectRequest, _context: Any) -> Project:
-        return self._shown(await project_reading.get_project(self._deps, current(), request))
+        return await self._shown(await project_reading.get_project(self._deps, current(), request))
 
     async def ListProjects(
         self, request: instance_api.ListProjectsRequest, _context: Any
     ) -> instance_api.ListProjectsResponse:
-        return self._shown(await project_reading.list_projects(self._deps, current(), request))
+        return await self._shown(await project_reading.list_projects(self._deps, current(), request))
 
     async def UpdateProject(self, request: instance_api.UpdateProjectRequest, _context: Any) -> Project:
-        return self._shown(await project_changes.update_project(self._deps, current(), request))
+        return await self._shown(await project_changes.update_project(self._deps, current(), request))
 
     async def DeleteProject(self, request: instance_api.DeleteProjectRequest, _context: Any) -> Project:
-        return self._shown(await project_changes.delete_project(self._deps, current(), request))
+        return await self._shown(await project_changes.delete_project(self._deps, current(), request))
 
     async def PreviewDeletion(
         self, request: instance_api.PreviewDeletionRequest, _context: Any
@@ -122,26 +123,26 @@ class InstanceServicer(InstanceServiceServicer):
         return await deletion_preview.preview_deletion(self._deps, current().tenant_id, request)
 
     async def CreateInstance(self, request: instance_api.CreateInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await changes.create_instance(self._deps, await self._after_runs(), request))
+        return await self._shown(await changes.create_instance(self._deps, await self._after_runs(), request))
 
     async def GetInstance(self, request: instance_api.GetInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await reading.get_instance(self._deps, current().tenant_id, request))
+        return await self._shown(await reading.get_instance(self._deps, current().tenant_id, request))
 
     async def BatchGetInstances(
         self, request: instance_api.BatchGetInstancesRequest, _context: Any
     ) -> instance_api.BatchGetInstancesResponse:
-        return self._shown(await reading.batch_get_instances(self._deps, current().tenant_id, request))
+        return await self._shown(await reading.batch_get_instances(self._deps, current().tenant_id, request))
 
     async def ListInstances(
         self, request: instance_api.ListInstancesRequest, _context: Any
     ) -> instance_api.ListInstancesResponse:
-        return self._shown(await reading.list_instances(self._deps, current(), request))
+        return await self._shown(await reading.list_instances(self._deps, current(), request))
 
     async def UpdateInstance(self, request: instance_api.UpdateInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await changes.update_instance(self._deps, await self._after_runs(), request))
+        return await self._shown(await changes.update_instance(self._deps, await self._after_runs(), request))
 
     async def DeleteInstance(self, request: instance_api.DeleteInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await deletion.delete_instance(self._deps, current(), request))
+        return await self._shown(await deletion.delete_instance(self._deps, current(), request))
 
     async def RehearseChanges(
         self, request: instance_api.RehearseChangesRequest, _context: Any
@@ -149,35 +150,37 @@ class InstanceServicer(InstanceServiceServicer):
         return await rehearsal.rehearse_changes(self._deps, await self._after_runs(), request)
 
     async def PauseInstance(self, request: instance_api.PauseInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await pausing.pause_instance(self._deps, current(), request))
+        return await self._shown(await pausing.pause_instance(self._deps, current(), request))
 
     async def ResumeInstance(self, request: instance_api.ResumeInstanceRequest, _context: Any) -> Instance:
-        return self._shown(await pausing.resume_instance(self._deps, current(), request))
+        return await self._shown(await pausing.resume_instance(self._deps, current(), request))
 
     async def ListInstanceRevisions(
         self, request: instance_api.ListInstanceRevisionsRequest, _context: Any
     ) -> instance_api.ListInstanceRevisionsResponse:
-        return self._shown(await reading.list_revisions(self._deps, current().tenant_id, request))
+        return await self._shown(await reading.list_revisions(self._deps, current().tenant_id, request))
 
     async def DiffInstanceRevisions(
         self, request: instance_api.DiffInstanceRevisionsRequest, _context: Any
     ) -> instance_api.DiffInstanceRevisionsResponse:
-        return self._shown(await reading.diff_revisions(self._deps, current().tenant_id, request))
+        return await self._shown(await reading.diff_revisions(self._deps, current().tenant_id, request))
 
     async def PromoteDataset(self, request: instance_api.PromoteDatasetRequest, _context: Any) -> Instance:
-        return self._shown(await datasets.promote_dataset(self._deps, await self._after_runs(), request))
+        return await self._shown(
+            await datasets.promote_dataset(self._deps, await self._after_runs(), request)
+        )
 
     async def PromoteModelVersion(
         self, request: instance_api.PromoteModelVersionRequest, _context: Any
     ) -> Instance:
-        return self._shown(
+        return await self._shown(
             await models.promote_model_version(self._deps, current(), request, self._experiments)
         )
 
     async def ListModelPromotions(
         self, request: instance_api.ListModelPromotionsRequest, _context: Any
     ) -> instance_api.ListModelPromotionsResponse:
-        return self._shown(
+        return await self._shown(
             await promotion_reading.list_model_promotions(self._deps, current().tenant_id, request)
         )
 
@@ -187,11 +190,11 @@ class InstanceServicer(InstanceServiceServicer):
         await self._run_events.wait(caller.tenant_id, caller.read_tokens, caller.deadline)
         return caller
 
-    def _shown(self, answer: _Message) -> _Message:
+    async def _shown(self, answer: _Message) -> _Message:
         caller = current()
         if caller.is_service or is_permitted(caller.roles, REPORT_RUNS):
             return answer
-        return without_credentials(answer, hide_credentials)
+        return await off_loop.run_if_large(answer.ByteSize(), without_credentials, answer, hide_credentials)
 
 
 class AccessServicer(AccessServiceServicer):

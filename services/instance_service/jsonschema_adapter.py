@@ -56,7 +56,11 @@ _on_expression: ContextVar[Callable[[str], object]] = ContextVar("on_expression"
 
 def _is_expression(value: object) -> bool:
     if isinstance(value, str):
-        _on_expression.get()(value)
+        try:
+            _on_expression.get()(value)
+        except ExpressionError as error:
+            error.__context__ = None  # this and its traceback would keep all that the parser made
+            raise error.with_traceback(None) from None
     return True
 
 

@@ -1,4 +1,4 @@
-"""Check the keywords of JSON Schema that the library does not: patterns are RE2's, multiples are decimal.
+"""Check the keywords of JSON Schema in our own way: patterns are RE2's, multiples are decimal, alternatives keep no errors.
 
 instance-service judges configurations by them, and a run types numbers by them: both find the same parts of a schema.
 """
@@ -50,6 +50,35 @@ def _multiple_of(
         yield jsonschema.ValidationError("is not a multiple")
 
 
+def _any_of(validator: Any, alternatives: Any, instance: object, _schema: object) -> Iterator[Any]:
+    for each in alternatives:
+        if _fits(validator, each, instance):
+            return
+    yield jsonschema.ValidationError("fits none of the alternatives")
+
+
+def _one_of(validator: Any, alternatives: Any, instance: object, _schema: object) -> Iterator[Any]:
+    count = 0
+    for each in alternatives:
+        count += (
+            validator.evolve(schema=each).is_valid(instance) if count else _fits(validator, each, instance)
+        )
+    if count != 1:
+        yield jsonschema.ValidationError("does not fit exactly one of the alternatives")
+
+
+def _fits(validator: Any, schema: Any, instance: object) -> bool:
+    """Return whether a value fits an alternative.
+
+    It looks at all of the value, which finds the expressions in it. It keeps no errors: the library keeps them all, and they
+    may be very many.
+    """
+    fits = True
+    for _ in validator.descend(instance, schema):
+        fits = False
+    return fits
+
+
 def list_named(schema: Mapping[str, Any], name: str) -> list[Any]:
     """Return the schemas that the properties and patterns of an object's schema have for one name."""
     properties = schema.get("properties", {})
@@ -74,4 +103,6 @@ KEYWORDS: Mapping[str, Callable[..., Iterator[Any]]] = {
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
     "multipleOf": _multiple_of,
+    "anyOf": _any_of,
+    "oneOf": _one_of,
 }

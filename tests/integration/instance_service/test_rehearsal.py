@@ -298,7 +298,7 @@ async def test_waiting_for_the_tenants_other_changes_does_not_count(
 
     monkeypatch.setattr(rehearsal, "lock_tenant", lock_slowly)
     monkeypatch.setattr(rehearsal, "_judge", tell)
-    monkeypatch.setattr(rehearsal, "asyncio", SimpleNamespace(timeout=limit))
+    monkeypatch.setattr(rehearsal, "asyncio", SimpleNamespace(timeout=limit, sleep=asyncio.sleep))
     change = Change()
     change.create_project.project.name = "a"
     await service.instances.RehearseChanges(RehearseChangesRequest(changes=[change] * 2))

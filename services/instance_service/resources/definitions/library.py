@@ -21,6 +21,7 @@ from optaic.definition.v1.definition_pb2 import (
     DefinitionVersion,
 )
 from optaic.expression import OPERATORS
+from servicekit import off_loop
 from servicekit.database import Connection
 from servicekit.enums import enum_word
 from servicekit.errors import FieldViolation
@@ -46,7 +47,8 @@ async def check_publication(connection: Connection, tenant_id: str, version: Def
     if is_built_in and version.definition_name in OPERATORS and not violations:
         violations = await _own_violations(connection, tenant_id, version)
     if not violations and version.kind == DEFINITION_KIND_OP_MACRO:
-        violations = macro_violations(version, await load_inner(connection, tenant_id, version))
+        inner = await load_inner(connection, tenant_id, version)
+        violations = await off_loop.run(macro_violations, version, inner)
     if violations:
         raise errors.refusal(violations)
 
@@ -69,7 +71,7 @@ async def load_inner(
     connection: Connection, tenant_id: str, version: DefinitionVersion
 ) -> dict[str, DefinitionVersion]:
     """Return the macros and operators that a macro uses, by name."""
-    calls = Calls(names_called([version.op_macro.expression]), {})
+    calls = Calls(await off_loop.run(names_called, [version.op_macro.expression]), {})
     (found,) = await load_macros(connection, tenant_id, [calls])
     return found
 
@@ -95,7 +97,8 @@ async def load_macros(
             seen.update(names)
             versions = [known[one.key(name)] for name in sorted(names)]
             macros.update({version.definition_name: version for version in versions if version is not None})
-            inner = names_called(version.op_macro.expression for version in versions if version is not None)
+            texts = [version.op_macro.expression for version in versions if version is not None]
+            inner = await off_loop.run(names_called, texts) if texts else ()
             names.clear()
             if len(seen) < _MOST:
                 names.update(name for name in inner if name not in seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from instance_service.domain import errors
@@ -16,8 +16,9 @@ from instance_service.resources.instances.upstreams import named_upstreams
 from instance_service.store import graph, queue
 from instance_service.store import instances as store
 from optaic.instance.v1.instance_pb2 import Instance
-from servicekit import audit, outbox
+from servicekit import audit, off_loop, outbox
 from servicekit.database import Connection
+from servicekit.events import Event
 
 _NOT_COMPARED = ("revision", "etag", "update_time", "create_time", "state", "conditions")
 
@@ -60,11 +61,34 @@ async def write_revisions(
         return
     components = [item for revision in revisions for item in revision.draft.components]
     known = await store.get_snapshots(connection, tenant_id, [item.instance_id for item in components])
+    for revision in revisions:
+        if revision.draft.instance.name != revision.current.name:
+            await check_name(connection, tenant_id, revision.draft.instance)
+    size = sum(revision.draft.instance.ByteSize() for revision in revisions)
+    rows, announcements = await off_loop.run_if_large(
+        size, _written, deps, tenant_id, author, revisions, known
+    )
+    instances = [revision.draft.instance for revision in revisions]
+    ids = [item.instance_id for item in (*instances, *components)]
+    await store.replace_instances(connection, tenant_id, ids, rows)
+    for revision in revisions:
+        if _edges(revision.draft.instance) != _edges(revision.current):
+            await _check_cycle(connection, tenant_id, revision.draft.instance)
+    await queue.enqueue(connection, tenant_id, [instance.instance_id for instance in instances])
+    await outbox.append(connection, announcements)
+
+
+def _written(
+    deps: ResourceDependencies,
+    tenant_id: str,
+    author: str,
+    revisions: Sequence[Revision],
+    known: Mapping[str, bytes],
+) -> tuple[RowsByTable, list[Event]]:
+    """Stamp the drafts; return the rows to write and the events. `known` holds the components as stored."""
     rows: RowsByTable = defaultdict(list)
     for revision in revisions:
         draft = revision.draft
-        if draft.instance.name != revision.current.name:
-            await check_name(connection, tenant_id, draft.instance)
         changed = [draft.instance]
         for component in draft.components:
             previous = Instance.FromString(known[component.instance_id])
@@ -76,18 +100,8 @@ async def write_revisions(
         stamp(deps, draft.instance, revision.current)
         for table, added in rows_of(tenant_id, draft, changed, author, revision.reason).items():
             rows[table].extend(added)
-    instances = [revision.draft.instance for revision in revisions]
-    ids = [item.instance_id for item in (*instances, *components)]
-    await store.replace_instances(connection, tenant_id, ids, rows)
-    for revision in revisions:
-        if _edges(revision.draft.instance) != _edges(revision.current):
-            await _check_cycle(connection, tenant_id, revision.draft.instance)
-    await queue.enqueue(connection, tenant_id, [instance.instance_id for instance in instances])
     events = deps.events(tenant_id)
-    await outbox.append(
-        connection,
-        [events.updated(revision.draft.instance, author, revision.reason) for revision in revisions],
-    )
+    return rows, [events.updated(each.draft.instance, author, each.reason) for each in revisions]
 
 
 def is_same(left: Instance, right: Instance) -> bool:

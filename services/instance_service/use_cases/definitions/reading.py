@@ -17,7 +17,7 @@ from optaic.definition.v1.definition_service_pb2 import (
     ListDefinitionVersionsResponse,
 )
 from optaic.rules.pages import DEFAULT_SIZE
-from servicekit import pages
+from servicekit import off_loop, pages
 from servicekit.enums import enum_number, enum_word
 
 
@@ -64,7 +64,10 @@ async def list_definitions(
         )
         newest = await store.newest_versions(connection, tenant_id, [row.definition_id for row in rows])
     page = pages.fit(rows, size, lambda row: len(newest.get(row.definition_id, b"")))
-    response = ListDefinitionsResponse(definitions=[_definition(row, newest) for row in page])
+    response = await off_loop.run_if_large(
+        sum(map(len, newest.values())),
+        lambda: ListDefinitionsResponse(definitions=[_definition(row, newest) for row in page]),
+    )
     if len(rows) > len(page):
         last = page[-1]
         response.next_page_token = tokens.encode({"name": last.name, "id": last.definition_id})
@@ -122,8 +125,12 @@ async def list_versions(
             size + 1,
         )
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    versions = [_read_version(deps, row.snapshot) for row in page]
-    response = ListDefinitionVersionsResponse(definition_versions=versions)
+    response = await off_loop.run_if_large(
+        sum(len(row.snapshot) for row in page),
+        lambda: ListDefinitionVersionsResponse(
+            definition_versions=[_read_version(deps, row.snapshot) for row in page]
+        ),
+    )
     if len(rows) > len(page):
         last = page[-1]
         position = {"precedence": last.precedence, "id": last.definition_version_id}

@@ -35,7 +35,7 @@ from optaic.instance.v1.instance_service_pb2 import (
 )
 from optaic.rules.kinds import COMPONENT_KINDS
 from redaction.messages import restore_credentials
-from servicekit import audit, outbox
+from servicekit import audit, off_loop, outbox
 from servicekit.context import RequestContext
 from servicekit.database import Connection
 from servicekit.ids import is_id
@@ -85,10 +85,14 @@ async def create_instance(
         await check_name(connection, tenant_id, instance)
         for item in (instance, *draft.components):
             stamp(deps, item, None)
-        rows = rows_of(tenant_id, draft, [instance, *draft.components], context.actor, request.reason)
+        size, changed = instance.ByteSize(), [instance, *draft.components]
+        rows = await off_loop.run_if_large(
+            size, rows_of, tenant_id, draft, changed, context.actor, request.reason
+        )
         await store.insert_instances(connection, rows)
         await queue.enqueue(connection, tenant_id, [instance.instance_id])
-        await outbox.append(connection, [deps.events(tenant_id).created(instance)])
+        event = await off_loop.run_if_large(size, deps.events(tenant_id).created, instance)
+        await outbox.append(connection, [event])
         audit.note(f"instances/{instance.instance_id}", after=instance.revision, reason=request.reason)
         return instance
 
@@ -114,10 +118,10 @@ async def update_instance(
         check_etag(current, request.instance.etag)
         check_kind(current)
         check_not_deleting(current)
-        desired = apply_mask(current, request.instance, request.update_mask.paths)
-        restore_credentials(desired, current)
+        size = current.ByteSize() + request.ByteSize()
+        desired = await off_loop.run_if_large(size, _desired, current, request)
         draft = await draft_instance(deps, connection, tenant_id, desired, current)
-        if is_same(draft.instance, current):
+        if await off_loop.run_if_large(size, is_same, draft.instance, current):
             return current
         revision = Revision(current, draft, request.reason)
         await write_revisions(deps, connection, tenant_id, context.actor, [revision])
@@ -127,6 +131,17 @@ async def update_instance(
         return draft.instance
 
     return await mutate(deps, tenant_id, request, Instance, update)
+
+
+def _desired(current: Instance, request: UpdateInstanceRequest) -> Instance:
+    """Return the instance as the caller wants it.
+
+    Raises:
+        InvalidArgumentError: The mask names a field that is unknown or cannot change.
+    """
+    desired = apply_mask(current, request.instance, request.update_mask.paths)
+    restore_credentials(desired, current)
+    return desired
 
 
 def _without_output(given: Instance) -> Instance:

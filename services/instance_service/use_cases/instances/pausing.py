@@ -24,7 +24,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     PauseInstanceRequest,
     ResumeInstanceRequest,
 )
-from servicekit import audit, outbox
+from servicekit import audit, off_loop, outbox
 from servicekit.context import RequestContext
 from servicekit.database import Connection
 from servicekit.enums import enum_word
@@ -108,7 +108,9 @@ async def _move(
     revision = revision_row(tenant_id, instance, context.actor, request.reason)
     await store.insert_revisions(connection, [revision])
     await queue.enqueue(connection, tenant_id, [instance.instance_id])
-    event = deps.events(tenant_id).updated(instance, context.actor, request.reason)
+    event = await off_loop.run_if_large(
+        instance.ByteSize(), deps.events(tenant_id).updated, instance, context.actor, request.reason
+    )
     await outbox.append(connection, [event])
     audit.note(
         f"instances/{instance.instance_id}",

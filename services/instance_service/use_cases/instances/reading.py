@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
@@ -13,8 +13,9 @@ from instance_service.domain.revision_diff import ABSENT, differences
 from instance_service.resources.conversion import timestamp
 from instance_service.store import instances as store
 from instance_service.store import listing
+from instance_service.store.tables import Row
 from instance_service.use_cases.dependencies import Dependencies
-from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceRevision, InstanceState
+from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceState
 from optaic.instance.v1.instance_service_pb2 import (
     BatchGetInstancesRequest,
     BatchGetInstancesResponse,
@@ -33,6 +34,7 @@ from servicekit import off_loop, pages
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 
+_Instances = TypeVar("_Instances", BatchGetInstancesResponse, ListInstancesResponse)
 _MOST_BYTES = 15_000_000  # of an answer without pages; our clients accept 16 megabytes
 
 
@@ -53,7 +55,7 @@ async def get_instance(deps: Dependencies, tenant_id: str, request: GetInstanceR
                 raise errors.revision_not_found(instance_id, request.revision)
     if snapshot is None:
         raise errors.instances_not_found([instance_id])
-    return Instance.FromString(snapshot)
+    return await off_loop.run_if_large(len(snapshot), Instance.FromString, snapshot)
 
 
 async def diff_revisions(
@@ -113,8 +115,11 @@ async def batch_get_instances(
     size = sum(len(found[instance_id]) for instance_id in ids)
     if size > _MOST_BYTES:
         raise errors.answer_too_large(len(ids), size, _MOST_BYTES)
-    return BatchGetInstancesResponse(
-        instances=[Instance.FromString(found[instance_id]) for instance_id in ids]
+    return await off_loop.run_if_large(
+        size,
+        _instances_of,
+        (found[instance_id] for instance_id in ids),
+        BatchGetInstancesResponse(),
     )
 
 
@@ -135,10 +140,32 @@ async def list_instances(
         position = (after["name"], after["id"]) if after else None
         rows = await listing.list_instances(connection, tenant_id, wanted, position, size + 1)
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    response = ListInstancesResponse(instances=[Instance.FromString(row.snapshot) for row in page])
+    response = await off_loop.run_if_large(
+        sum(len(row.snapshot) for row in page),
+        _instances_of,
+        (row.snapshot for row in page),
+        ListInstancesResponse(),
+    )
     if len(rows) > len(page):
         last = page[-1]
         response.next_page_token = tokens.encode({"name": last.name, "id": last.instance_id})
+    return response
+
+
+def _instances_of(snapshots: Iterable[bytes], response: _Instances) -> _Instances:
+    """Read instances into an answer, each in its place: a copy of many would let no other thread run."""
+    for snapshot in snapshots:
+        response.instances.add().MergeFromString(snapshot)
+    return response
+
+
+def _revisions_of(rows: Iterable[Row]) -> ListInstanceRevisionsResponse:
+    response = ListInstanceRevisionsResponse()
+    for row in rows:
+        revision = response.revisions.add(
+            author=row.author, reason=row.reason, create_time=timestamp(row.create_time)
+        )
+        revision.instance.MergeFromString(row.snapshot)
     return response
 
 
@@ -159,17 +186,7 @@ async def list_revisions(
     if not rows and before is None:
         raise errors.instances_not_found([instance_id])
     page = pages.fit(rows, size, lambda row: len(row.snapshot))
-    response = ListInstanceRevisionsResponse(
-        revisions=[
-            InstanceRevision(
-                instance=Instance.FromString(row.snapshot),
-                author=row.author,
-                reason=row.reason,
-                create_time=timestamp(row.create_time),
-            )
-            for row in page
-        ]
-    )
+    response = await off_loop.run_if_large(sum(len(row.snapshot) for row in page), _revisions_of, page)
     if len(rows) > len(page):
         response.next_page_token = tokens.encode({"revision": page[-1].revision})
     return response

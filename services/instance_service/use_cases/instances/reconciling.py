@@ -14,7 +14,7 @@ from instance_service.store import instances as store
 from instance_service.store import queue
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DELETING, Instance
-from servicekit import outbox
+from servicekit import off_loop, outbox
 from servicekit.database import lock_tenant
 
 _REPEAT_SECONDS = 0.5
@@ -57,8 +57,12 @@ async def record_verdicts(deps: Dependencies, tenant_id: str, found: Sequence[Fo
     ids = [observed.instance_id for observed, _ in changing]
     async with deps.database.transaction(tenant_id) as connection:
         snapshots = await store.lock_instances(connection, tenant_id, ids)
-        present = {one.instance_id: one for one in map(Instance.FromString, snapshots)}
-        judgement = verdicts.judge(deps.events(tenant_id), changing, present, done, now)
+
+        def judge() -> verdicts.Judgement:
+            present = {one.instance_id: one for one in map(Instance.FromString, snapshots)}
+            return verdicts.judge(deps.events(tenant_id), changing, present, done, now)
+
+        judgement = await off_loop.run_if_large(sum(map(len, snapshots)), judge)
         await verdicts.write_states(connection, tenant_id, judgement.changed)
         # Prevents a replica that saw an instance before its first problem from declaring that nothing is left to do.
         await queue.repeat(connection, tenant_id, judgement.complaining, _REPEAT_SECONDS)
