@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from lineage_service.domain.causes import Graph
 from lineage_service.domain.flows import Edge, Flow, FlowKey, Upstream
+from servicekit import off_loop
 from servicekit.database import Connection, Database
+
+_SLICE = 1_000  # rows
+_BYTES_OF_AN_EDGE = 50  # about
+
+
+def _limited(text: str) -> sa.TextClause:
+    """Return a statement for `_in_slices`."""
+    return sa.text(f"{text} limit cast(:most as bigint)")
+
 
 _COLUMNS = """
     f.flow_id, cast(f.instance_id as text), f.flow_kind, coalesce(i.name, ''), coalesce(i.kind, 0),
@@ -28,7 +38,7 @@ _TABLES = """
     left join versions v on v.tenant_id = f.tenant_id and v.flow_id = f.flow_id
                         and v.run_number = f.version_run_number
 """
-_LIST = sa.text(f"""
+_LIST = _limited(f"""
     select {_COLUMNS} from {_TABLES} where f.tenant_id = :tenant_id and f.flow_id = any(:flow_ids)
 """)  # noqa: S608 - constants of ours
 _LIST_UPSTREAMS = sa.text("""
@@ -75,7 +85,7 @@ _GET_ADMISSIONS = sa.text(f"""
     where m.flow_id = m.root or r.roles is not null or not f.is_fresh or f.run_number > f.ended_run_number
        or f.outcome <> 'succeeded'
 """)  # noqa: S608 - constants of ours
-_LIST_EDGES_ABOVE = sa.text("""
+_LIST_EDGES_ABOVE = _limited("""
     with recursive above (flow_id) as (
         select unnest(cast(:flow_ids as bigint[]))
         union
@@ -86,11 +96,11 @@ _LIST_EDGES_ABOVE = sa.text("""
     select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
     from above a join edges e on e.tenant_id = :tenant_id and e.downstream_id = a.flow_id
 """)
-_LIST_EDGES_INTO = sa.text("""
+_LIST_EDGES_INTO = _limited("""
     select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
     from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
 """)
-_LIST_UPSTREAM_PAIRS = sa.text("""
+_LIST_UPSTREAM_PAIRS = _limited("""
     with recursive closure (flow_id) as (
         select unnest(cast(:flow_ids as bigint[]))
         union
@@ -101,7 +111,7 @@ _LIST_UPSTREAM_PAIRS = sa.text("""
     join edges e on e.tenant_id = :tenant_id and e.downstream_id = c.flow_id and e.is_connected
     order by 1, 2
 """)
-_LIST_DOWNSTREAM_PAIRS = sa.text("""
+_LIST_DOWNSTREAM_PAIRS = _limited("""
     with recursive closure (flow_id) as (
         select unnest(cast(:flow_ids as bigint[]))
         union
@@ -112,7 +122,7 @@ _LIST_DOWNSTREAM_PAIRS = sa.text("""
     join edges e on e.tenant_id = :tenant_id and e.upstream_id = c.flow_id and e.is_connected
     order by 1, 2
 """)
-_LIST_EDGES_AMONG = sa.text("""
+_LIST_EDGES_AMONG = _limited("""
     select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
     from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
       and e.upstream_id = any(:flow_ids) and e.is_connected
@@ -137,8 +147,8 @@ async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow
 
 async def list_flows(connection: Connection, tenant_id: str, flow_ids: Iterable[int]) -> list[Flow]:
     """Return flows by their ids, in no particular order."""
-    rows = await connection.execute(_LIST, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
-    return [Flow(*row) for row in rows]
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
+    return [Flow(*row) async for row in _in_slices(connection, _LIST, parameters)]
 
 
 async def list_upstreams(
@@ -208,9 +218,32 @@ async def _load_graph(
     connection: Connection, tenant_id: str, flow_ids: Collection[int], edges_of: sa.TextClause
 ) -> Graph:
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    edges = [Edge(*row) for row in await connection.execute(edges_of, parameters)]
+    edges = [Edge(*row) async for row in _in_slices(connection, edges_of, parameters)]
     members = {*flow_ids, *(edge.upstream_id for edge in edges), *(edge.downstream_id for edge in edges)}
-    return Graph(await list_flows(connection, tenant_id, members), edges)
+    flows = await list_flows(connection, tenant_id, members)
+    return await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, Graph, flows, edges)
+
+
+async def _in_slices(
+    connection: Connection, statement: sa.TextClause, parameters: Mapping[str, object]
+) -> AsyncIterator[sa.Row[Any]]:
+    """Yield the rows of a statement that may be very many; others have their turn of the event loop in between.
+
+    Few rows, as usual, take one round trip. More are read again, through a cursor of the server.
+    """
+    rows: Sequence[sa.Row[Any]]
+    rows = (await connection.execute(statement, {**parameters, "most": _SLICE + 1})).all()
+    if len(rows) <= _SLICE:
+        for row in rows:
+            yield row
+        return
+    options = {"yield_per": _SLICE}
+    async with connection.stream(
+        statement, {**parameters, "most": None}, execution_options=options
+    ) as result:
+        async for rows in result.partitions(_SLICE):
+            for row in rows:
+                yield row
 
 
 async def list_closure(
@@ -218,11 +251,11 @@ async def list_closure(
 ) -> list[tuple[int, int]]:
     """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
     statement = _LIST_UPSTREAM_PAIRS if is_upstream else _LIST_DOWNSTREAM_PAIRS
-    rows = await connection.execute(statement, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
-    return [(row[0], row[1]) for row in rows]
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
+    return [(row[0], row[1]) async for row in _in_slices(connection, statement, parameters)]
 
 
 async def list_edges_among(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[Edge]:
     """Return the connected edges whose two ends are both in the list of flows."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    return [Edge(*row) for row in await connection.execute(_LIST_EDGES_AMONG, parameters)]
+    return [Edge(*row) async for row in _in_slices(connection, _LIST_EDGES_AMONG, parameters)]

@@ -18,6 +18,7 @@ from optaic.lineage.v1.lineage_service_pb2 import (
     CheckUpstreamFreshnessRequest,
     CheckUpstreamFreshnessResponse,
 )
+from servicekit import off_loop
 from servicekit.consumer import insert_consumed
 from servicekit.context import RequestContext
 
@@ -76,15 +77,17 @@ async def _check(
     attaches = any(request.HasField("instance") or request.run_events for request in requests)
     if attaches and not context.is_service:
         raise only_services_attach()
-    questions = [
-        Question(
-            conversion.flow_key(request.flow),
-            conversion.snapshot_of(request.instance) if request.HasField("instance") else None,
-            conversion.attached_facts(request.run_events),
-        )
-        for request in requests
-    ]
+    size = sum(request.ByteSize() for request in requests)
+    questions = await off_loop.run_if_large(size, lambda: list(map(_question, requests)))
     return [_message(answer) for answer in await answer_questions(deps, context.tenant_id, questions)]
+
+
+def _question(request: CheckUpstreamFreshnessRequest) -> Question:
+    return Question(
+        conversion.flow_key(request.flow),
+        conversion.snapshot_of(request.instance) if request.HasField("instance") else None,
+        conversion.attached_facts(request.run_events),
+    )
 
 
 def _message(answer: Answer) -> CheckUpstreamFreshnessResponse:

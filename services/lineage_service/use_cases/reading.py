@@ -12,7 +12,7 @@ from lineage_service.domain.flows import Flow, FlowKey
 from lineage_service.domain.order import adjacency, distances, execution_levels
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
-from optaic.lineage.v1.lineage_pb2 import Edge, FlowState, PathStep, StalenessExplanation
+from optaic.lineage.v1.lineage_pb2 import FlowState, PathStep, StalenessExplanation
 from optaic.lineage.v1.lineage_service_pb2 import (
     ExecutionLevel,
     ExplainStalenessRequest,
@@ -28,10 +28,11 @@ from optaic.lineage.v1.lineage_service_pb2 import (
     ListUpstreamsResponse,
 )
 from optaic.rules.pages import LONG_DEFAULT_SIZE
-from servicekit import locations, pages
+from servicekit import locations, off_loop, pages
 from servicekit.database import Connection
 
 _GRAPH_LIMIT = 10_000
+_BYTES_OF_A_FLOW, _BYTES_OF_A_PAIR = 300, 16  # about
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,12 @@ async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow
 async def list_states(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[State]:
     """Return the states of flows, in the order of the ids."""
     graph = await reads.load_direct_graph(connection, tenant_id, flow_ids)
-    found = [graph.flows[flow_id] for flow_id in flow_ids]
-    return [State(flow, state_causes(graph, flow)) for flow in found]
+
+    def states() -> list[State]:
+        found = [graph.flows[flow_id] for flow_id in flow_ids]
+        return [State(flow, state_causes(graph, flow)) for flow in found]
+
+    return await off_loop.run_if_large(len(graph.flows) * _BYTES_OF_A_FLOW, states)
 
 
 async def load_state(connection: Connection, tenant_id: str, key: FlowKey) -> State:
@@ -88,7 +93,11 @@ async def load_explanations(
     found = await get_flow(connection, tenant_id, key)
     graph = await reads.load_causes_graph(connection, tenant_id, [found.flow_id])
     flow = graph.flows[found.flow_id]
-    return State(flow, state_causes(graph, flow)), explain(graph, flow)
+
+    def explained() -> tuple[State, list[Explanation]]:
+        return State(flow, state_causes(graph, flow)), explain(graph, flow)
+
+    return await off_loop.run_if_large(len(graph.flows) * _BYTES_OF_A_FLOW, explained)
 
 
 def state_message(state: State) -> FlowState:
@@ -111,8 +120,12 @@ async def _nearest_first(
 ) -> list[tuple[int, int]]:
     """Return (distance, flow id) of all upstream flows, or of all downstream flows, nearest first."""
     pairs = await reads.list_closure(connection, tenant_id, [flow_id], is_upstream=is_upstream)
-    neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
-    return sorted((depth, found) for found, depth in distances(flow_id, neighbours, max_depth).items())
+
+    def order() -> list[tuple[int, int]]:
+        neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
+        return sorted((depth, found) for found, depth in distances(flow_id, neighbours, max_depth).items())
+
+    return await off_loop.run_if_large(len(pairs) * _BYTES_OF_A_PAIR, order)
 
 
 async def list_upstreams(
@@ -155,7 +168,9 @@ async def _list_neighbours(
         rest = [place for place in order if place > after]
         page = rest[:size]
         states = await list_states(connection, tenant_id, [flow_id for _, flow_id in page])
-    messages = [state_message(state) for state in states]
+    messages = await off_loop.run_if_large(
+        len(states) * _BYTES_OF_A_FLOW, lambda: list(map(state_message, states))
+    )
     if len(rest) <= size:
         return messages, ""
     depth, flow_id = page[-1]
@@ -179,21 +194,23 @@ async def get_lineage_graph(
         ids = order[:_GRAPH_LIMIT]
         states = await list_states(connection, tenant_id, ids)
         edges = await reads.list_edges_among(connection, tenant_id, ids)
-    refs = {state.flow.flow_id: conversion.flow_ref(*state.flow.key) for state in states}
-    return GetLineageGraphResponse(
-        flows=[state_message(state) for state in states],
-        edges=[
-            Edge(
+
+    def answer() -> GetLineageGraphResponse:
+        refs = {state.flow.flow_id: conversion.flow_ref(*state.flow.key) for state in states}
+        result = GetLineageGraphResponse(is_truncated=len(order) > len(ids))
+        for state in states:  # one by one: a long list is copied without letting other threads run
+            result.flows.append(state_message(state))
+        for edge in edges:
+            result.edges.add(
                 upstream=refs[edge.upstream_id],
                 downstream=refs[edge.downstream_id],
                 role=edge.role,
-                kind=edge.kind,  # type: ignore[arg-type]  # stored unchanged
+                kind=edge.kind,
                 consumed_version=edge.consumed_version,
             )
-            for edge in edges
-        ],
-        is_truncated=len(order) > len(ids),
-    )
+        return result
+
+    return await off_loop.run_if_large(len(states) * _BYTES_OF_A_FLOW, answer)
 
 
 async def get_execution_order(
@@ -211,11 +228,15 @@ async def get_execution_order(
             if key not in ids:
                 raise flow_not_found(key)
         pairs = await reads.list_closure(connection, tenant_id, list(ids.values()), is_upstream=True)
-    refs = {flow_id: conversion.flow_ref(*key) for key, flow_id in ids.items()}
-    levels = execution_levels(refs, pairs)
-    return GetExecutionOrderResponse(
-        levels=[ExecutionLevel(flows=[refs[flow_id] for flow_id in level]) for level in levels]
-    )
+
+    def answer() -> GetExecutionOrderResponse:
+        refs = {flow_id: conversion.flow_ref(*key) for key, flow_id in ids.items()}
+        levels = execution_levels(refs, pairs)
+        return GetExecutionOrderResponse(
+            levels=[ExecutionLevel(flows=[refs[flow_id] for flow_id in level]) for level in levels]
+        )
+
+    return await off_loop.run_if_large(request.ByteSize() + len(pairs) * _BYTES_OF_A_PAIR, answer)
 
 
 async def explain_staleness(

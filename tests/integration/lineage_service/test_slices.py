@@ -1,0 +1,55 @@
+"""Results of many rows are read in slices; they are the same as those that are read at once."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from typing import Any
+
+import pytest
+
+from devstack.postgres import Postgres
+from lineage_service.domain.flows import EdgeSpec, FlowKey, FlowSpec, Snapshot
+from lineage_service.store import reads
+from servicekit.database import Database
+from servicekit.ids import new_id
+from support.lineage_service import Lineage, lineage_database, new_tenant
+
+_DATA = 1
+
+
+def _reading_all_before(flow: FlowKey, before: list[FlowKey]) -> Snapshot:
+    edges = tuple(EdgeSpec(each, f"input_{number}", _DATA) for number, each in enumerate(before))
+    return Snapshot(flow.instance_id, 1, "x", 1, (FlowSpec("refresh", "same", edges),))
+
+
+async def _read(database: Database, tenant: str, flows: list[FlowKey]) -> list[Any]:
+    async with database.read(tenant) as connection:
+        ids = await reads.find_ids(connection, tenant, flows)
+        first, *_, last = (ids[flow] for flow in flows)
+        found: list[Any] = [
+            await reads.list_closure(connection, tenant, [last], is_upstream=True),
+            await reads.list_closure(connection, tenant, [first], is_upstream=False),
+            await reads.list_edges_among(connection, tenant, list(ids.values())),
+            sorted(map(astuple, await reads.list_flows(connection, tenant, ids.values()))),
+        ]
+        for load in (reads.load_causes_graph, reads.load_direct_graph):
+            graph = await load(connection, tenant, [last])
+            edges = [edge for flow in graph.flows.values() for edge in graph.edges_into(flow)]
+            found += [sorted(map(astuple, graph.flows.values())), sorted(edges)]
+        return found
+
+
+async def test_what_is_read_in_slices_is_what_is_read_at_once(
+    postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del postgres_server
+    async with lineage_database() as database:
+        tenant = new_tenant()
+        flows = [FlowKey(new_id(), "refresh") for _ in range(5)]
+        snapshots = [_reading_all_before(flow, flows[:number]) for number, flow in enumerate(flows)]
+        await Lineage(database, tenant).apply(snapshots)
+        whole = await _read(database, tenant, flows)
+        assert [len(each) for each in whole] == [10, 10, 10, 5, 5, 10, 5, 4]
+        for size in (1, 2, 5, 9):
+            monkeypatch.setattr(reads, "_SLICE", size)
+            assert await _read(database, tenant, flows) == whole
