@@ -19,6 +19,7 @@ TOGETHER = (
     "tests/e2e/test_upgrade.py",
     "tests/faults/instance_service",
     "tests/unit/worker",
+    "tests/security/test_loop_held.py",
     "tests/security/test_nats_subjects.py",
     "tests/e2e/test_main_job.py",
     "tests/e2e/test_ten_commands.py",

@@ -23,6 +23,7 @@ class Day(World):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._round = 0
+        self.project = ""  # of the last day
 
     async def live(self, tenant: str = "default") -> None:
         """Live one day of a tenant: every method is called, and every call succeeds."""
@@ -33,6 +34,7 @@ class Day(World):
         project = (
             await self.call("CreateProject", {"project": {"name": f"p_{tag}", "labels": {"a": "b"}}})
         ).project_id
+        self.project = project
         await self._definitions(tag)
         await self.protect()
         made = await self._instances(tag, project)

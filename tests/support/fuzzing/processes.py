@@ -127,7 +127,7 @@ class Services:
     """The four services by name, and their databases."""
 
     processes: dict[str, Process]
-    databases: list[str]
+    databases: dict[str, str]
 
     async def facts(self) -> dict[str, Facts]:
         """Return the state of each."""
@@ -138,7 +138,7 @@ class Services:
         async with await psycopg.AsyncConnection.connect(
             admin_url("postgres"), autocommit=True
         ) as connection:
-            return await (await connection.execute(_BUSY, [self.databases])).fetchall()
+            return await (await connection.execute(_BUSY, [list(self.databases.values())])).fetchall()
 
     def faults(self) -> list[str]:
         """Return the lines of all logs that tell of a fault."""
@@ -182,7 +182,7 @@ async def running_services(nats_url: str, folder: Path, **settings: Any) -> Asyn
             process = processes[name] = Process(name, values, folder / f"{name}.log")
             stack.push_async_callback(process.stop)
             await process.start()
-        names = [urls["database_url"].rpartition("/")[2] for urls in databases.values()]
+        names = {name: urls["database_url"].rpartition("/")[2] for name, urls in databases.items()}
         yield Services(processes, names)
 
 
@@ -207,8 +207,10 @@ def _end_with_the_tests() -> None:
 
 async def _serve(stop: asyncio.Event, name: str, settings: dict[str, Any], pipe: Any) -> None:
     from servicekit.app import serve  # noqa: PLC0415 - the same
+    from servicekit.runtime import keep_loaded  # noqa: PLC0415 - the same
 
     app = await _build(name, settings)
+    keep_loaded()
     answering = asyncio.create_task(_Answers(app, pipe).run())
     try:
         await serve(stop, app)
