@@ -41,6 +41,8 @@ from servicekit.errors import FieldViolation
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
 _MAXIMUM_VIOLATIONS = 100
+_INSTRUCTIONS_REFUSED = 4_000  # it takes as long to find out that a pattern is too large
+_LARGEST_KEPT = 16 * 1024  # characters of a schema; its validator takes up to ten times as many bytes
 _steps: ContextVar[Steps] = ContextVar("steps")
 _Keyword: TypeAlias = Callable[[Any, Any, Any, Mapping[str, Any]], Iterable[Any] | None]
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
@@ -66,7 +68,11 @@ def _is_expression(value: object) -> bool:
 
 def _is_pattern(value: object) -> bool:
     if isinstance(value, str):
-        check_pattern(value)
+        instructions = _INSTRUCTIONS_REFUSED
+        try:
+            instructions = check_pattern(value)
+        finally:
+            _steps.get().take_pattern(instructions)
     return True
 
 
@@ -278,7 +284,7 @@ def config_violations(
 def expressions_of(content_hash: str, schema: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """Return the expressions in a config, valid or not, as the schema marks them."""
     found: list[str] = []
-    if config and _has_expressions(content_hash, _Schema(schema)):
+    if config and EXPRESSION in json.dumps(schema):
         with contextlib.suppress(RecursionError, TooManyStepsError):
             _errors(content_hash, schema, config, found.append)
     return found
@@ -292,7 +298,7 @@ def _errors(
 ) -> list[Any]:
     token = _on_expression.set(on_expression)
     try:
-        return _bounded(_validator(content_hash, _Schema(schema)).iter_errors(dict(config)))
+        return _bounded(_validator(content_hash, schema).iter_errors(dict(config)))
     finally:
         _on_expression.reset(token)
 
@@ -310,14 +316,20 @@ class _Schema:
         return 0
 
 
-@functools.lru_cache(maxsize=512)
-def _has_expressions(_content_hash: str, schema: _Schema) -> bool:
-    return EXPRESSION in json.dumps(schema.schema)
+def _validator(content_hash: str, schema: Mapping[str, Any]) -> Any:
+    """Return a validator; that of a large schema is made anew each time, because many would take too much memory."""
+    if len(json.dumps(schema)) > _LARGEST_KEPT:
+        return _make_validator(schema)
+    return _kept_validator(content_hash, _Schema(schema))
 
 
-@functools.lru_cache(maxsize=512)
-def _validator(_content_hash: str, schema: _Schema) -> Any:
-    return _Validator(dict(schema.schema), format_checker=_formats, registry=Registry())
+@functools.lru_cache(maxsize=256)
+def _kept_validator(_content_hash: str, schema: _Schema) -> Any:
+    return _make_validator(schema.schema)
+
+
+def _make_validator(schema: Mapping[str, Any]) -> Any:
+    return _Validator(dict(schema), format_checker=_formats, registry=Registry())
 
 
 def _conceal(error: Any, path: str, secret: Collection[Path]) -> FieldViolation | None:

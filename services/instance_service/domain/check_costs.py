@@ -15,6 +15,7 @@ _FOR_EACH = frozenset(
 _READS_ALL = frozenset({"uniqueItems", "const", "enum"})  # they compare values with all that is in them
 _CHARACTERS_OF_A_STEP = 10
 _KEYWORDS_OF_A_STEP = 4
+_INSTRUCTIONS_OF_A_STEP = 8
 
 
 class TooManyStepsError(Exception):
@@ -44,7 +45,18 @@ class Steps:
             self._hops -= 1
             if self._hops < 0:
                 raise TooManyHopsError
-        self._steps -= self._cost(keyword, value, instance)
+        self._spend(self._cost(keyword, value, instance))
+
+    def take_pattern(self, instructions: int) -> None:
+        """Count what it takes to compile a pattern.
+
+        Raises:
+            TooManyStepsError: No more steps are left.
+        """
+        self._spend(instructions // _INSTRUCTIONS_OF_A_STEP)
+
+    def _spend(self, steps: int) -> None:
+        self._steps -= steps
         if self._steps < 0:
             raise TooManyStepsError
 

@@ -38,6 +38,9 @@ def _schemas() -> Iterator[tuple[str, dict[str, Any], Any]]:
     yield "pattern_many", _x(pattern="a*a*a*a*a*a*b"), texts
     yield "pattern_items", _x(items={"pattern": "^(a|b)*c$"}), ["ab" * 50] * 2_000
     yield "pattern_names", _x(patternProperties={"^(a+)+$": {}}), {"a" * 900 + str(n): n for n in range(100)}
+    large = [rf"\pL{{1,13}}x{number}" for number in range(2_000)]
+    yield "pattern_sizes", _x(patternProperties={pattern: {} for pattern in large}), {"a" * 900: 1}
+    yield "pattern_values", _x(items={"format": "regex"}), large
     yield "loop", _x(**{"$ref": "#/properties/x"}), 1
     yield (
         "circle",
