@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,12 @@ def keep_connections(ping: int, idle: int) -> tuple[tuple[str, int], ...]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", ping // 3),
         ("grpc.http2.max_ping_strikes", 2 * idle // ping),
     )
+
+
+def _most_connections(wanted: int) -> int:
+    """Return how many connections clients may have, so that descriptors are left for the database, the broker and files."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if descriptors == resource.RLIM_INFINITY else min(wanted, max(1, descriptors * 3 // 4))
 
 
 class Server:
@@ -133,7 +140,14 @@ class Server:
         # Made last: gRPC may crash the process where a server is left that never started.
         server = grpc.aio.server(
             handlers=registrar.handlers,
-            options=(*_OPTIONS, *keep_connections(_PING_MILLISECONDS, _IDLE_MILLISECONDS)),
+            options=(
+                *_OPTIONS,
+                (
+                    "grpc.max_allowed_incoming_connections",
+                    _most_connections(self._settings.maximum_connections),
+                ),
+                *keep_connections(_PING_MILLISECONDS, _IDLE_MILLISECONDS),
+            ),
             maximum_concurrent_rpcs=self._settings.maximum_concurrent_rpcs,
         )
         self._health = health.aio.HealthServicer()

@@ -202,6 +202,12 @@ class ServiceSettings(TlsSettings):
     maximum_concurrent_rpcs: int = Field(
         default=1000, gt=0, description="Calls and watches at once; one more gets RESOURCE_EXHAUSTED."
     )
+    maximum_connections: int = Field(
+        default=4000,
+        gt=0,
+        description="Connections of clients at once, or three quarters of the process's descriptors if these are fewer; one more is "
+        "closed.",
+    )
     tenant_calls_per_second: float = Field(
         default=500.0,
         ge=0,
