@@ -60,7 +60,7 @@ async def serve(stop: asyncio.Event, app: App[Any]) -> None:
         for open_one in app.open:
             await open_one()
         await app.server.start()
-        for name, function in app.background.items():
+        for name, function in {**app.background, "memory": runtime.give_back_memory}.items():
             tasks[asyncio.create_task(function(), name=name)] = name
         done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopping}:

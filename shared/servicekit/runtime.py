@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import signal
 import sys
@@ -14,6 +15,9 @@ from typing import Any
 import uvloop
 
 from redaction import redact
+
+_GIVE_BACK_SECONDS = 60.0
+_trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -35,6 +39,19 @@ def keep_loaded() -> None:
     """Exempt all that is loaded from the collection of cycles: looking at it stops every thread for a tenth of a second."""
     gc.collect()
     gc.freeze()
+
+
+async def give_back_memory() -> None:
+    """Give free memory back to the system regularly, for ever."""
+    while True:
+        await asyncio.sleep(_GIVE_BACK_SECONDS)
+        await asyncio.to_thread(give_back)
+
+
+def give_back() -> None:
+    """Give free memory back: what large requests leave between smaller ones, the C library keeps, for each thread anew."""
+    if _trim is not None:
+        _trim(0)
 
 
 def _log_without_secrets(

@@ -79,12 +79,12 @@ async def _attack(day: Day, campaign: Campaign) -> dict[str, float]:
     while campaign.count < _COUNT and time.monotonic() < end and not campaign.is_hopeless:
         await campaign.run(min(_AT_ONCE, _COUNT - campaign.count), end - time.monotonic())
         if not warm and campaign.count >= _WARM:
-            warm = {name: process.memory() for name, process in processes.items()}
+            warm = {name: await process.memory() for name, process in processes.items()}
         if campaign.count < _COUNT and time.monotonic() < end:
             with contextlib.suppress(grpc.aio.AioRpcError):  # an attack may have taken what this day needs
                 await day.live()
         print(f"{campaign.count} requests: {dict(campaign.codes)}")  # noqa: T201 - the log of a campaign
-    return {name: processes[name].memory() / before for name, before in warm.items()}
+    return {name: await processes[name].memory() / before for name, before in warm.items()}
 
 
 async def _is_at_rest(services: Services, tasks: dict[str, int]) -> bool:
