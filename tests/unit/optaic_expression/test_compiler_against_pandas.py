@@ -1,7 +1,5 @@
 """Every operator, alone and nested, against an independent evaluation in plain pandas."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -16,10 +14,11 @@ from support.expression_reference import Tree, WideFrames, render, trees, wide_f
 
 def make_table(frames: WideFrames, order: int) -> pl.DataFrame:
     """The present rows, in some order."""
+    dates, entities = [date.date() for date in frames.present.index], list(frames.present.columns)
+    values = [wide.reindex_like(frames.present).to_numpy() for wide in frames.columns.values()]
     rows = [
-        (date.date(), entity, *(wide.loc[date, entity] for wide in frames.columns.values()))
-        for date, entity in itertools.product(frames.present.index, frames.present.columns)
-        if frames.present.loc[date, entity]
+        (dates[row], entities[column], *(each[row, column] for each in values))
+        for row, column in np.argwhere(frames.present.to_numpy())
     ]
     schema = {"date": pl.Date, "entity": pl.String, **dict.fromkeys(frames.columns, pl.Float64)}
     table = pl.DataFrame(rows, schema=schema, orient="row")
@@ -37,13 +36,13 @@ def check_agreement(tree: Tree, frames: WideFrames, order: int = 0) -> None:
     assert result.columns == ["date", "entity", "value"]
     assert result.height == int(frames.present.to_numpy().sum())
     assert result.select("date", "entity").equals(result.select("date", "entity").sort("date", "entity"))
-    actual = pd.DataFrame(np.nan, index=expected.index, columns=expected.columns)
+    actual = np.full(expected.shape, np.nan)
+    rows = {date.date(): row for row, date in enumerate(expected.index)}
+    columns = {entity: column for column, entity in enumerate(expected.columns)}
     for date, entity, value in result.iter_rows():
-        actual.loc[pd.Timestamp(date), entity] = np.nan if value is None else value
+        actual[rows[date], columns[entity]] = np.nan if value is None else value
     assert result["value"].is_nan().sum() == 0
-    np.testing.assert_allclose(
-        actual.to_numpy(), expected.to_numpy(), rtol=1e-6, atol=1e-6, err_msg=render(tree)
-    )
+    np.testing.assert_allclose(actual, expected.to_numpy(), rtol=1e-6, atol=1e-6, err_msg=render(tree))
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
