@@ -19,7 +19,10 @@ from servicekit.ids import is_id, new_id
 
 # The fields of contracts that name something that belongs to a project, or a project itself.
 _ASSUMED = "assumed_id"  # the id that a request within a request gives to what it creates
-PROJECT_BOUND = frozenset({_ASSUMED, "instance_id", "instance_ids", "project_id", "resource_id", "run_id"})
+PROJECT_BOUND = frozenset(
+    {_ASSUMED, "instance_id", "instance_ids", "membership_id", "project_id", "resource_id", "run_id"}
+)
+_BOUND = PROJECT_BOUND | {"primary", "secondary", "universe"}  # the last three are what a backtest reads
 # What a hidden message still tells.
 _TOLD = "status"
 _HIDDEN = "hidden"
@@ -168,7 +171,7 @@ def _forget(message: Any) -> None:
 
 
 def _bound_fields(message: Message) -> list[tuple[str, Any]]:
-    return [(field.name, value) for field, value in message.ListFields() if field.name in PROJECT_BOUND]
+    return [(field.name, value) for field, value in message.ListFields() if field.name in _BOUND]
 
 
 def _id_fields(descriptor: Any) -> list[str]:

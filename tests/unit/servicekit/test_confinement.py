@@ -84,6 +84,19 @@ def test_ids_are_found_in_the_fields_that_name_something_and_nowhere_else() -> N
     assert given == before  # nothing that is stored was changed
 
 
+def test_all_that_a_backtest_reads_is_found_and_replaced() -> None:
+    ids = [new_id() for _ in range(4)]
+    request = instance_api.CreateInstanceRequest()
+    backtest = request.instance.backtest
+    backtest.signals.primary, backtest.assets.membership_id = ids[0], ids[1]
+    backtest.signals.secondary.append(ids[2])
+    backtest.assets.universe.extend(["AAPL", ids[3].upper()])
+    assert {each for each, _ in confinement.ids_of(request)} == set(ids)
+    assert len(confinement.mask(request, ids)) == len(ids)
+    assert not {each for each, _ in confinement.ids_of(request)} & set(ids)
+    assert backtest.assets.universe[0] == "AAPL"
+
+
 def test_a_repeated_field_keeps_its_order_and_an_upper_case_id_is_replaced_too() -> None:
     given = run_api.ListRunsRequest(instance_ids=[THEIRS.upper(), MINE, OTHERS])
     stand_ins = confinement.mask(given, UNREADABLE)
