@@ -55,7 +55,7 @@ async def test_runs_of_two_tenants_over_tls_that_no_worker_has_started_follow_th
                 assert run.status == run_pb2.RUN_STATUS_COMPLETED, run.error
                 types = [each.type.rpartition(".")[2] for each in await client.runs.activities(run_id)]
                 assert types.count("dispatched_again") == 1, types
-            async with prefect_api(stack.endpoints.prefect_api) as prefect:
+            async with prefect_api(stack.endpoints.prefect_api, stack.endpoints.prefect_login) as prefect:
                 flow_run = await prefect.call("GET", f"/flow_runs/{run.orchestrator_run_id}")
             pool = "moved" if tenant == "default" else f"moved-{tenant}"
             assert flow_run["work_pool_name"] == pool
