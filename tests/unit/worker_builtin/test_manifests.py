@@ -12,7 +12,7 @@ from instance_service.jsonschema_adapter import config_violations, schema_violat
 from instance_service.resources.definitions.content import content_violations
 from optaic.definition.v1.definition_pb2 import DEFINITION_KIND_OP_MACRO, DefinitionKind
 from optaic.definition.v1.definition_service_pb2 import PublishDefinitionRequest
-from optaic.expression import OPERATORS, Macro, check_macro, parse
+from optaic.expression import MACROS, OPERATORS, Macro, check_macro, parse
 from optaic.plugins import Accessor, MLModule, Operator, Optimizer, Pipeline, Store, load
 from optaic.plugins.registry import parse_manifest
 from servicekit.contracts import check_contract
@@ -147,12 +147,12 @@ def test_an_operators_arguments_are_checked_like_a_call() -> None:
     assert _violations("WINSORIZE", {"x": "close", "p": 0.6}) == {"config.p"}
 
 
-@pytest.mark.parametrize("name", sorted(language.MACROS))
+@pytest.mark.parametrize("name", sorted(MACROS))
 def test_a_macros_smallest_arguments_make_an_expression(name: str) -> None:
-    macro = language.MACROS[name]
+    macro = MACROS[name]
     schema = _plain(_ALL[name].definition_version.parameters_schema)["properties"]
     arguments = [f"{schema[p]['minimum']:g}" if "minimum" in schema[p] else "close" for p in macro.parameters]
-    parse(f"{name}({', '.join(arguments)})", macros=language.MACROS)
+    parse(f"{name}({', '.join(arguments)})", macros=MACROS)
 
 
 def test_a_models_features_are_checked() -> None:

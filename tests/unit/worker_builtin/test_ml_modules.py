@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from optaic.expression import Macro
+from optaic.expression import MACROS, Macro
 from optaic.plugins import (
     InputTable,
     InvalidConfig,
@@ -20,7 +20,6 @@ from optaic.plugins import (
     SchemaMismatch,
 )
 from worker.builtin.features import build_features, build_target, read_features
-from worker.builtin.language import MACROS
 from worker.builtin.ml_modules import (
     HistGradientBoostingModule,
     LogisticModule,
