@@ -33,7 +33,7 @@ _BAD_TERMS = [
     "1.2.3",
     "NOPE(x)",
     "RANK()",
-    "RANK(x, x)",
+    "RANK(x, x, x)",
     "REF(x)",
     "REF(x, 1.5)",
     "REF(x, -1)",
