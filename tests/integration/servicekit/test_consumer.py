@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from google.protobuf.wrappers_pb2 import StringValue
+from nats.js.errors import NotFoundError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from integration.servicekit.processes import replica, running
@@ -84,7 +85,10 @@ async def settled(url: str) -> None:
 
     async def is_settled() -> bool:
         async with jetstream(url) as api:
-            info = await api.consumer_info("SAMPLE_EVENTS", "sample-notes")
+            try:
+                info = await api.consumer_info("SAMPLE_EVENTS", "sample-notes")
+            except NotFoundError:  # it has not made itself known yet
+                return False
             return (info.num_pending, info.num_ack_pending) == (0, 0)
 
     await eventually(is_settled)

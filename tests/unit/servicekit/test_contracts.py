@@ -97,7 +97,7 @@ def test_a_refusal_with_many_violations_is_searched_for_secrets_a_bounded_number
         texts.append(text)
         return text
 
-    monkeypatch.setattr(status, "redact", redact)
+    monkeypatch.setattr(status, "redactor", lambda: redact)
     violations = [FieldViolation(f"field[{number}]", "is wrong") for number in range(100_000)]
     made = status.to_status(InvalidArgumentError("INVALID", "no", field_violations=violations), "x")
     assert len(texts) < 2_000
