@@ -32,7 +32,7 @@ _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
 class Peers:
     """The services that admission asks; the current request's tenant travels along.
 
-    Who asks while others of the tenant are asking shares a call with them: a call costs more than its answer.
+    A caller that asks while others of its tenant are asking shares a call with them: a call costs more than its answer.
     """
 
     def __init__(self, instance_channel: Any, lineage_channel: Any) -> None:

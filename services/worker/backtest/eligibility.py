@@ -12,7 +12,7 @@ from worker.backtest.settings import BacktestSettings
 from worker.backtest.tables import Matrix
 
 Columns = npt.NDArray[np.intp]
-_FEW = 4  # a ranking is cut before it is sorted where it has more than so many times the wanted entities
+_FEW = 4  # a ranking of more than this many times the wanted entities is cut before it is sorted
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class _Members:
     unpriced: list[str]
 
     def on(self, days: Numbers) -> Mask | None:
-        """Return who is a member on which day; None: everybody always."""
+        """Return which entities are members on which day; None: all of them on every day."""
         return None if self.by_day is None else ~np.isnan(self.by_day.spread(self.names, days))
 
 

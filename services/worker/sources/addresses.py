@@ -31,7 +31,7 @@ class Reach(Enum):
 
 
 def judge(address: Address) -> Reach:
-    """Return who is reached by an address, and by the one that it embeds."""
+    """Return what an address reaches: public machines, private ones, or what nobody may reach; the one that it embeds counts too."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return judge(address.ipv4_mapped)
