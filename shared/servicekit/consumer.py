@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from servicekit import dead_letters
 from servicekit.backoff import backoff
 from servicekit.broker import Broker
-from servicekit.database import Database
+from servicekit.database import FULL, Database
 from servicekit.dead_letters import Replay
 from servicekit.durables import Durable
 from servicekit.errors import UnavailableError
@@ -171,8 +171,6 @@ class Consumer:
     async def _apply_group(self, tenant_id: str, deliveries: Sequence[_Delivery]) -> None:
         try:
             await self._apply_in_transaction(tenant_id, [delivery.received for delivery in deliveries])
-        except UnavailableError:
-            raise  # not the event's fault and no attempt: consuming waits until the database is back
         except TimeoutError:
             if len(deliveries) == 1:
                 raise
@@ -180,7 +178,9 @@ class Consumer:
             half = len(deliveries) // 2
             await self._apply_group(tenant_id, deliveries[:half])
             await self._apply_group(tenant_id, deliveries[half:])
-        except Exception as error:  # noqa: BLE001 - no error may delay the other events
+        except Exception as error:
+            if isinstance(error, UnavailableError) or getattr(error, "reason", "") == FULL:
+                raise  # not the event's fault and no attempt: consuming waits until the database is back, or has room
             if len(deliveries) > 1:
                 _log.warning("group failed, replayed one by one", consumer=self.name, error=repr(error))
                 for delivery in deliveries:

@@ -45,9 +45,10 @@ _CONFLICT = (AbortedError, "CONCURRENT_UPDATE", "a concurrent change got in betw
 _BUSY = (UnavailableError, "DATABASE_BUSY", "the database is busy; retry")
 _TOO_SLOW = (DeadlineExceededError, "STATEMENT_TIMEOUT", "a database statement took too long")
 _AWAY = (UnavailableError, "DATABASE_UNAVAILABLE", "the database does not answer; retry")
+FULL = "DATABASE_FULL"  # the reason of the error
 _FULL = (
     ResourceExhaustedError,
-    "DATABASE_FULL",
+    FULL,
     "the database has no room on its disk; free space, then retry",
 )
 _MEANINGS: dict[str, tuple[type[DomainError], str, str]] = {

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from google.protobuf.wrappers_pb2 import StringValue
@@ -17,7 +18,7 @@ from integration.servicekit.streams import count, fetch_all, jetstream, send
 from servicekit import consumer as consumer_module
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received, insert_consumed
-from servicekit.database import Database
+from servicekit.database import Database, domain_error_of
 from servicekit.events import Event
 from servicekit.ids import new_id
 from servicekit.schema import consumed_events
@@ -75,8 +76,7 @@ def sample_consumer(process: tuple[Database, Broker], applied: Applied, **option
         name="sample-notes",
         stream="SAMPLE_EVENTS",
         filter_subjects=FILTER,
-        apply=applied.apply,
-        **options,
+        **{"apply": applied.apply, **options},
     )
 
 
@@ -260,6 +260,30 @@ async def test_no_event_is_dead_lettered_while_the_database_is_away(
                 await settled(url)
             assert await notes(process[0]) == ["before", "during"]
     assert await count(url, "DEAD_LETTERS") == 0
+
+
+async def test_no_event_is_dead_lettered_while_the_database_has_no_room(
+    broker_settings: ServiceSettings, applied: Applied
+) -> None:
+    tries = 0
+    has_room = False
+
+    async def apply(connection: AsyncConnection, tenant_id: str, batch: Sequence[Received]) -> None:
+        nonlocal tries
+        tries += 1
+        if not has_room:
+            raise domain_error_of(psycopg.errors.DiskFull("no space left on device")) or AssertionError
+        await applied.apply(connection, tenant_id, batch)
+
+    async with replica(broker_settings) as process:
+        await process[1].ready()
+        async with running(sample_consumer(process, applied, apply=apply).run):
+            await publish(broker_settings.nats_url, sample_event("one"))
+            await eventually(lambda: tries > 7)  # more often than an event may fail
+            has_room = True
+            await settled(broker_settings.nats_url)
+        assert await notes(process[0]) == ["one"]
+    assert await count(broker_settings.nats_url, "DEAD_LETTERS") == 0
 
 
 async def test_a_consumer_started_before_the_stream_exists_waits_for_it(
