@@ -154,12 +154,19 @@ class Services:
         ]
 
 
+_GONE = "ExecuteBatchError raised in core by servicer method"
+
+
 def is_fault(line: str) -> bool:
     """Return whether a line of a log tells of a fault of the service itself."""
     try:
         entry = json.loads(line)
     except ValueError:
         return bool(line.strip())
+    if str(entry.get("event", "")).startswith(_GONE) and 'Failed "execute_batch"' in str(
+        entry.get("exception", "")
+    ):
+        return False  # gRPC could not send an answer, because the client had just closed the connection
     return entry.get("level") in ("error", "critical") or "Traceback" in line
 
 
