@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -64,21 +64,16 @@ class Audit:
 
     async def verify_service(self, service: str) -> TrailVerification:
         """Compute every seal of one service again; the service is `instance`, `run`, `lineage` or `status`."""
-        request = api.ListAuditRecordsRequest(page_size=LARGEST_SIZE, after_sequence=0)
-        entries = each_page(partial(self._call, service, "ListAuditRecords"), request, "entries")
-        entry = await anext(entries, None)
-        verification = Verification(entry.record.tenant_id if entry else "")
+        records = _Records(partial(self._list_sealed, service))
+        first = await records.peek()
+        verification = Verification(first.record.tenant_id if first else "")
         # Records are sealed all the time. A record and its seal are committed together, so that seals listed after a record
         # was read include its seal.
         while seals := await self._seals(service, verification.seal_number):
             for seal in seals:
-                covered = []
-                while entry is not None and entry.sequence <= seal.last_sequence:
-                    covered.append(entry)
-                    entry = await anext(entries, None)
-                verification.check(seal, covered)
-        if entry is not None:
-            verification.report_unsealed(entry.sequence)
+                verification.check(seal, await records.take(seal.last_sequence))
+        if (left := await records.peek()) is not None:
+            verification.report_unsealed(left.sequence)
         unsealed = await self._entries(service, api.ListAuditRecordsRequest(unsealed=True))
         return TrailVerification(
             service,
@@ -87,6 +82,10 @@ class Audit:
             [each.record for each in unsealed],
             verification.head.hex(),
         )
+
+    def _list_sealed(self, service: str, after: int) -> AsyncIterator[AuditEntry]:
+        request = api.ListAuditRecordsRequest(page_size=LARGEST_SIZE, after_sequence=after)
+        return each_page(partial(self._call, service, "ListAuditRecords"), request, "entries")
 
     async def _entries(self, service: str, wanted: api.ListAuditRecordsRequest) -> list[AuditEntry]:
         request = api.ListAuditRecordsRequest(page_size=LARGEST_SIZE)
@@ -99,3 +98,34 @@ class Audit:
 
     async def _call(self, service: str, method: str, request: Any) -> Any:
         return await self._connection.call(service, AuditServiceStub, method, request)
+
+
+class _Records:
+    """The sealed records of a service in their order, also those that are sealed while it reads."""
+
+    def __init__(self, list_after: Callable[[int], AsyncIterator[AuditEntry]]) -> None:
+        self._list_after = list_after
+        self._entries = list_after(0)
+        self._waiting: AuditEntry | None = None  # the next one, once it was asked for
+        self._read = 0  # the sequence number of the last one that was taken
+
+    async def peek(self) -> AuditEntry | None:
+        """Return the next record without taking it; None if there is none so far."""
+        if self._waiting is None:
+            self._waiting = await anext(self._entries, None)
+        return self._waiting
+
+    async def take(self, last: int) -> list[AuditEntry]:
+        """Take the records up to a sequence number, as far as they are there."""
+        taken = await self._take_listed(last)
+        if self._waiting is None and self._read < last:  # they were sealed after they had been listed
+            self._entries = self._list_after(self._read)
+            taken += await self._take_listed(last)
+        return taken
+
+    async def _take_listed(self, last: int) -> list[AuditEntry]:
+        taken = []
+        while (entry := await self.peek()) is not None and entry.sequence <= last:
+            taken.append(entry)
+            self._waiting, self._read = None, entry.sequence
+        return taken
