@@ -53,11 +53,9 @@ class Executor:
         self._peers = peers
         self._hint = asyncio.Event()  # to look into the work pool now
         self._told: set[str] = set()  # the tenants of whose flow runs run-service tells
-        self._is_full = False  # so flow runs may wait that were not taken
+        self._is_full = False  # at the last look there was no room, so more flow runs may wait
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
-        self._refused: set[UUID] = (
-            set()
-        )  # those that were ended in Prefect between their claim and their start
+        self._refused: set[UUID] = set()  # ended in Prefect between their claim and their start
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:

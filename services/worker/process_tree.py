@@ -128,8 +128,8 @@ def _start_time(pid: int) -> int:
 
 
 def _has_children() -> bool:
-    """Return whether this process has children, living or not; looking for them in all processes would take far longer."""
-    if not hasattr(os, "waitid"):  # the search says it
+    """Return whether this process may have children, living or not; to search all processes for them takes far longer."""
+    if not hasattr(os, "waitid"):  # only the search can tell
         return True
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -61,9 +61,7 @@ class MethodAccess:
     permission: str
     is_by_project: bool = False  # the permission in some projects is enough
     needs_project: bool = False  # the request must then name one of them
-    has_inner: bool = (
-        False  # the request then lists requests of other methods, each of which must be permitted
-    )
+    has_inner: bool = False  # the request lists requests of other methods; each must be permitted
 
     @property
     def name(self) -> str:

@@ -159,7 +159,7 @@ class Consumer:
                 continue
             groups.setdefault(received.event.tenant_id, []).append(_Delivery(received, raw))
         late: TimeoutError | None = None
-        # Whoever has few events does not wait for whoever has many; no event depends on another tenant's.
+        # A tenant with few events does not wait for one with many; no event depends on another tenant's.
         for tenant_id, deliveries in sorted(groups.items(), key=lambda group: len(group[1])):
             try:
                 await self._apply_group(tenant_id, deliveries)
@@ -174,7 +174,7 @@ class Consumer:
         except TimeoutError:
             if len(deliveries) == 1:
                 raise
-            # Perhaps they are too many for one transaction; then these events would block those of all tenants for ever.
+            # They may be too many for one transaction. Tried together again, they would block all tenants for ever.
             half = len(deliveries) // 2
             await self._apply_group(tenant_id, deliveries[:half])
             await self._apply_group(tenant_id, deliveries[half:])

@@ -51,9 +51,8 @@ class RequestContext:
     stand_ins: Mapping[str, str] = field(
         default_factory=dict
     )  # what the caller gave, by what stands in for it
-    inner_scopes: dict[int, Scopes] = field(
-        default_factory=dict
-    )  # of the requests that a confined caller's request lists, by their place
+    # The scopes of the requests that a confined caller's request lists, by their place in the list.
+    inner_scopes: dict[int, Scopes] = field(default_factory=dict)
     read_tokens: tuple[str, ...] = ()
     write_tokens: list[str] = field(default_factory=list)
     deadline: float | None = None  # on the monotonic clock

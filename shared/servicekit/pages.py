@@ -24,7 +24,7 @@ class PageTokens:
         return self._signer.seal(text.encode(), *self._purpose)
 
     def decode(self, token: str) -> dict[str, Any]:
-        """Return the position of a token, as `encode` was given it; empty for no token: the list begins.
+        """Return the position that `encode` was given; for an empty token, which asks for the first page, it is empty.
 
         Raises:
             InvalidArgumentError: The token was changed, or belongs to another tenant, list or filter.

@@ -36,7 +36,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
 
 
 def keep_loaded() -> None:
-    """Exempt all that is loaded from the collection of cycles: looking at it stops every thread for a tenth of a second."""
+    """Exempt all that is loaded from the collection of cycles, which would stop every thread for a tenth of a second."""
     gc.collect()
     gc.freeze()
 
@@ -49,7 +49,7 @@ async def give_back_memory() -> None:
 
 
 def give_back() -> None:
-    """Give free memory back: what large requests leave between smaller ones, the C library keeps, for each thread anew."""
+    """Give free memory back to the system; the C library keeps, for each thread, what large requests have left."""
     if _trim is not None:
         _trim(0)
 

@@ -40,7 +40,7 @@ def to_status(error: DomainError, domain: str) -> status_pb2.Status:
 
 
 def size_of(error: DomainError) -> int:
-    """Return how many characters an error has that are looked through for secrets, about."""
+    """Return about how many characters of an error are searched for secrets."""
     fields, preconditions = error.field_violations[:_MOST], error.preconditions[:_MOST]
     return (
         len(error.message)
@@ -130,9 +130,9 @@ def _status(
 
 
 def _shortener() -> Callable[[str], str]:
-    """Return a function that redacts a text, then cuts it; it remembers each text that it has looked through.
+    """Return a function that redacts a text and then cuts it; it searches equal texts once.
 
-    In a text that was cut first, half of a password would not be found.
+    If it cut first, it would not find a password of which only half is left.
     """
     redact = redactor()
     return functools.cache(lambda text: redact(text[:_MAXIMUM_READ])[:_MAXIMUM_TEXT])

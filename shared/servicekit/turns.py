@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-# What changes between two executions of a statement in turns. Building one takes longer than executing it, so it is a constant.
+# The parameters of statements in turns. To build such a statement takes longer than to execute it, so each is built once.
 NOW = sa.bindparam("now", type_=sa.DateTime(timezone=True))
 UNTIL = sa.bindparam("until", type_=sa.DateTime(timezone=True))  # when a claim expires
 MOST = sa.bindparam("most", type_=sa.Integer)  # rows
