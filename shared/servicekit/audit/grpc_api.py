@@ -54,8 +54,7 @@ class AuditServicer(AuditServiceServicer):
             conditions.append(table.sequence.is_(None))
         if in_sequence:
             conditions.append(table.sequence > request.after_sequence)
-        if request.page_token:
-            position = tokens.decode(request.page_token)
+        if position := tokens.decode(request.page_token):
             conditions.append(
                 table.sequence > position["sequence"]
                 if in_sequence
@@ -80,9 +79,7 @@ class AuditServicer(AuditServiceServicer):
     ) -> api.ListAuditSealsResponse:
         tenant_id = current().tenant_id
         tokens = PageTokens(self._signer, tenant_id, "ListAuditSeals", request.after_seal_number)
-        after = request.after_seal_number
-        if request.page_token:
-            after = int(tokens.decode(request.page_token)["seal_number"])
+        after = tokens.decode(request.page_token).get("seal_number", request.after_seal_number)
         size = request.page_size or DEFAULT_SIZE
         async with self._database.read(tenant_id) as connection:
             seals = await storage.list_seals(connection, tenant_id, after, size + 1)
