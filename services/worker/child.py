@@ -15,10 +15,10 @@ import structlog
 
 from optaic.common.v1 import flow_pb2
 from optaic.rules.limits import longest_text
-from optaic.run.v1 import run_pb2, run_report_service_pb2
+from optaic.run.v1 import run_report_service_pb2
 from servicekit import logging as service_logging
 from worker import frames
-from worker.computation import Output, compute
+from worker.computing import Output, compute
 from worker.data_removal import Removal, remove_by_stores
 from worker.failures import describe_error, to_text
 from worker.locations import FlowLocation
@@ -27,6 +27,12 @@ from worker.sources import access
 from worker.sources.access import SourceAccess
 
 _LONGEST_PROGRESS = longest_text(run_report_service_pb2.HeartbeatRequest, "progress_message")
+# The field of a completion for each message that a kind of run results in, by the message's name.
+_RESULT_FIELDS = {
+    field.message_type.full_name: field.name
+    for field in run_report_service_pb2.CompleteRunRequest.DESCRIPTOR.oneofs_by_name["result"].fields
+    if field.message_type is not None
+}
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,5 @@ def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.Comple
         # JSON has no NaN and no infinity.
         is_number = not isinstance(value, float) or math.isfinite(value)
         request.metrics[name] = cast("Any", value) if is_number else None
-    if isinstance(output.result, run_pb2.BacktestResult):
-        request.backtest.CopyFrom(output.result)
-    else:
-        request.pipeline.CopyFrom(output.result)
+    getattr(request, _RESULT_FIELDS[type(output.result).DESCRIPTOR.full_name]).CopyFrom(output.result)
     return request

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from optaic.expression import Macro
 from optaic.plugins import DateRange, Mode
@@ -86,6 +86,18 @@ class PipelineRecipe:
     repins_types: bool = False
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        """Return the plugins whose configuration it has, those of its inputs excepted."""
+        base = () if self.base is None else (self.base.store, self.base.accessor)
+        return (self.pipeline, self.store, self.accessor, *base)
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Return the code that it executes, that of its inputs excepted."""
+        base = () if self.base is None else (self.base.store,)
+        return (self.pipeline, self.store, self.accessor, *self.operators.values(), *base)
+
+    @property
     def is_partial_range(self) -> bool:
         """Return whether the data outside of `date_range` is kept."""
         return bool(self.date_range.start or self.date_range.end)
@@ -99,6 +111,8 @@ class BacktestRecipe:
     signals: tuple[Input, ...]  # the primary first
     settings: BacktestSettings
     membership: Input | None = None
+    components: ClassVar[tuple[Component, ...]] = ()
+    plugins: ClassVar[tuple[Plugin, ...]] = ()
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -111,9 +125,6 @@ Recipe = PipelineRecipe | BacktestRecipe
 
 def list_plugins(recipe: Recipe) -> list[Plugin]:
     """Return all code that a recipe executes, each definition version once."""
-    used: list[Plugin] = []
-    if isinstance(recipe, PipelineRecipe):
-        used += [recipe.pipeline, recipe.store, recipe.accessor, *recipe.operators.values()]
-        used += [recipe.base.store] if recipe.base is not None else []
+    used = [*recipe.plugins]
     used += [plugin for given in recipe.inputs for plugin in (given.data.store, given.data.accessor)]
     return list({plugin.definition_version_id: plugin for plugin in used}.values())

@@ -10,7 +10,7 @@ from optaic.rules.sources import FILE_CODE, SCHEMES, SQL_CODE
 from redaction import PREFIX
 from worker import environment
 from worker.config import Settings
-from worker.recipe import Component, PipelineRecipe, Recipe
+from worker.recipe import Component, Recipe
 from worker.sources.access import SourceAccess
 from worker.sources.policy import DEFINITION, SourcePolicy
 from worker.sources.stored_secrets import read_secrets
@@ -69,10 +69,7 @@ def _example(component: Component) -> str:
 
 
 def _components(recipe: Recipe) -> Iterator[Component]:
-    if isinstance(recipe, PipelineRecipe):
-        yield from (recipe.pipeline, recipe.store, recipe.accessor)
-        if recipe.base is not None:
-            yield from (recipe.base.store, recipe.base.accessor)
+    yield from recipe.components
     for given in recipe.inputs:
         yield from (given.data.store, given.data.accessor)
 

@@ -22,7 +22,7 @@ from optaic.run.v1 import run_pb2
 from support.worker import World
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.parquet_store import ParquetStore
-from worker.computation import Output, compute
+from worker.computing import Output, compute
 from worker.locations import FlowLocation
 from worker.recipe_reading import list_version_ids, make_recipe
 

@@ -11,8 +11,8 @@ from optaic.instance.v1.spec_pb2 import SignalContract
 from optaic.rules import signal_contracts
 from optaic.rules.signal_contracts import DEFAULTS, complete_contract
 from support.contract import comments, words_in
-from worker import recipe_reading
 from worker.builtin import signal_guard
+from worker.recipe_reading import refresh as refresh_reading
 
 MESSAGE = "optaic.instance.v1.SignalContract"
 OTHERS: dict[str, Any] = {
@@ -37,7 +37,7 @@ def test_released_defaults_do_not_change() -> None:
 
 
 def read(contract: SignalContract) -> signal_guard.SignalContract:
-    return recipe_reading._read_contract(contract, {})
+    return refresh_reading._read_contract(contract, {})
 
 
 def test_the_contract_states_the_defaults() -> None:
@@ -71,7 +71,7 @@ def test_a_changed_default_reaches_the_worker_and_the_fingerprint(
 ) -> None:
     before = canonical_json(complete_contract(contract_words(SignalContract())))
     changed = dataclasses.replace(DEFAULTS, **{field: OTHERS[field]})
-    for module in (signal_contracts, recipe_reading):
+    for module in (signal_contracts, refresh_reading):
         monkeypatch.setattr(module, "DEFAULTS", changed)
     assert canonical_json(complete_contract(contract_words(SignalContract()))) != before
     assert getattr(read(SignalContract()), WORKER_NAMES.get(field, field)) == OTHERS[field]

@@ -26,7 +26,7 @@ from optaic.plugins import (
 )
 from optaic.run.v1 import run_pb2
 from support.plugin_packages import install_code
-from worker.computation import Output, compute
+from worker.computing import Output, compute
 from worker.locations import FlowLocation
 from worker.recipe import Component, Input, PipelineRecipe, StoredData
 

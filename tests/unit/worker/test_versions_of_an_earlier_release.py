@@ -17,7 +17,7 @@ import pytest
 from optaic.plugins import DateRange, InvalidColumnName, Mode, Pipeline, PipelineContext, Store, load
 from support import earlier_dataset
 from support.earlier_release import check_out
-from worker.computation import Output, compute
+from worker.computing import Output, compute
 from worker.locations import FlowLocation
 from worker.readers import add_zones
 from worker.recipe import Component, PipelineRecipe, StoredData

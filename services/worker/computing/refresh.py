@@ -1,105 +1,63 @@
-"""The blocking part of a run: plugins are loaded, inputs read, outputs written; it calls no service."""
+"""Execute a refresh: run the pipeline, check its table, and have the store keep it."""
 
 from __future__ import annotations
 
 import datetime as dt
 import functools
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable
 
 import polars as pl
 
 from optaic.plugins import (
-    Accessor,
     HeldTypes,
-    InputTable,
     NoDataInRange,
-    Operator,
     Pipeline,
     PipelineContext,
     PluginError,
-    PluginInvalid,
-    SchemaMismatch,
-    Store,
     StoredVersion,
     VersionNotFound,
     day_in,
     load,
 )
-from optaic.plugins.words import describe_columns
-from optaic.rules.columns import DATE, VALUE
 from optaic.run.v1 import run_pb2
-from worker import backtest
 from worker.builtin.column_names import check_column_names
-from worker.builtin.digest import canonicalize, compute_digest
 from worker.builtin.signal_guard import guard_signal
 from worker.builtin.typed.holding import find_empty, settle
 from worker.builtin.typed.kinds import declared_types
 from worker.comparison import check_deletions, count_changes
+from worker.computing.inputs import load_operators, make_store, open_inputs
+from worker.computing.output import Output, Progress, scale
 from worker.guardrails import check_guardrails
-from worker.locations import FlowLocation, write_table
+from worker.locations import FlowLocation
 from worker.output_schema import check_output
 from worker.profile import describe
 from worker.ranges import count_inside, put_in_place
 from worker.readers import add_zones, zones_seen_before
-from worker.recipe import BacktestRecipe, Component, Input, PipelineRecipe, Recipe, StoredData
+from worker.recipe import PipelineRecipe
 from worker.reshaping import is_reshaped
 
-Progress = Callable[[float, str], None]
 _Reader = Callable[[], pl.DataFrame | None]
 
 
-@dataclass(frozen=True)
-class Output:
-    """The output of a run."""
-
-    uri: str
-    physical_version: str
-    digest: str
-    last_data_date: str  # YYYY-MM-DD or empty
-    metrics: Mapping[str, object]
-    artifacts: Mapping[str, str]  # name -> URI
-    result: run_pb2.PipelineResult | run_pb2.BacktestResult
-    readers_hash: str = ""  # how it is read; empty where that is not by store and accessor
-    base_readers_hash: str = ""
-
-
-def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progress) -> Output:
-    """Execute a recipe.
-
-    Raises:
-        PluginError: typed by what went wrong; and whatever else user code raises.
-    """
-    progress(0.01, "loading plugins")
-    if isinstance(recipe, PipelineRecipe):
-        return _refresh(recipe, location, progress)
-    return _backtest(recipe, location.outputs_uri(run_id), run_id, progress)
-
-
-def _refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) -> Output:
+def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) -> Output:
+    """Execute the recipe of a refresh; its output is a new version of the dataset."""
     code = load(recipe.pipeline.code_ref, Pipeline)
     pipeline = code()
-    store = _make_store(recipe.store, recipe.timezone)
+    store = make_store(recipe.store, recipe.timezone)
     reported: dict[str, object] = {}
     base_content = functools.cache(lambda: _read_base(recipe, location, reported))
     held = _hold(recipe, base_content)
     is_new = is_reshaped(recipe, code)
-    by_role = sorted(recipe.inputs, key=lambda given: given.role)  # stable: the order within a role stays
     context = PipelineContext(
         config=recipe.pipeline.config,
-        inputs={
-            role: tuple(_open_input(given) for given in group)
-            for role, group in groupby(by_role, key=lambda given: given.role)
-        },
+        inputs=open_inputs(recipe.inputs),
         mode=recipe.mode,
         date_range=recipe.date_range,
         timezone=recipe.timezone,
         data_date=recipe.data_date,
         macros=recipe.macros,
-        operators={name: _load_operator(name, found.code_ref) for name, found in recipe.operators.items()},
-        progress=lambda fraction, message: progress(0.02 + 0.83 * _clamp(fraction), message),
+        operators=load_operators(recipe.operators),
+        progress=scale(progress, 0.02, 0.85),
         previous_reader=lambda: None if recipe.is_partial_range else base_content(),
         report=reported.__setitem__,
         held=HeldTypes() if held is None or is_new or recipe.repins_types else held,
@@ -220,7 +178,7 @@ def _read_base(
     if base is None:
         return None
     try:
-        return _make_store(base.store, base.timezone).read(base.uri, base.physical_version)
+        return make_store(base.store, base.timezone).read(base.uri, base.physical_version)
     except VersionNotFound as error:
         if recipe.is_partial_range or base.uri == location.data_uri:
             raise
@@ -233,7 +191,7 @@ def _hold(recipe: PipelineRecipe, base_content: _Reader) -> HeldTypes | None:
     if (base := recipe.base) is None:
         return None
     try:
-        types = _make_store(base.store, base.timezone).read_types(base.uri, base.physical_version)
+        types = make_store(base.store, base.timezone).read_types(base.uri, base.physical_version)
     except VersionNotFound:
         base_content()  # says so, or refuses
         return None
@@ -261,89 +219,3 @@ def _count_rows(
         return {**rows, "rows_deleted": 0}
     compared = count_changes(content, table, stored.keys)
     return {**rows, "rows_deleted": compared["rows_deleted"]} if is_extended else compared
-
-
-def _load_operator(name: str, code_ref: str) -> Operator:
-    found = load(code_ref, Operator)()
-    if (own := found.signature().name) != name:
-        raise PluginInvalid(
-            f"{code_ref} is the operator {own}, but its definition names {name}; correct the class or "
-            "the manifest"
-        )
-    return found
-
-
-def _backtest(recipe: BacktestRecipe, outputs_uri: str, run_id: str, progress: Progress) -> Output:
-    prices = _open_input(recipe.prices).frame
-    signals = [_read_signal(signal) for signal in recipe.signals]
-    found = backtest.run(
-        prices,
-        signals,
-        recipe.settings,
-        lambda fraction, message: progress(0.05 + 0.8 * _clamp(fraction), message),
-        None if recipe.membership is None else _open_input(recipe.membership).frame,
-    )
-    progress(0.9, "writing artifacts")
-    artifacts = {name: f"{outputs_uri}{name}.parquet" for name in found.tables}
-    for name, table in found.tables.items():
-        write_table(artifacts[name], table)
-    dates = found.equity_curve[DATE]
-    first, last = str(dates.min()), str(dates.max())
-    return Output(
-        uri=outputs_uri,
-        physical_version=run_id,
-        digest=compute_digest(canonicalize(found.equity_curve, [DATE])),
-        last_data_date=last,
-        metrics={**found.metrics, "first_date": first, "last_date": last},
-        artifacts=artifacts,
-        result=run_pb2.BacktestResult(
-            first_date=first,
-            last_date=last,
-            session_count=dates.len(),
-            execution_count=int(found.metrics["executions"] or 0),
-        ),
-    )
-
-
-def _read_signal(given: Input) -> pl.DataFrame:
-    """Return a signal's table, its values under the name `value`.
-
-    Raises:
-        SchemaMismatch: it holds neither the column that its pipeline writes nor `value`.
-    """
-    frame = _open_input(given).frame
-    if VALUE in frame.columns:  # an accessor may call it so again
-        return frame
-    if given.value_column not in frame.columns:
-        raise SchemaMismatch(
-            f"signal {given.name}: no column {given.value_column!r} and no column {VALUE!r} "
-            f"(it has {describe_columns(frame.columns)})"
-        )
-    return frame.rename({given.value_column: VALUE})
-
-
-def _open_input(given: Input) -> InputTable:
-    return InputTable(
-        role=given.role,
-        name=given.name,
-        reader=functools.partial(_read, given.data),
-        instance_id=given.instance_id,
-        version=given.version,
-        digest=given.digest,
-    )
-
-
-def _make_store(component: Component, timezone: str) -> Store:
-    store = load(component.code_ref, Store)(component.config)
-    store.timezone = timezone
-    return store
-
-
-def _read(data: StoredData) -> pl.DataFrame:
-    store = _make_store(data.store, data.timezone)
-    accessor = load(data.accessor.code_ref, Accessor)(data.accessor.config)
-    return accessor.read(store, data.uri, data.physical_version)
-
-
-def _clamp(fraction: float) -> float:
-    return min(max(fraction, 0.0), 1.0) if math.isfinite(fraction) else 0.0

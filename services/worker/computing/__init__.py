@@ -1,0 +1,23 @@
+"""The blocking part of a run: plugins are loaded, inputs read, outputs written; it calls no service."""
+
+from __future__ import annotations
+
+from worker.computing.backtest import simulate
+from worker.computing.output import Output, Progress
+from worker.computing.refresh import refresh
+from worker.locations import FlowLocation
+from worker.recipe import PipelineRecipe, Recipe
+
+__all__ = ["Output", "Progress", "compute"]
+
+
+def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progress) -> Output:
+    """Execute a recipe.
+
+    Raises:
+        PluginError: typed by what went wrong; and whatever else user code raises.
+    """
+    progress(0.01, "loading plugins")
+    if isinstance(recipe, PipelineRecipe):
+        return refresh(recipe, location, progress)
+    return simulate(recipe, location.outputs_uri(run_id), run_id, progress)

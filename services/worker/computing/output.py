@@ -1,0 +1,44 @@
+"""The output of a run of any kind, and its progress until then."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from optaic.run.v1 import run_pb2
+
+Progress = Callable[[float, str], None]  # a share from 0 to 1, and what is done now
+Result = (
+    run_pb2.PipelineResult
+    | run_pb2.ExperimentResult
+    | run_pb2.BacktestResult
+    | run_pb2.PortfolioOptimizationResult
+    | run_pb2.TrainingResult
+    | run_pb2.InferenceResult
+    | run_pb2.MonitoringResult
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output of a run."""
+
+    uri: str
+    physical_version: str
+    digest: str
+    last_data_date: str  # YYYY-MM-DD or empty
+    metrics: Mapping[str, object]
+    artifacts: Mapping[str, str]  # name -> URI
+    result: Result
+    readers_hash: str = ""  # how it is read; empty where that is not by store and accessor
+    base_readers_hash: str = ""
+
+
+def scale(progress: Progress, start: float, end: float) -> Progress:
+    """Return the progress of a part of the run, which takes it from `start` to `end`."""
+    return lambda fraction, message: progress(start + (end - start) * _clamp(fraction), message)
+
+
+def _clamp(fraction: float) -> float:
+    return min(max(fraction, 0.0), 1.0) if math.isfinite(fraction) else 0.0
