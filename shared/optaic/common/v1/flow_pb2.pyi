@@ -212,7 +212,9 @@ class InputVersion(_message.Message):
     flow_kind: Global___FlowKind.ValueType
     """The upstream flow's kind."""
     version: _builtins.int
-    """Logical number of the version that is read; 0 when a forced run found none."""
+    """Logical number of the version that is read; 0 when a forced run found none, and for an upstream of which only the
+    definition and settings are read, at `instance_revision`.
+    """
     version_id: _builtins.str
     """Stable identifier of that version."""
     digest: _builtins.str

@@ -107,6 +107,7 @@ class _EdgeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EdgeKind.Val
     EDGE_KIND_UNSPECIFIED: _EdgeKind.ValueType  # 0
     EDGE_KIND_DATA: _EdgeKind.ValueType  # 1
     EDGE_KIND_SCHEMA: _EdgeKind.ValueType  # 2
+    """Only its definition and settings enter, never its output: no version is read, and its state blocks and moves nothing."""
     EDGE_KIND_FEATURE: _EdgeKind.ValueType  # 3
     EDGE_KIND_SIGNAL: _EdgeKind.ValueType  # 4
     EDGE_KIND_MODEL: _EdgeKind.ValueType  # 5
@@ -117,6 +118,7 @@ class EdgeKind(_EdgeKind, metaclass=_EdgeKindEnumTypeWrapper):
 EDGE_KIND_UNSPECIFIED: EdgeKind.ValueType  # 0
 EDGE_KIND_DATA: EdgeKind.ValueType  # 1
 EDGE_KIND_SCHEMA: EdgeKind.ValueType  # 2
+"""Only its definition and settings enter, never its output: no version is read, and its state blocks and moves nothing."""
 EDGE_KIND_FEATURE: EdgeKind.ValueType  # 3
 EDGE_KIND_SIGNAL: EdgeKind.ValueType  # 4
 EDGE_KIND_MODEL: EdgeKind.ValueType  # 5
@@ -584,12 +586,15 @@ class FlowEdge(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
+    UPSTREAM_REVISION_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """The role it plays."""
     kind: Global___EdgeKind.ValueType
     """How its data enters."""
     hidden: _builtins.bool
     """True: the upstream is in a project that the caller may not read; as in `UpstreamRef`."""
+    upstream_revision: _builtins.int
+    """Of kind SCHEMA: the revision of the upstream whose definition and settings count; runs read the upstream at it. Else 0."""
     @_builtins.property
     def upstream(self) -> _flow_pb2.FlowRef:
         """The upstream flow."""
@@ -601,10 +606,11 @@ class FlowEdge(_message.Message):
         role: _builtins.str = ...,
         kind: Global___EdgeKind.ValueType = ...,
         hidden: _builtins.bool = ...,
+        upstream_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["upstream", b"upstream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "kind", b"kind", "role", b"role", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "kind", b"kind", "role", b"role", "upstream", b"upstream", "upstream_revision", b"upstream_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -422,6 +422,9 @@ class PortfolioOptimizerSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    PRIMARY_WEIGHT_FIELD_NUMBER: _builtins.int
+    primary_weight: _builtins.float
+    """Weight of the first upstream with the role `signal`; the other signals share the rest. Absent: all have the same weight."""
     @_builtins.property
     def constraints(self) -> _struct_pb2.Struct:
         """Limits on the weights, as `$defs.constraints` of the definition version's `parameters_schema` has them;
@@ -432,12 +435,15 @@ class PortfolioOptimizerSpec(_message.Message):
         self,
         *,
         constraints: _struct_pb2.Struct | None = ...,
+        primary_weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_primary_weight", b"_primary_weight", "constraints", b"constraints", "primary_weight", b"primary_weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_primary_weight", b"_primary_weight", "constraints", b"constraints", "primary_weight", b"primary_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__primary_weight: _TypeAlias = _typing.Literal["primary_weight"]  # noqa: Y015
+    _WhichOneofArgType__primary_weight: _TypeAlias = _typing.Literal["_primary_weight", b"_primary_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__primary_weight) -> _WhichOneofReturnType__primary_weight | None: ...
 
 Global___PortfolioOptimizerSpec: _TypeAlias = PortfolioOptimizerSpec  # noqa: Y015
 
@@ -572,7 +578,7 @@ class BacktestConfig(_message.Message):
     means 0.1.
     """
     top_n: _builtins.int
-    """How many entities are held; absent means 5."""
+    """How many entities are held; absent means 5. With an optimizer: how many of the highest values it gets; absent means all."""
     initial_capital: _builtins.float
     """Cash at the first session; absent means 1,000,000."""
     primary_weight: _builtins.float
@@ -599,7 +605,8 @@ class BacktestConfig(_message.Message):
     """Needs procedure 2. A delisted member is sold at its last close x (1 + this return); absent means 0."""
     weighting: _builtins.str
     """Needs procedure 2. How the chosen entities share a side: `signal` by the distance of their score from the mean of all
-    that may be chosen, `equal` evenly; empty means `equal`.
+    that may be chosen, `equal` evenly, `optimizer` as the upstream with the role `optimizer` decides. Empty means
+    `optimizer` if there is such an upstream, else `equal`.
     """
     long_short: _builtins.bool
     """Needs procedure 2. True: the entities with the lowest scores are sold short, as many as are bought; absent means false."""

@@ -329,7 +329,8 @@ class Run(_message.Message):
     """The flow's compute fingerprint that it ran with."""
     is_partial_range: _builtins.bool
     """Its `parameters` name a range of dates (`start`, `end` or both): it computes that range only, and everything
-    outside stays as it was.
+    outside stays as it was. Or, once it has completed: its `data_date` made it read less than its inputs have. Such a run
+    clears no cause of staleness.
     """
     allow_deletion: _builtins.bool
     """It may remove more than its dataset's `max_deleted_share` allows."""
@@ -715,20 +716,24 @@ class PortfolioOptimizationResult(_message.Message):
     DECISION_DATE_FIELD_NUMBER: _builtins.int
     SOLVER_STATUS_FIELD_NUMBER: _builtins.int
     ASSET_COUNT_FIELD_NUMBER: _builtins.int
+    DECISION_COUNT_FIELD_NUMBER: _builtins.int
     decision_date: _builtins.str
     """YYYY-MM-DD."""
     solver_status: _builtins.str
     asset_count: _builtins.int
+    decision_count: _builtins.int
+    """Decisions that the output holds, this one included."""
     def __init__(
         self,
         *,
         decision_date: _builtins.str = ...,
         solver_status: _builtins.str = ...,
         asset_count: _builtins.int = ...,
+        decision_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_count", b"asset_count", "decision_date", b"decision_date", "solver_status", b"solver_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_count", b"asset_count", "decision_count", b"decision_count", "decision_date", b"decision_date", "solver_status", b"solver_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -237,6 +237,7 @@ class CompleteRunRequest(_message.Message):
     OUTPUT_VERSION_FIELD_NUMBER: _builtins.int
     MODEL_ARTIFACT_VERSION_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
+    IS_PARTIAL_RANGE_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -252,6 +253,8 @@ class CompleteRunRequest(_message.Message):
     """Version of the model artifact that was read."""
     credential: _builtins.str
     """The newest credential of the run."""
+    is_partial_range: _builtins.bool
+    """Because of its `data_date` it read less than its inputs have; see `Run.is_partial_range`."""
     @_builtins.property
     def metrics(self) -> _struct_pb2.Struct:
         """What it measured."""
@@ -289,6 +292,7 @@ class CompleteRunRequest(_message.Message):
         output_version: _flow_pb2.VersionRef | None = ...,
         model_artifact_version: _builtins.str = ...,
         credential: _builtins.str = ...,
+        is_partial_range: _builtins.bool = ...,
         pipeline: _run_pb2.PipelineResult | None = ...,
         experiment: _run_pb2.ExperimentResult | None = ...,
         backtest: _run_pb2.BacktestResult | None = ...,
@@ -299,7 +303,7 @@ class CompleteRunRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
