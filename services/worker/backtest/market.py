@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from optaic.plugins import MissingInput, PluginError, UnknownEntity
+from optaic.plugins import MissingInput, Optimizer, PluginError, UnknownEntity
 from optaic.rules.backtests import EQUAL_WEIGHT
 from optaic.rules.columns import VALUE
+from worker.backtest.allocation import allocate
 from worker.backtest.benchmark import equal_weight_returns, named_returns
 from worker.backtest.delisting import Delistings, find_delistings
 from worker.backtest.eligibility import Choice, choose, find_begin
@@ -24,8 +25,9 @@ from worker.backtest.panel import (
     signal_weights,
     within,
 )
+from worker.backtest.returns import list_returns
 from worker.backtest.sessions import Sessions, find_decisions, find_sessions
-from worker.backtest.settings import BacktestSettings, MissingPrices, Slippage
+from worker.backtest.settings import BacktestSettings, MissingPrices, Slippage, Weighting
 from worker.backtest.tables import (
     Cells,
     Mask,
@@ -67,18 +69,24 @@ def prepare(
     signals: Sequence[pl.DataFrame],
     membership: pl.DataFrame | None,
     settings: BacktestSettings,
+    optimizer: Optimizer | None = None,
 ) -> Prepared:
     """Align prices `date, entity, close`, signals `date, entity, value` and a membership `date, entity`.
+
+    An optimizer decides the weights if the settings say so.
 
     Raises:
         MissingInput: no signal is given.
         SchemaMismatch: a table lacks a column or repeats a key, or a close is not positive.
         UnknownEntity: a member or the benchmark has no price at all.
         NoDataInRange: no session lies in the range, or the benchmark has no close by the first one.
-        PluginError: `NoDecisions`, nobody may be chosen at any decision in range.
+        NoSolution: the optimizer never finds any weights.
+        PluginError: `NoDecisions`, nobody may be chosen at any decision in range; or as the optimizer says.
     """
     if not signals:
         raise MissingInput("signals.primary: a backtest needs a primary signal; name one")
+    if (optimizer is None) is (settings.weighting is Weighting.OPTIMIZER):
+        raise ValueError("an optimizer is given exactly if the weighting is optimizer")
     is_by_volume = settings.slippage_model is Slippage.VOLUME
     closes = read_cells(prices, "close", "prices", "volume" if is_by_volume else None)
     members = _find_members(closes, membership, settings)
@@ -108,7 +116,15 @@ def prepare(
     first = begin if settings.start is None else 0
     days, scores = days[first:], np.ascontiguousarray(scores[first:])
     decisions, without_close = [one - first for one in decisions if one >= first], without_close[first:]
-    choices = choose(scores, decisions, settings)
+    unsolved: list[tuple[int, str]] = []
+    if optimizer is None:
+        choices: Mapping[int, Choice] = choose(scores, decisions, settings)
+    else:
+        past = sessions.is_session & (dates <= days[-1])
+        check_positive(grid[past])
+        history = list_returns(grid[past], dates[past], members.names)
+        found = allocate(optimizer, scores, decisions, days, history, settings)
+        choices, unsolved = found.choices, found.unsolved
     own = grid[used][first:]
     present = members.on(days)
     delistings = find_delistings(grid, dates, days, settings)
@@ -135,7 +151,8 @@ def prepare(
         warmup=begin - first,
         unmatched_signal_dates=unmatched,
         decisions=len(decisions),
-        decisions_without_choice=len(decisions) - len(choices),
+        decisions_without_choice=len(decisions) - len(choices) - len(unsolved),
+        unsolved=[(panel.dates[decision], why) for decision, why in unsolved],
         decisions_without_members=0 if present is None else int((~present[decisions].any(axis=1)).sum()),
         values_without_close=int(np.count_nonzero(without_close[decisions])),
         unpriced_members=members.unpriced,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,8 @@ class Notes:
     values_without_close: int  # values of members at decisions that could not be chosen for want of a close
     unpriced_members: list[str] = field(default_factory=list)  # of the membership, without any price
     benchmark_carried: int = 0  # sessions without a close of the named benchmark
+    # The dates of decisions for which the optimizer found no weights, and what it said.
+    unsolved: list[tuple[dt.date, str]] = field(default_factory=list)
 
     def metrics(self, path: Path, settings: BacktestSettings) -> dict[str, object]:
         """Return the counts by their public names, with `warnings`."""
@@ -53,6 +56,7 @@ class Notes:
             "decisions": self.decisions,
             "decisions_without_choice": self.decisions_without_choice,
             "decisions_without_members": self.decisions_without_members,
+            "decisions_without_solution": len(self.unsolved),
             "values_without_close": self.values_without_close,
             "members_without_prices": len(self.unpriced_members),
             "benchmark_carried_sessions": self.benchmark_carried,
@@ -102,6 +106,12 @@ class Notes:
             yield (
                 f"{self.decisions_without_members} of {self.decisions} decisions are on dates for which the membership has no "
                 "row, so nobody can be chosen; give it a row for each day and member"
+            )
+        if self.unsolved:
+            first, why = self.unsolved[0]
+            yield (
+                f"the optimizer found no weights at {len(self.unsolved)} of {self.decisions} decisions, and the holdings stayed "
+                f"as they were; the first is {first}: {why}"
             )
         if not any(one.decision is not None for one in path.executions):
             yield "nothing was ever executed, so the capital stayed cash; choose a longer range"

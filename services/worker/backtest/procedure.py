@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
+from optaic.plugins import Optimizer
 from optaic.rules.backtests import FIRST_PROCEDURE
 from worker.backtest.breakdowns import list_drawdowns, list_months
 from worker.backtest.eligibility import choose
@@ -27,6 +28,7 @@ def run(
     settings: BacktestSettings,
     progress: _Progress = lambda fraction, message: None,  # noqa: ARG005 - the callback's names
     membership: pl.DataFrame | None = None,
+    optimizer: Optimizer | None = None,
 ) -> BacktestResult:
     """Simulate the backtest and return its result.
 
@@ -36,6 +38,7 @@ def run(
         settings: everything else.
         progress: called with the fraction that is done.
         membership: `date, entity`, the members of each day; only the newest procedure reads it.
+        optimizer: it decides the weights; only the newest procedure asks it.
 
     Raises:
         PluginError: typed by what is wrong with the inputs (see `build_panel` and `prepare`), or with the path (see `simulate`).
@@ -43,7 +46,7 @@ def run(
     progress(0.05, "aligning prices and signals")
     if settings.procedure == FIRST_PROCEDURE:
         return _run_first(prices, signals, settings, progress)
-    prepared = prepare(prices, signals, membership, settings)
+    prepared = prepare(prices, signals, membership, settings, optimizer)
     panel = prepared.panel
     progress(0.3, f"simulating {len(panel.dates)} sessions")
     path = simulate(panel, prepared.choices, settings)

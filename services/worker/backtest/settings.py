@@ -10,6 +10,7 @@ from typing import Any
 
 from optaic.plugins import InvalidConfig
 from optaic.rules.backtests import (
+    BY_OPTIMIZER,
     CARRY,
     DEFAULTS,
     DROP_SESSION,
@@ -20,6 +21,7 @@ from optaic.rules.backtests import (
     SLIPPAGE_RATES,
     complete_config,
     limits_of,
+    optimizer_conflicts,
 )
 from worker.builtin.parameters import (
     read_choice,
@@ -62,6 +64,7 @@ class Weighting(StrEnum):
 
     EQUAL = "equal"
     SIGNAL = "signal"  # by the distance of the score from the mean of all that may be chosen
+    OPTIMIZER = BY_OPTIMIZER  # as an optimizer decides
 
 
 FIXED_RATE = NEWEST_SLIPPAGE_RATES[Slippage.FIXED]  # where a volume is unknown
@@ -92,16 +95,20 @@ class BacktestSettings:
     delisting_return: float = NEWEST_DEFAULTS.delisting_return
     weighting: Weighting = _WEIGHTING
     long_short: bool = NEWEST_DEFAULTS.long_short
+    offered: int | None = None  # how many of the highest values an optimizer gets; None: all
 
     @classmethod
-    def from_spec(cls, spec: Mapping[str, object]) -> BacktestSettings:
+    def from_spec(cls, spec: Mapping[str, object], *, has_optimizer: bool = False) -> BacktestSettings:
         """Read settings from `{assets: {universe, benchmark}, date_range: {start, end}, config: {...}}`.
 
         Raises:
-            InvalidConfig: a value is of a wrong type or out of bounds, or the range ends before it starts.
+            InvalidConfig: a value is of a wrong type or out of bounds, the range ends before it starts, or a setting does not
+                fit the backtest's having an optimizer or not.
         """
         assets, dates, given = (read_section(spec, name) for name in ("assets", "date_range", "config"))
-        config = complete_config(given)
+        for setting, problem in optimizer_conflicts(given, has_optimizer=has_optimizer):
+            raise InvalidConfig(f"config.{setting}: {problem}")
+        config = complete_config(given, has_optimizer=has_optimizer)
         procedure = _read_procedure(given)
         is_first = procedure == FIRST_PROCEDURE
         models = [*(SLIPPAGE_RATES if is_first else NEWEST_SLIPPAGE_RATES)]
@@ -118,7 +125,7 @@ class BacktestSettings:
             transaction_costs=_read(config, "transaction_costs"),
             slippage_model=model,
             slippage_rate=_read(config, "slippage_rate"),
-            top_n=_read_whole(config, "top_n"),
+            top_n=_read_whole(config, "top_n") if "top_n" in config else DEFAULTS.top_n,
             initial_capital=_read(config, "initial_capital"),
             primary_weight=_read(config, "primary_weight"),
             procedure=procedure,
@@ -142,7 +149,12 @@ def _read_newest(config: Mapping[str, object]) -> dict[str, Any]:
         "delisting_return": _read(config, "delisting_return"),
         "weighting": Weighting(read_choice(config, "weighting", [*Weighting])),
         "long_short": read_flag(config, "long_short"),
+        "offered": _read_whole(config, "top_n") if _offers_few(config) else None,
     }
+
+
+def _offers_few(config: Mapping[str, object]) -> bool:
+    return config["weighting"] == BY_OPTIMIZER and "top_n" in config
 
 
 def _read(config: Mapping[str, object], setting: str) -> float:

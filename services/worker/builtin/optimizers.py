@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -21,11 +22,12 @@ from skfolio.prior import EmpiricalPrior
 
 from optaic.plugins import Allocation, InvalidConfig, NoDataInRange, NoSolution, Optimizer, SchemaMismatch
 from optaic.plugins.words import describe_error
-from optaic.rules.columns import DATE, ENTITY, KEYS
+from optaic.rules.columns import DATE
 from worker.builtin.parameters import read_choice, read_number, read_whole
 
 _SESSIONS_A_YEAR = 252
 _FEWEST_RETURNS = 20
+_ROUNDING = 1e-9
 _CONSTRAINTS = ("min_weight", "max_weight")
 _RISK_MEASURES = {
     "variance": RiskMeasure.VARIANCE,
@@ -65,21 +67,23 @@ class SkfolioOptimizer(Optimizer):
         if unknown := sorted(set(self.constraints) - set(self.constraints_known)):
             known = ", ".join(self.constraints_known) or "none"
             raise InvalidConfig(f"constraints: {', '.join(unknown)} are unknown; the constraints are {known}")
-        chosen = self._choose(scores)
         low, high = self._limits()
-        if low * len(chosen) > 1.0 + 1e-9 or high * len(chosen) < 1.0 - 1e-9:
-            raise NoSolution(
-                f"{len(chosen)} weights between {low:g} and {high:g} cannot sum to 1; "
-                "change constraints.min_weight or constraints.max_weight"
-            )
-        past = self._past(returns, chosen)
-        alone = len(chosen) == 1
-        weights = np.ones(1) if alone else self._solve([scores[name] for name in chosen], past)
+        scored = self._known(scores)
+        window = self._window(returns, scored)
+        enough = [name for name in scored if window[name].count() >= _FEWEST_RETURNS]
+        chosen = self._choose(scores, enough or scored)
+        _check_budget(len(chosen), low, high)
+        past = self._past(window, chosen)
+        weights, status = np.ones(1), "optimal"
+        if len(chosen) > 1:
+            weights, status = self._solve([scores[name] for name in chosen], past)
         daily = past @ weights
         return Allocation(
             weights={name: float(weight) for name, weight in zip(chosen, weights, strict=True)},
             diagnostics={
+                "solver_status": status,
                 "sessions": float(len(past)),
+                "entities_without_history": float(len(scored) - len(enough)),
                 "volatility": float(daily.std(ddof=1) * np.sqrt(_SESSIONS_A_YEAR)),
                 "effective_count": float(1.0 / np.square(weights).sum()),
                 "concentration": float(np.abs(weights).max()),
@@ -88,22 +92,33 @@ class SkfolioOptimizer(Optimizer):
             },
         )
 
-    def _choose(self, scores: Mapping[str, float]) -> list[str]:
+    def sessions_needed(self) -> int:
+        """Return the lookback."""
+        return read_whole(self.config, "lookback", 252, minimum=_FEWEST_RETURNS, maximum=100_000)
+
+    def _known(self, scores: Mapping[str, float]) -> list[str]:
         known = [name for name, score in scores.items() if score is not None and np.isfinite(score)]
         if not known:
             raise NoDataInRange("scores: no entity has a finite score; give at least one")
-        count = read_whole(self.config, "top_n", len(known), minimum=1, maximum=100_000)
-        return sorted(sorted(known, key=lambda name: (-scores[name], name))[:count])
+        return known
 
-    def _past(self, returns: pl.DataFrame, chosen: Sequence[str]) -> Any:
-        if missing := [name for name in chosen if name not in returns.columns]:
+    def _choose(self, scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
+        count = read_whole(self.config, "top_n", len(names), minimum=1, maximum=100_000)
+        return sorted(sorted(names, key=lambda name: (-scores[name], name))[:count])
+
+    def _window(self, returns: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+        """Return the past sessions that count, null where a return is not finite."""
+        if missing := [name for name in names if name not in returns.columns]:
             raise SchemaMismatch(
                 f"returns: no column for {', '.join(missing)}; add their returns, or leave them out of the scores"
             )
-        lookback = read_whole(self.config, "lookback", 252, minimum=_FEWEST_RETURNS, maximum=100_000)
-        table = returns.sort(DATE).tail(lookback).select(pl.col(name).cast(pl.Float64) for name in chosen)
-        past = table.drop_nulls().to_numpy()
-        past = past[np.isfinite(past).all(axis=1)]
+        column = pl.col(list(names)).cast(pl.Float64)
+        return (
+            returns.sort(DATE).tail(self.sessions_needed()).select(pl.when(column.is_finite()).then(column))
+        )
+
+    def _past(self, window: pl.DataFrame, chosen: Sequence[str]) -> Any:
+        past = window.select(chosen).drop_nulls().to_numpy()
         if len(past) < _FEWEST_RETURNS:
             raise NoDataInRange(
                 f"returns: only {len(past)} sessions have returns of all chosen entities, and {_FEWEST_RETURNS} are needed; "
@@ -118,16 +133,23 @@ class SkfolioOptimizer(Optimizer):
             raise InvalidConfig("constraints.min_weight: must not be above max_weight")
         return low, high
 
-    def _solve(self, scores: Sequence[float], past: Any) -> Any:
+    def _solve(self, scores: Sequence[float], past: Any) -> tuple[Any, str]:
+        """Return the weights and the solver's status."""
         estimator = self._estimator(np.asarray(scores, dtype=float), past)
+        limits = ", ".join(f"constraints.{name}" for name in self.constraints) or "the constraints"
         try:
-            estimator.fit(past)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                estimator.fit(past)
         except Exception as error:  # solvers and skfolio raise types of their own for what has no solution
-            raise NoSolution(describe_error(error)) from error
+            raise NoSolution(
+                f"the solver found no weights; relax {limits}: {describe_error(error)}"
+            ) from error
         weights = np.asarray(estimator.weights_, dtype=float)
         if not np.isfinite(weights).all():
-            raise NoSolution("the solver found no weights; relax the constraints")
-        return weights
+            raise NoSolution(f"the solver found no weights; relax {limits}")
+        is_inaccurate = any("inaccurate" in str(one.message) for one in said)
+        return weights, "optimal_inaccurate" if is_inaccurate else "optimal"
 
 
 class MeanVarianceOptimizer(SkfolioOptimizer):
@@ -206,17 +228,22 @@ class EqualWeightOptimizer(SkfolioOptimizer):
         return EqualWeighted()
 
 
-def returns_of(prices: pl.DataFrame, column: str = "close") -> pl.DataFrame:
-    """Compute `date` and a column of simple returns for each entity from `date, entity, <column>`.
+def _check_budget(count: int, low: float, high: float) -> None:
+    """Refuse limits between which weights cannot sum to 1.
 
     Raises:
-        SchemaMismatch: a column is missing.
+        NoSolution: naming the limit that binds.
     """
-    if missing := [name for name in (*KEYS, column) if name not in prices.columns]:
-        raise SchemaMismatch(f"no column {', '.join(missing)} (the columns are {', '.join(prices.columns)})")
-    wide = prices.pivot(on=ENTITY, index=DATE, values=column).sort(DATE)
-    closes = pl.exclude(DATE).cast(pl.Float64)
-    return wide.select(DATE, closes / closes.shift(1) - 1.0).slice(1)
+    if high * count < 1.0 - _ROUNDING:
+        raise NoSolution(
+            f"constraints.max_weight: {count} weights of at most {high:g} sum to at most {high * count:g}, and must sum to 1; "
+            f"raise max_weight to at least {1.0 / count:.4g}, or give more entities (top_n, scores)"
+        )
+    if low * count > 1.0 + _ROUNDING:
+        raise NoSolution(
+            f"constraints.min_weight: {count} weights of at least {low:g} sum to at least {low * count:g}, and must sum to 1; "
+            f"lower min_weight to at most {1.0 / count:.4g}, or give fewer entities (top_n)"
+        )
 
 
 def _read_risk_measure(config: Mapping[str, object]) -> RiskMeasure:

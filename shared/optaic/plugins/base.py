@@ -192,8 +192,10 @@ class MLModule(ABC):
 class Allocation:
     """The decision of an optimizer on one date."""
 
-    weights: Mapping[str, float]  # by entity, in the order of names
-    diagnostics: Mapping[str, float | str]
+    weights: Mapping[str, float]  # by entity, in the order of names; an entity that is not named has none
+    diagnostics: Mapping[
+        str, float | str
+    ]  # what the run shows; `solver_status` is the status that its result has
 
 
 class Optimizer(ABC):
@@ -207,13 +209,22 @@ class Optimizer(ABC):
         self.config = dict(config or {})
         self.constraints = dict(constraints or {})
 
+    def sessions_needed(self) -> int | None:
+        """Return how many past sessions of returns it reads; override it, and it gets no more than these. None: all.
+
+        Raises:
+            InvalidConfig: a parameter has a value that it cannot work with.
+        """
+        return None
+
     @abstractmethod
     def optimize(self, scores: Mapping[str, float], returns: pl.DataFrame) -> Allocation:
         """Return the weights of the entities that have a score.
 
         Args:
             scores: the combined signal on the date, by entity; higher is better.
-            returns: `date` and a column of returns for each entity, up to and including the date.
+            returns: `date` and a column of returns for each entity, up to and including the date; null before an entity
+                has two closes.
 
         Raises:
             InvalidConfig: a parameter or constraint has a value that it cannot work with.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ FIRST_PROCEDURE = 1  # of a backtest that names none: it is older than the choic
 NEWEST_PROCEDURE = 2  # of a backtest that is created without one
 CARRY, DROP_SESSION = "carry", "drop_session"
 VOLUME = "volume"  # the slippage model that only the newest procedure has
+BY_OPTIMIZER = "optimizer"  # the weighting of a backtest with an optimizer
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,45 @@ def procedure_of(given: Mapping[str, Any]) -> int:
     return int(given.get("procedure") or FIRST_PROCEDURE)
 
 
-def complete_config(given: Mapping[str, Any]) -> dict[str, Any]:
+def optimizer_conflicts(given: Mapping[str, Any], *, has_optimizer: bool) -> Iterator[tuple[str, str]]:
+    """Yield each of a backtest's settings that does not fit its having an optimizer or not, and what to do."""
+    weighting = given.get("weighting") or (BY_OPTIMIZER if has_optimizer else "")
+    if has_optimizer and procedure_of(given) == FIRST_PROCEDURE:
+        yield (
+            "procedure",
+            (
+                f"is {FIRST_PROCEDURE}, which has no optimizer; set it to {NEWEST_PROCEDURE}, which may change the results, or "
+                "remove the upstream with the role optimizer"
+            ),
+        )
+    if has_optimizer and weighting != BY_OPTIMIZER:
+        yield (
+            "weighting",
+            (
+                f"is {weighting}, so the optimizer would decide nothing; set it to {BY_OPTIMIZER}, or remove the upstream with "
+                "the role optimizer"
+            ),
+        )
+    if weighting == BY_OPTIMIZER and not has_optimizer:
+        yield (
+            "weighting",
+            f"is {BY_OPTIMIZER}, and no upstream has the role optimizer; add one to upstream_refs, or choose another weighting",
+        )
+    if weighting == BY_OPTIMIZER and given.get("long_short"):
+        yield (
+            "long_short",
+            (
+                "cannot be true with an optimizer, which decides itself what is sold short; remove it, and let the optimizer's "
+                "constraints allow negative weights"
+            ),
+        )
+
+
+def complete_config(given: Mapping[str, Any], *, has_optimizer: bool = False) -> dict[str, Any]:
     """Return a backtest's settings with the defaults filled in; writing a default explicitly gives the same result.
 
     The first procedure does not stand in the result: backtests are older than the choice, and keep their fingerprints.
+    An optimizer gets the values of all that may be chosen, unless `top_n` says how many: then it has no default.
     """
     said = {name: value for name, value in given.items() if value not in ("", None)}
     procedure = procedure_of(said)
@@ -87,7 +123,11 @@ def complete_config(given: Mapping[str, Any]) -> dict[str, Any]:
     if procedure != FIRST_PROCEDURE:
         config |= {"procedure": procedure, **asdict(NEWEST_DEFAULTS)}
         rates = NEWEST_SLIPPAGE_RATES
+        if has_optimizer:
+            config["weighting"] = BY_OPTIMIZER
     config |= said
+    if config.get("weighting") == BY_OPTIMIZER and "top_n" not in said:
+        del config["top_n"]
     model = config["slippage_model"]
     if model == "none":  # without slippage, no rate is used
         config.pop("slippage_rate", None)
