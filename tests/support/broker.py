@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import nats
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
@@ -25,6 +26,18 @@ from support.scratch import server_folder
 _BINARY = Path(sys.prefix) / "bin" / "nats-server"
 _START_SECONDS = 10.0
 _ACCOUNTS = 50  # what a server keeps for all tests that it has served stays small
+
+_CONNECT_SECONDS = 20  # a busy machine takes its time
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Client]:
+    """Yield a client; it is closed whatever happens, so that no later test is blamed for what it left open."""
+    client = await nats.connect(url, connect_timeout=_CONNECT_SECONDS)
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 class NatsServer:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import nats
 import psycopg
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -38,7 +37,7 @@ from servicekit.database import Database
 from servicekit.events import headers_of, make_event
 from servicekit.ids import new_id
 from servicekit.signing import Signer
-from support.broker import ensure_streams
+from support.broker import connected, ensure_streams
 from support.counterparts import FakeDeployments, FakeExperiments, FakeProjects
 from support.identities import tokens_file
 from support.polling import eventually
@@ -232,39 +231,38 @@ async def running(
     **settings: Any,
 ) -> AsyncIterator[RunningInstanceService]:
     """Run one replica of the service on a database that is there."""
-    client = await nats.connect(nats_url)
-    await ensure_streams(client, "LINEAGE_EVENTS", "RUN_EVENTS")
-    values = {
-        "shutdown_grace_seconds": 0.5,
-        "service_token": "service-secret",
-        "tokens_file": tokens_file(),
-        # A change wakes the reconciler. A look without a reason costs CPU time of its own, for as long as a test waits.
-        "drift_interval_seconds": 0.5,
-        "reconcile_interval_seconds": 0.5,
-        **urls,
-        "nats_url": nats_url,
-        **settings,
-    }
-    experiments = experiments or FakeExperiments()
-    projects = projects or FakeProjects()
-    app = await build(Settings.model_validate(values), Outside(deployments, experiments, projects))
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(stop, app))
-    try:
-        await eventually(lambda: app.server.address or serving.done())
-        assert app.server.address, serving.exception()
-        async with grpc.aio.insecure_channel(app.server.address) as channel:
-            yield RunningInstanceService(
-                app,
-                deployments,
-                experiments,
-                projects,
-                DefinitionServiceStub(channel),
-                InstanceServiceStub(channel),
-                client,
-                urls["database_owner_url"],
-            )
-    finally:
-        stop.set()
-        await serving
-        await client.close()
+    async with connected(nats_url) as client:
+        await ensure_streams(client, "LINEAGE_EVENTS", "RUN_EVENTS")
+        values = {
+            "shutdown_grace_seconds": 0.5,
+            "service_token": "service-secret",
+            "tokens_file": tokens_file(),
+            # A change wakes the reconciler. A look without a reason costs CPU time of its own, for as long as a test waits.
+            "drift_interval_seconds": 0.5,
+            "reconcile_interval_seconds": 0.5,
+            **urls,
+            "nats_url": nats_url,
+            **settings,
+        }
+        experiments = experiments or FakeExperiments()
+        projects = projects or FakeProjects()
+        app = await build(Settings.model_validate(values), Outside(deployments, experiments, projects))
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(stop, app))
+        try:
+            await eventually(lambda: app.server.address or serving.done())
+            assert app.server.address, serving.exception()
+            async with grpc.aio.insecure_channel(app.server.address) as channel:
+                yield RunningInstanceService(
+                    app,
+                    deployments,
+                    experiments,
+                    projects,
+                    DefinitionServiceStub(channel),
+                    InstanceServiceStub(channel),
+                    client,
+                    urls["database_owner_url"],
+                )
+        finally:
+            stop.set()
+            await serving

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import nats
 import sqlalchemy as sa
 from google.protobuf.message import Message
 from nats.aio.client import Client
@@ -39,7 +38,7 @@ from servicekit.events import Event, headers_of, make_event
 from servicekit.ids import new_id
 from servicekit.signing import Signer
 from servicekit.tokens import ReadTokens
-from support.broker import ensure_streams
+from support.broker import connected, ensure_streams
 from support.identities import tokens_file
 from support.polling import eventually
 from support.postgres import service_database
@@ -199,9 +198,8 @@ class RunningLineageService:
 @contextlib.asynccontextmanager
 async def lineage_service(nats_url: str, **settings: Any) -> AsyncIterator[RunningLineageService]:
     """Run the service on a fresh database. The session's PostgreSQL must be running."""
-    client = await nats.connect(nats_url)
-    await ensure_streams(client, INSTANCE_EVENTS, RUN_EVENTS)
-    async with service_database("lineage", "lineage_service") as urls:
+    async with connected(nats_url) as client, service_database("lineage", "lineage_service") as urls:
+        await ensure_streams(client, INSTANCE_EVENTS, RUN_EVENTS)
         values = {
             "nats_url": nats_url,
             "service_token": SERVICE_TOKEN,
@@ -219,4 +217,3 @@ async def lineage_service(nats_url: str, **settings: Any) -> AsyncIterator[Runni
         finally:
             stop.set()
             await serving
-            await client.close()

@@ -28,8 +28,8 @@ _SETTINGS = {
     "full_page_writes": "off",
     "max_wal_size": "'128MB'",
     # Creating and dropping a database wait for every server process, also for one whose client went silent while it
-    # logged in: by default for a minute.
-    "authentication_timeout": "3",
+    # logged in: by default for a minute. On a busy machine an honest login takes seconds, too.
+    "authentication_timeout": "15",
     # How passwords are hashed is no test's subject, and each new connection pays for it on both sides.
     "scram_iterations": "1",
 }

@@ -10,7 +10,6 @@ from secrets import token_hex
 from typing import Any
 
 import grpc
-import nats
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
@@ -35,7 +34,7 @@ from servicekit.errors import DomainError
 from servicekit.events import BATCH, Event, headers_of, make_event
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
-from support.broker import ensure_streams
+from support.broker import connected, ensure_streams
 from support.clock import FakeClock
 from support.identities import Signed, caller, tokens_file
 from support.orchestrator_runs import FakeOrchestrator
@@ -226,8 +225,7 @@ async def run_service(
         if not databases:
             databases = await stack.enter_async_context(service_database("run", "run_service"))
         instances, lineage, addresses = await stack.enter_async_context(running_peers(databases))
-        client = await nats.connect(nats_url)
-        stack.push_async_callback(client.close)
+        client = await stack.enter_async_context(connected(nats_url))
         await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
         clock = FakeClock()
         orchestrator = orchestrator or FakeOrchestrator()

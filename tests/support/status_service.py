@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
-import nats
 from google.protobuf.message import Message
 from nats.aio.client import Client
 
@@ -29,7 +28,7 @@ from status_service import consumers
 from status_service.app import build
 from status_service.config import Settings
 from status_service.use_cases.dependencies import Dependencies
-from support.broker import ensure_streams
+from support.broker import connected, ensure_streams
 from support.identities import tokens_file
 from support.polling import eventually
 from support.postgres import service_database
@@ -163,28 +162,27 @@ async def running(
     nats_url: str, urls: dict[str, str], **settings: Any
 ) -> AsyncIterator[RunningStatusService]:
     """Run one replica of the service on a database that is there."""
-    client = await nats.connect(nats_url)
-    await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
-    app = await build(
-        Settings.model_validate(
-            {
-                "shutdown_grace_seconds": 0.5,
-                "service_token": "service-secret",
-                "tokens_file": tokens_file(),
-                **urls,
-                "nats_url": nats_url,
-                **settings,
-            }
+    async with connected(nats_url) as client:
+        await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
+        app = await build(
+            Settings.model_validate(
+                {
+                    "shutdown_grace_seconds": 0.5,
+                    "service_token": "service-secret",
+                    "tokens_file": tokens_file(),
+                    **urls,
+                    "nats_url": nats_url,
+                    **settings,
+                }
+            )
         )
-    )
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(stop, app))
-    try:
-        await eventually(lambda: app.server.address or serving.done())
-        assert app.server.address, serving.exception()
-        async with grpc.aio.insecure_channel(app.server.address) as channel:
-            yield RunningStatusService(app, StatusServiceStub(channel), client)
-    finally:
-        stop.set()
-        await serving
-        await client.close()
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(stop, app))
+        try:
+            await eventually(lambda: app.server.address or serving.done())
+            assert app.server.address, serving.exception()
+            async with grpc.aio.insecure_channel(app.server.address) as channel:
+                yield RunningStatusService(app, StatusServiceStub(channel), client)
+        finally:
+            stop.set()
+            await serving
