@@ -22,7 +22,8 @@ _ASSUMED = "assumed_id"  # the id that a request within a request gives to what 
 PROJECT_BOUND = frozenset(
     {_ASSUMED, "instance_id", "instance_ids", "membership_id", "project_id", "resource_id", "run_id"}
 )
-_BOUND = PROJECT_BOUND | {"primary", "secondary", "universe"}  # the last three are what a backtest reads
+_READ = frozenset({"membership_id", "primary", "secondary", "universe"})  # what a backtest reads
+_BOUND = PROJECT_BOUND | _READ
 # What a hidden message still tells.
 _TOLD = "status"
 _HIDDEN = "hidden"
@@ -56,7 +57,7 @@ def inner_requests(message: Message) -> Iterator[InnerRequest]:
 
 def ids_of(message: Message, depth: int = 1) -> Iterator[tuple[str, int]]:
     """Yield each id that a field bound to a project has, in lower case, with the depth of the field."""
-    for _, value in _bound_fields(message):
+    for _, value in _fields_named(message, _BOUND):
         for item in [value] if isinstance(value, str) else value:
             if is_id(item.lower()):
                 yield item.lower(), depth
@@ -80,7 +81,7 @@ def mask(message: Message, unreadable: Collection[str]) -> dict[str, str]:
         return stand_in(value.lower())
 
     for each in _messages_in(message):
-        for name, value in _bound_fields(each):
+        for name, value in _fields_named(each, _BOUND):
             if isinstance(value, str):
                 setattr(each, name, replaced(value))
             else:
@@ -121,6 +122,8 @@ def subjects_of(message: Message) -> set[str]:
     for each in _messages_in(message):
         if each.DESCRIPTOR.full_name == _FLOW or _HIDDEN in each.DESCRIPTOR.fields_by_name:
             found.update(getattr(each, name) for name in _id_fields(each.DESCRIPTOR))
+        for _, value in _fields_named(each, _READ):
+            found.update(item for item in ([value] if isinstance(value, str) else value) if is_id(item))
     return found - {""}
 
 
@@ -150,6 +153,11 @@ class _Veil:
             if can_hide:
                 message.hidden = True
             return True
+        for field, value in _fields_named(message, _READ):
+            if isinstance(value, str):
+                setattr(message, field, self._stand_in(value))
+            else:
+                value[:] = [self._stand_in(item) for item in value]
         hidden = [(field, item) for field, item in _items(message) if self.hide(item)]
         if hidden and can_hide:
             if any(field.message_type.full_name == _FLOW for field, _ in hidden):
@@ -159,6 +167,9 @@ class _Veil:
                 for text in _TEXTS.intersection(descriptor.fields_by_name):
                     message.ClearField(text)
         return bool(hidden)
+
+    def _stand_in(self, given: str) -> str:
+        return self._stand_ins[given, 0] if given in self._unreadable else given
 
 
 def _forget(message: Any) -> None:
@@ -170,8 +181,8 @@ def _forget(message: Any) -> None:
     message.hidden = True
 
 
-def _bound_fields(message: Message) -> list[tuple[str, Any]]:
-    return [(field.name, value) for field, value in message.ListFields() if field.name in _BOUND]
+def _fields_named(message: Message, names: Collection[str]) -> list[tuple[str, Any]]:
+    return [(field.name, value) for field, value in message.ListFields() if field.name in names]
 
 
 def _id_fields(descriptor: Any) -> list[str]:

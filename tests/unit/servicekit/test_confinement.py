@@ -249,6 +249,22 @@ def test_an_instance_hides_the_upstreams_that_its_reader_may_not_read() -> None:
     assert given.flows[0].upstreams[0].hidden
 
 
+def test_a_backtest_hides_what_it_reads_and_an_id_stands_for_the_same_upstream_everywhere_in_it() -> None:
+    given = instance_pb2.Instance(
+        instance_id=MINE, upstream_refs=[instance_pb2.UpstreamRef(resource_id=THEIRS, role="signal")]
+    )
+    given.backtest.signals.primary = given.backtest.assets.membership_id = THEIRS
+    given.backtest.signals.secondary.extend([MINE, THEIRS])
+    given.backtest.assets.universe.extend(["AAPL", THEIRS])
+    assert confinement.subjects_of(given) == {THEIRS, MINE}
+    confinement.hide(given, UNREADABLE)
+    assert not tells(given)
+    (reference,) = given.upstream_refs
+    assert given.backtest.signals.primary == given.backtest.assets.membership_id == reference.resource_id
+    assert given.backtest.signals.secondary == [MINE, reference.resource_id]
+    assert given.backtest.assets.universe == ["AAPL", reference.resource_id]
+
+
 def test_a_run_is_itself_not_hidden_but_what_it_read_is() -> None:
     run = run_pb2.Run(
         run_id=new_id(),
