@@ -69,7 +69,7 @@ class _RunStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunStatus.V
     """Final."""
 
 class RunStatus(_RunStatus, metaclass=_RunStatusEnumTypeWrapper):
-    """Where a run is in its life. What has ended never changes."""
+    """Where a run is in its life. What has ended never changes, except for `telemetry_pending` and what MLflow calls the model."""
 
 RUN_STATUS_UNSPECIFIED: RunStatus.ValueType  # 0
 RUN_STATUS_PENDING: RunStatus.ValueType  # 1
@@ -221,7 +221,7 @@ Global___PluginCode: _TypeAlias = PluginCode  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
-    """One execution of one flow of an instance; immutable once ended."""
+    """One execution of one flow of an instance; immutable once ended, except for `telemetry_pending` and what MLflow calls the model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -281,6 +281,7 @@ class Run(_message.Message):
     ALLOW_DELETION_FIELD_NUMBER: _builtins.int
     ALLOW_DELETION_REASON_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
+    TELEMETRY_PENDING_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -379,6 +380,12 @@ class Run(_message.Message):
         """The code that its worker ran, by definition version; empty until it is known."""
 
     @_builtins.property
+    def telemetry_pending(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Outside systems that lack something of this run, for example `mlflow` while MLflow is down. The worker delivers it when
+        they return; this is the one thing that changes after the end.
+        """
+
+    @_builtins.property
     def pipeline(self) -> Global___PipelineResult: ...
     @_builtins.property
     def experiment(self) -> Global___ExperimentResult: ...
@@ -431,6 +438,7 @@ class Run(_message.Message):
         allow_deletion: _builtins.bool = ...,
         allow_deletion_reason: _builtins.str = ...,
         code: _abc.Iterable[Global___PluginCode] | None = ...,
+        telemetry_pending: _abc.Iterable[_builtins.str] | None = ...,
         pipeline: Global___PipelineResult | None = ...,
         experiment: Global___ExperimentResult | None = ...,
         backtest: Global___BacktestResult | None = ...,
@@ -441,7 +449,7 @@ class Run(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "base_version", b"base_version", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "submit_time", b"submit_time", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -749,10 +757,23 @@ class TrainingResult(_message.Message):
     MLFLOW_RUN_ID_FIELD_NUMBER: _builtins.int
     TRAIN_ROW_COUNT_FIELD_NUMBER: _builtins.int
     VALIDATION_ROW_COUNT_FIELD_NUMBER: _builtins.int
+    TRAIN_END_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    LABEL_END_FIELD_NUMBER: _builtins.int
     model_uri: _builtins.str
+    """The folder of the model in MLflow's format."""
     mlflow_run_id: _builtins.str
+    """The run in MLflow; empty while `telemetry_pending` has `mlflow`."""
     train_row_count: _builtins.int
+    """Rows that the measured model learned from."""
     validation_row_count: _builtins.int
+    """Rows with a target that it was measured on and did not learn from."""
+    train_end: _builtins.str
+    """YYYY-MM-DD: the last session whose label window had closed in the rows that the model used."""
+    model_version: _builtins.str
+    """Its version in MLflow's registry; empty while `telemetry_pending` has `mlflow`."""
+    label_end: _builtins.str
+    """YYYY-MM-DD: the session on which that window closed. The model has used nothing that became known later."""
     def __init__(
         self,
         *,
@@ -760,10 +781,13 @@ class TrainingResult(_message.Message):
         mlflow_run_id: _builtins.str = ...,
         train_row_count: _builtins.int = ...,
         validation_row_count: _builtins.int = ...,
+        train_end: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        label_end: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mlflow_run_id", b"mlflow_run_id", "model_uri", b"model_uri", "train_row_count", b"train_row_count", "validation_row_count", b"validation_row_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_end", b"label_end", "mlflow_run_id", b"mlflow_run_id", "model_uri", b"model_uri", "model_version", b"model_version", "train_end", b"train_end", "train_row_count", b"train_row_count", "validation_row_count", b"validation_row_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -844,7 +868,8 @@ class Activity(_message.Message):
     type: _builtins.str
     """`pipeline_run.submitted`, `.started`, `.progress`, `.completed`, `.failed`, `.cancelled`,
     `.affected_downstream`, `.code_changed`, `.dispatched_again` (another flow run took the place of one that no worker
-    started), `.retry_waits` (the tenant has as many active runs as it may have); likewise for each run kind.
+    started), `.retry_waits` (the tenant has as many active runs as it may have), `.telemetry_delivered` and
+    `.telemetry_dropped` (of what `telemetry_pending` named); likewise for each run kind.
     """
     actor: _builtins.str
     """Who did it."""

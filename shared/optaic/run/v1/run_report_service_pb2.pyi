@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optaic.common.v1 import flow_pb2 as _flow_pb2
 from optaic.run.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
@@ -22,6 +23,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TelemetryState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TelemetryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TelemetryState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TELEMETRY_STATE_UNSPECIFIED: _TelemetryState.ValueType  # 0
+    """Nothing is said: the executor asks how the run has ended."""
+    TELEMETRY_STATE_DELIVERED: _TelemetryState.ValueType  # 1
+    """The system has it."""
+    TELEMETRY_STATE_DROPPED: _TelemetryState.ValueType  # 2
+    """The system will never have it; `reason` says why."""
+
+class TelemetryState(_TelemetryState, metaclass=_TelemetryStateEnumTypeWrapper):
+    """What has become of that which a run owes an outside system."""
+
+TELEMETRY_STATE_UNSPECIFIED: TelemetryState.ValueType  # 0
+"""Nothing is said: the executor asks how the run has ended."""
+TELEMETRY_STATE_DELIVERED: TelemetryState.ValueType  # 1
+"""The system has it."""
+TELEMETRY_STATE_DROPPED: TelemetryState.ValueType  # 2
+"""The system will never have it; `reason` says why."""
+Global___TelemetryState: _TypeAlias = TelemetryState  # noqa: Y015
 
 @_typing.final
 class StartRunRequest(_message.Message):
@@ -238,6 +263,7 @@ class CompleteRunRequest(_message.Message):
     MODEL_ARTIFACT_VERSION_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     IS_PARTIAL_RANGE_FIELD_NUMBER: _builtins.int
+    TELEMETRY_PENDING_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -268,6 +294,10 @@ class CompleteRunRequest(_message.Message):
         """What it produced, in the flow's own folder; `version` and `version_id` are ignored."""
 
     @_builtins.property
+    def telemetry_pending(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Outside systems that lack something of this run; the executor delivers it later and calls ReportTelemetry."""
+
+    @_builtins.property
     def pipeline(self) -> _run_pb2.PipelineResult: ...
     @_builtins.property
     def experiment(self) -> _run_pb2.ExperimentResult: ...
@@ -293,6 +323,7 @@ class CompleteRunRequest(_message.Message):
         model_artifact_version: _builtins.str = ...,
         credential: _builtins.str = ...,
         is_partial_range: _builtins.bool = ...,
+        telemetry_pending: _abc.Iterable[_builtins.str] | None = ...,
         pipeline: _run_pb2.PipelineResult | None = ...,
         experiment: _run_pb2.ExperimentResult | None = ...,
         backtest: _run_pb2.BacktestResult | None = ...,
@@ -303,7 +334,7 @@ class CompleteRunRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "telemetry_pending", b"telemetry_pending", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -398,3 +429,45 @@ class WatchDispatchesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchDispatchesResponse: _TypeAlias = WatchDispatchesResponse  # noqa: Y015
+
+@_typing.final
+class ReportTelemetryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MLFLOW_RUN_ID_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    fencing_token: _builtins.str
+    """Of the executor that held the run."""
+    system: _builtins.str
+    """As in `telemetry_pending`."""
+    state: Global___TelemetryState.ValueType
+    mlflow_run_id: _builtins.str
+    """Of a training that MLflow has: its run there."""
+    model_version: _builtins.str
+    """And its version in MLflow's registry."""
+    reason: _builtins.str
+    """Why it was dropped; recorded."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        fencing_token: _builtins.str = ...,
+        system: _builtins.str = ...,
+        state: Global___TelemetryState.ValueType = ...,
+        mlflow_run_id: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "mlflow_run_id", b"mlflow_run_id", "model_version", b"model_version", "reason", b"reason", "run_id", b"run_id", "state", b"state", "system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportTelemetryRequest: _TypeAlias = ReportTelemetryRequest  # noqa: Y015

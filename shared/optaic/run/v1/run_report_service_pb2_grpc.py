@@ -61,6 +61,11 @@ class RunReportServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesResponse.FromString,
                 _registered_method=True)
+        self.ReportTelemetry = channel.unary_unary(
+                '/optaic.run.v1.RunReportService/ReportTelemetry',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.ReportTelemetryRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
+                _registered_method=True)
 
 
 class RunReportServiceServicer:
@@ -112,6 +117,16 @@ class RunReportServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportTelemetry(self, request, context):
+        """Says what has become of that which an ended run owes an outside system: takes the system out of `telemetry_pending`, once,
+        and stores what MLflow calls the model of a training. Without a `state` it changes nothing: the executor asks how
+        the run has ended. Only the executor that held the run may call it. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION
+        (FENCED, RUN_NOT_ENDED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunReportServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +154,11 @@ def add_RunReportServiceServicer_to_server(servicer, server):
                     servicer.WatchDispatches,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesResponse.SerializeToString,
+            ),
+            'ReportTelemetry': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportTelemetry,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.ReportTelemetryRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +297,33 @@ class RunReportService:
             '/optaic.run.v1.RunReportService/WatchDispatches',
             optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__report__service__pb2.WatchDispatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportTelemetry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunReportService/ReportTelemetry',
+            optaic_dot_run_dot_v1_dot_run__report__service__pb2.ReportTelemetryRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,12 @@ class RunReportServiceStub:
     """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
     that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
     """
+    ReportTelemetry: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.ReportTelemetryRequest, _run_pb2.Run]
+    """Says what has become of that which an ended run owes an outside system: takes the system out of `telemetry_pending`, once,
+    and stores what MLflow calls the model of a training. Without a `state` it changes nothing: the executor asks how
+    the run has ended. Only the executor that held the run may call it. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION
+    (FENCED, RUN_NOT_ENDED).
+    """
 
 @_typing.type_check_only
 class RunReportServiceAsyncStub(RunReportServiceStub):
@@ -85,6 +91,12 @@ class RunReportServiceAsyncStub(RunReportServiceStub):
     WatchDispatches: _aio.UnaryStreamMultiCallable[_run_report_service_pb2.WatchDispatchesRequest, _run_report_service_pb2.WatchDispatchesResponse]  # type: ignore[assignment]
     """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
     that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+    """
+    ReportTelemetry: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.ReportTelemetryRequest, _run_pb2.Run]  # type: ignore[assignment]
+    """Says what has become of that which an ended run owes an outside system: takes the system out of `telemetry_pending`, once,
+    and stores what MLflow calls the model of a training. Without a `state` it changes nothing: the executor asks how
+    the run has ended. Only the executor that held the run may call it. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION
+    (FENCED, RUN_NOT_ENDED).
     """
 
 class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -141,6 +153,18 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_run_report_service_pb2.WatchDispatchesResponse], _abc.AsyncIterator[_run_report_service_pb2.WatchDispatchesResponse]]:
         """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
         that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportTelemetry(
+        self,
+        request: _run_report_service_pb2.ReportTelemetryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
+        """Says what has become of that which an ended run owes an outside system: takes the system out of `telemetry_pending`, once,
+        and stores what MLflow calls the model of a training. Without a `state` it changes nothing: the executor asks how
+        the run has ended. Only the executor that held the run may call it. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION
+        (FENCED, RUN_NOT_ENDED).
         """
 
 def add_RunReportServiceServicer_to_server(servicer: RunReportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
