@@ -11,7 +11,16 @@ from optaic.run.v1 import run_service_pb2 as run_api
 from optaic.run.v1.run_pb2 import Run
 from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceServicer
 from optaic.run.v1.run_service_pb2_grpc import RunServiceServicer
-from run_service.use_cases import adoption, cancellation, code, reading, reports, retries, submission
+from run_service.use_cases import (
+    adoption,
+    cancellation,
+    code,
+    reading,
+    reports,
+    retries,
+    submission,
+    telemetry,
+)
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.context import current
 
@@ -84,3 +93,6 @@ class RunReportServicer(RunReportServiceServicer):
         async with aclosing(reading.watch_dispatches(self._deps, current())) as hints:
             async for hint in hints:
                 yield hint
+
+    async def ReportTelemetry(self, request: report_api.ReportTelemetryRequest, _context: Any) -> Run:
+        return await telemetry.report_telemetry(self._deps, current(), request)

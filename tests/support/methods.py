@@ -45,6 +45,7 @@ TENANT_WIDE = {
     "CompleteRun",
     "FailRun",
     "WatchDispatches",
+    "ReportTelemetry",
     "ListAuditRecords",
     "ListAuditSeals",
 }
@@ -113,6 +114,7 @@ ALLOWED: dict[str, set[str]] = {
     "CompleteRun": {"executor"},
     "FailRun": {"executor"},
     "WatchDispatches": {"executor"},
+    "ReportTelemetry": {"executor"},
     "ListAuditRecords": {"admin"},
     "ListAuditSeals": {"admin"},
 }

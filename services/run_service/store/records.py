@@ -128,6 +128,7 @@ def run_columns(run: run_pb2.Run) -> dict[str, Any]:
     columns["artifacts"] = dict(run.artifacts)
     columns["input_versions"] = [message_json(version) for version in run.input_versions]
     columns["code"] = [message_json(each) for each in run.code]
+    columns["telemetry_pending"] = list(run.telemetry_pending)
     return columns
 
 
@@ -147,6 +148,7 @@ def record_of(row: RowMapping) -> Record:
     run.artifacts.update(row["artifacts"])
     for version in row["input_versions"]:
         json_format.ParseDict(version, run.input_versions.add())
+    run.telemetry_pending.extend(row["telemetry_pending"])
     for each in row["code"]:
         json_format.ParseDict(each, run.code.add(), ignore_unknown_fields=True)
     if run.status == run_pb2.RUN_STATUS_COMPLETED and row["result"]:

@@ -1,4 +1,4 @@
-"""Read and write runs; no query changes a run that has ended."""
+"""Read and write runs; no query changes a run that has ended, but for what it owes outside systems."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from google.protobuf.message import Message
 from sqlalchemy.dialects.postgresql import JSONB, UUID, insert
 
 from run_service.domain.statuses import ACTIVE, RunStatus
-from run_service.store.records import Record, message_json, record_of
+from run_service.store.records import Record, record_of
 from run_service.store.tables import extensions, flows, runs
 from servicekit.database import Connection, Database
 from servicekit.locations import in_projects
@@ -349,25 +348,19 @@ async def part_from_flow_runs(
     return await _records(connection, statement)
 
 
-async def update_result(
-    connection: Connection, tenant_id: str, run_id: str, kind: str, result: Message
-) -> None:
-    """Store the result that the kind of the run adds."""
-    table = extensions[kind]
-    values = {
-        name: (int(value) if isinstance(table.c[name].type, sa.BigInteger) else value)
-        for name, value in _fields_of(result).items()
-    }
-    if values:
-        statement = (
-            sa.update(table).where(table.c.tenant_id == tenant_id, table.c.run_id == run_id).values(values)
+async def settle_telemetry(connection: Connection, tenant_id: str, run_id: str, system: str) -> Record:
+    """Take a system out of what a locked run owes, and return the run."""
+    statement = (
+        sa.update(runs)
+        .where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
+        .values(
+            telemetry_pending=sa.func.array_remove(runs.c.telemetry_pending, system),
+            revision=runs.c.revision + 1,
         )
-        await connection.execute(statement)
-
-
-def _fields_of(result: Message) -> dict[str, Any]:
-    fields: dict[str, Any] = message_json(result)
-    return fields
+        .returning(*runs.c, _RESULT)
+    )
+    (settled,) = await _records(connection, statement)
+    return settled
 
 
 async def mark_flows_deleted(

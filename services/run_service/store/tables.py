@@ -75,6 +75,8 @@ runs = sa.Table(
     sa.Column("allow_deletion", sa.Boolean, nullable=False, server_default=sa.false()),
     _text("allow_deletion_reason"),
     sa.Column("code", JSONB, nullable=False, server_default="[]"),
+    # Outside systems that lack something of the run; it changes after the end.
+    sa.Column("telemetry_pending", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
     # Counts the changes of the row: a watcher never goes back.
     sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
     # The event of the last transition, for lineage-service to recognise it when it comes again.
@@ -166,7 +168,7 @@ extensions: dict[str, sa.Table] = {
     ),
     "training": _extension(
         "training_runs",
-        *_of(sa.Text, "model_uri", "mlflow_run_id"),
+        *_of(sa.Text, "model_uri", "mlflow_run_id", "train_end", "label_end", "model_version"),
         *_of(sa.BigInteger, "train_row_count", "validation_row_count"),
     ),
     "inference": _extension(

@@ -24,7 +24,7 @@ from run_service.domain.executors import check_executor, check_fence, is_executo
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, next_status
 from run_service.domain.timeline import summarize_columns
 from run_service.events import activity_row, run_event
-from run_service.store import activities, queues
+from run_service.store import activities, queues, results
 from run_service.store import runs as run_store
 from run_service.store.records import Record, message_json
 from run_service.use_cases import code, credentials, outputs
@@ -209,7 +209,7 @@ async def complete_run(
         outputs.check_completion(deps.settings.data_root, tenant_id, record, request)
         result = _result_of(request, record.kind)
         if result is not None:
-            await run_store.update_result(connection, tenant_id, request.run_id, record.kind, result)
+            await results.update_result(connection, tenant_id, request.run_id, record.kind, result)
         columns = request.pipeline
         output = flow_pb2.VersionRef()
         output.CopyFrom(request.output_version)
@@ -231,6 +231,8 @@ async def complete_run(
                 "outputs_uri": request.outputs_uri,
                 "output_version": message_json(output),
                 "model_artifact_version": request.model_artifact_version,
+                "telemetry_pending": list(request.telemetry_pending),
+                **({"is_partial_range": True} if request.is_partial_range else {}),
                 "progress_pct": 100.0,
             },
             flow_run="ends_itself",
