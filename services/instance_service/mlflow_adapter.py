@@ -15,9 +15,9 @@ import httpx
 
 from instance_service.ports import Ensured, Experiment, ModelVersion, OutsideUnavailableError
 from optaic.plugins.words import describe_error
+from optaic.rules.counterparts import NAME_TAG
 
 CHAMPION = "champion"
-_TAG = "optaic.name"  # the tag by which an experiment is found even if it was renamed
 _INSTALLATION = "optaic.installation"
 _VERSION = re.compile("[1-9][0-9]{0,8}")
 _PAGE = 1000
@@ -167,7 +167,7 @@ class MlflowExperiments:
                 return answers
 
     async def _search_by_name(self, prefix: str, token: str) -> _JSON:
-        return await self._search(f"tags.`{_TAG}` LIKE '{prefix}%'", "ALL", token)
+        return await self._search(f"tags.`{NAME_TAG}` LIKE '{prefix}%'", "ALL", token)
 
     async def _search(self, condition: str, view: str, token: str) -> _JSON:
         query = {"filter": condition, "view_type": view, "max_results": _PAGE, "page_token": token}
@@ -297,12 +297,12 @@ def _error_code(response: httpx.Response) -> str:
 
 
 def _tags(experiment: Experiment) -> dict[str, str]:
-    return {_TAG: experiment.name, _INSTALLATION: experiment.installation_id}
+    return {NAME_TAG: experiment.name, _INSTALLATION: experiment.installation_id}
 
 
 def _found(item: _JSON) -> _Found:
     tags = {tag["key"]: tag["value"] for tag in item.get("tags", [])}
-    observed = Experiment(tags.get(_TAG, ""), item["name"], installation_id=tags.get(_INSTALLATION, ""))
+    observed = Experiment(tags.get(NAME_TAG, ""), item["name"], installation_id=tags.get(_INSTALLATION, ""))
     return _Found(item["experiment_id"], observed, is_archived=item["lifecycle_stage"] == "deleted")
 
 

@@ -96,6 +96,7 @@ def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.Comple
             readers_hash=output.readers_hash,
             base_readers_hash=output.base_readers_hash,
         ),
+        is_partial_range=output.is_partial_range,
     )
     for name, value in output.metrics.items():
         # JSON has no NaN and no infinity.

@@ -232,7 +232,24 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         run.output_version.CopyFrom(request.output_version)
         run.outputs_uri = request.outputs_uri
         run.artifacts.update(request.artifacts)
+        run.telemetry_pending[:] = request.telemetry_pending
+        run.is_partial_range |= request.is_partial_range
         getattr(run, request.WhichOneof("result")).CopyFrom(getattr(request, request.WhichOneof("result")))
+        return run
+
+    async def ReportTelemetry(self, request: Any, _: Any) -> Any:
+        """Settle what a completed run owes; a run whose token is gone was given up."""
+        self._check(request)
+        run = self.find(request.run_id)
+        if run.status in {run_pb2.RUN_STATUS_PENDING, run_pb2.RUN_STATUS_RUNNING}:
+            raise FailedPreconditionError("RUN_NOT_ENDED", "it has not ended")
+        if request.state and request.system in run.telemetry_pending:
+            run.telemetry_pending.remove(request.system)
+            if request.mlflow_run_id:
+                run.training.mlflow_run_id, run.training.model_version = (
+                    request.mlflow_run_id,
+                    request.model_version,
+                )
         return run
 
     async def FailRun(self, request: Any, _: Any) -> Any:

@@ -111,11 +111,6 @@ def _edge_kind(upstream: Upstream) -> str:
     return "feature" if upstream.role in _FEATURE_ROLES else _EDGE_KINDS.get(upstream.kind, "data")
 
 
-def counterpart_name(tenant_id: str, instance_id: str) -> str:
-    """Return the name of an instance's counterpart in an outside system; it never changes."""
-    return f"{tenant_id}.{instance_id}"
-
-
 def parse_name(name: str) -> tuple[str, str] | None:
     """Return the (tenant, instance) ids in a name that this service gave, or None for any other name."""
     parts = name.split(".")

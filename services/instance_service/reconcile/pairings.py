@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from instance_service.domain.flows import DEPLOYMENTS, EXPERIMENT, PROJECT, counterpart_name
+from instance_service.domain.flows import DEPLOYMENTS, EXPERIMENT, PROJECT
 from instance_service.ports import (
     Counterpart,
     Counterparts,
@@ -19,6 +19,7 @@ from instance_service.resources.conversion import dataset_of
 from instance_service.resources.instances.schedules import deployments_of
 from instance_service.resources.instances.verdicts import systems_of
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.counterparts import counterpart_name
 
 
 class Pairing(Protocol):

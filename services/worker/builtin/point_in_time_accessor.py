@@ -49,7 +49,8 @@ class PointInTimeAccessor(Accessor):
                 "correct the pipeline"
             )
         known = table
-        if self._as_of is not None:
-            known = table.filter(take_days(since, zone_of(since)) <= self._as_of)
+        days = [day for day in (self._as_of, self.known_until) if day is not None]
+        if days:
+            known = table.filter(take_days(since, zone_of(since)) <= min(days))
         newest = known.sort(*self._keys, self._knowledge).unique(self._keys, keep="last", maintain_order=True)
         return select_rows(newest, columns=columns, entities=entities, start=start, end=end)

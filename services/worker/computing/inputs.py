@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 import polars as pl
 
-from optaic.plugins import Accessor, InputTable, Operator, PluginInvalid, SchemaMismatch, Store, load
+from optaic.plugins import (
+    Accessor,
+    InputTable,
+    Operator,
+    PluginInvalid,
+    SchemaMismatch,
+    Store,
+    between,
+    load,
+)
 from optaic.plugins.words import describe_columns
 from optaic.rules.columns import VALUE
 from worker.recipe import Component, Input, Plugin, StoredData
 
 
-def open_inputs(inputs: Iterable[Input]) -> dict[str, tuple[InputTable, ...]]:
-    """Return the tables of a run's inputs by role; the order within a role stays."""
+def open_inputs(inputs: Iterable[Input], until: dt.date | None = None) -> dict[str, tuple[InputTable, ...]]:
+    """Return the tables of a run's inputs by role; the order within a role stays. Dates after `until` are not in them."""
     by_role = sorted(inputs, key=lambda given: given.role)
     return {
-        role: tuple(open_input(given) for given in group)
+        role: tuple(open_input(given, until) for given in group)
         for role, group in groupby(by_role, key=lambda given: given.role)
     }
 
 
-def open_input(given: Input) -> InputTable:
-    """Return the table of an input, which is read when it is first used."""
+def open_input(given: Input, until: dt.date | None = None) -> InputTable:
+    """Return the table of an input, which is read when it is first used. Dates after `until` are not in it."""
     return InputTable(
         role=given.role,
         name=given.name,
-        reader=functools.partial(_read, given.data),
+        reader=functools.partial(_read, given.data, until=until),
         instance_id=given.instance_id,
         version=given.version,
         digest=given.digest,
     )
 
 
-def read_signal(given: Input) -> pl.DataFrame:
-    """Return a signal's table, its values under the name `value`.
+def read_signal(given: Input, until: dt.date | None = None) -> pl.DataFrame:
+    """Return a signal's table, its values under the name `value`. Dates after `until` are not in it.
 
     Raises:
         SchemaMismatch: it holds neither the column that its pipeline writes nor `value`.
     """
-    frame = open_input(given).frame
+    frame = open_input(given, until).frame
     if VALUE in frame.columns:  # an accessor may call it so again
         return frame
     if given.value_column not in frame.columns:
@@ -78,7 +88,17 @@ def _load_operator(name: str, code_ref: str) -> Operator:
     return found
 
 
-def _read(data: StoredData) -> pl.DataFrame:
+def has_later(inputs: Iterable[Input], until: dt.date | None) -> bool:
+    """Return whether an input has dates after `until`: then a run that stops there reads a part of it only."""
+    if until is None:
+        return False
+    after = until + dt.timedelta(days=1)
+    return any(not _read(each.data, start=after).is_empty() for each in inputs)
+
+
+def _read(data: StoredData, *, start: dt.date | None = None, until: dt.date | None = None) -> pl.DataFrame:
     store = make_store(data.store, data.timezone)
     accessor = load(data.accessor.code_ref, Accessor)(data.accessor.config)
-    return accessor.read(store, data.uri, data.physical_version)
+    accessor.known_until = until
+    table = accessor.read(store, data.uri, data.physical_version, start=start, end=until)
+    return between(table, start, until)  # an accessor of another package may not have looked

@@ -33,6 +33,7 @@ class Output:
     result: Result
     readers_hash: str = ""  # how it is read; empty where that is not by store and accessor
     base_readers_hash: str = ""
+    is_partial_range: bool = False  # an input has later dates than the run was to read
 
 
 def scale(progress: Progress, start: float, end: float) -> Progress:

@@ -135,6 +135,9 @@ class Store(ABC):
 class Accessor(ABC):
     """A reading pattern over a store. Made once per run from the accessor instance's config."""
 
+    # Set by the caller: what became known after this day is not to be read, where the data says when that was.
+    known_until: dt.date | None = None
+
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         self.config = dict(config or {})
 

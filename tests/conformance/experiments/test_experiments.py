@@ -11,9 +11,9 @@ import pytest
 
 from devstack import ports
 from instance_service import mlflow_adapter
-from instance_service.domain.flows import counterpart_name
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Experiment, Experiments, OutsideUnavailableError
+from optaic.rules.counterparts import counterpart_name
 from servicekit.ids import new_id
 from support.guarded import JSON, Answer, Asked, answering, guarded
 from support.mlflow_api import mlflow_api

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from instance_service.domain.flows import counterpart_name
 from instance_service.evidently_adapter import EvidentlyProjects
 from instance_service.ports import MonitoringProject, OutsideUnavailableError, Projects
+from optaic.rules.counterparts import counterpart_name
 from servicekit.ids import new_id
 from support.counterparts import FakeProjects
 from support.polling import eventually

@@ -157,6 +157,8 @@ class Day(World):
         prices = made["prices"]
         done = await self.run(prices)
         await self.complete(prices, *done)
+        settled = {"runId": done[0], "fencingToken": done[1], "system": "mlflow", "reason": "r"}
+        await self.call("ReportTelemetry", {**settled, "state": "TELEMETRY_STATE_DELIVERED"})
         failed = await self.run(made["derived"])
         error = {"type": "ValueError", "message": "no"}
         report = {"runId": failed[0], "fencingToken": failed[1], "credential": failed[2], "error": error}
@@ -349,5 +351,6 @@ def _completion(
             "physicalVersion": "1",
             "lastDataDate": "2024-01-02",
         },
+        "telemetryPending": ["mlflow"],
         "pipeline": {},
     }

@@ -28,6 +28,7 @@ REPORTS = {
     "ClaimDataRemoval",
     "FinishDataRemoval",
     "WatchDispatches",
+    "ReportTelemetry",
 }
 
 

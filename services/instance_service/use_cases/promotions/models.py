@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 from instance_service.domain import errors
-from instance_service.domain.flows import counterpart_name
 from instance_service.ports import Experiments, OutsideUnavailableError
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.instances.drafts import draft_instance
@@ -26,6 +25,7 @@ from optaic.instance.v1.instance_service_pb2 import (
     PromoteModelVersionRequest,
 )
 from optaic.instance.v1.spec_pb2 import ModelPromotion
+from optaic.rules.counterparts import counterpart_name
 from servicekit import idempotency
 from servicekit.context import RequestContext
 from servicekit.database import Connection
