@@ -111,6 +111,7 @@ class DatasetSpec(_message.Message):
     EVIDENTLY_PROJECT_ID_FIELD_NUMBER: _builtins.int
     MAX_DELETED_SHARE_FIELD_NUMBER: _builtins.int
     TIMEZONE_FIELD_NUMBER: _builtins.int
+    MONITORING_FIELD_NUMBER: _builtins.int
     pipeline_instance_id: _builtins.str
     """Output only. The component instance."""
     store_instance_id: _builtins.str
@@ -143,6 +144,10 @@ class DatasetSpec(_message.Message):
     def accessor(self) -> Global___ComponentSpec:
         """Reads it. Absent: `simple`."""
 
+    @_builtins.property
+    def monitoring(self) -> Global___MonitoringConfig:
+        """How its `monitoring` flow compares and when it alerts; read while `monitoring_enabled`. Absent: the defaults of its fields."""
+
     def __init__(
         self,
         *,
@@ -156,16 +161,149 @@ class DatasetSpec(_message.Message):
         evidently_project_id: _builtins.str = ...,
         max_deleted_share: _builtins.float | None = ...,
         timezone: _builtins.str = ...,
+        monitoring: Global___MonitoringConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "max_deleted_share", b"max_deleted_share", "pipeline", b"pipeline", "store", b"store"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "max_deleted_share", b"max_deleted_share", "monitoring", b"monitoring", "pipeline", b"pipeline", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "accessor_instance_id", b"accessor_instance_id", "evidently_project_id", b"evidently_project_id", "max_deleted_share", b"max_deleted_share", "monitoring_enabled", b"monitoring_enabled", "pipeline", b"pipeline", "pipeline_instance_id", b"pipeline_instance_id", "store", b"store", "store_instance_id", b"store_instance_id", "timezone", b"timezone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share", "accessor", b"accessor", "accessor_instance_id", b"accessor_instance_id", "evidently_project_id", b"evidently_project_id", "max_deleted_share", b"max_deleted_share", "monitoring", b"monitoring", "monitoring_enabled", b"monitoring_enabled", "pipeline", b"pipeline", "pipeline_instance_id", b"pipeline_instance_id", "store", b"store", "store_instance_id", b"store_instance_id", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_deleted_share: _TypeAlias = _typing.Literal["max_deleted_share"]  # noqa: Y015
     _WhichOneofArgType__max_deleted_share: _TypeAlias = _typing.Literal["_max_deleted_share", b"_max_deleted_share"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_deleted_share) -> _WhichOneofReturnType__max_deleted_share | None: ...
 
 Global___DatasetSpec: _TypeAlias = DatasetSpec  # noqa: Y015
+
+@_typing.final
+class MonitoringConfig(_message.Message):
+    """What a `monitoring` flow compares, and when it alerts. No other flow depends on it. docs/runs.md has the formula of each figure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_SESSIONS_FIELD_NUMBER: _builtins.int
+    REFERENCE_SESSIONS_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
+    window_sessions: _builtins.int
+    """Sessions (dates that the data has) of the current window, which are the newest; absent means 63."""
+    reference_sessions: _builtins.int
+    """Sessions directly before the current window, which it is compared with. Absent means: for a model the training period of the
+    version whose predictions it reads, else 252 sessions.
+    """
+    @_builtins.property
+    def thresholds(self) -> Global___MonitoringThresholds:
+        """Absent: the defaults of its fields."""
+
+    def __init__(
+        self,
+        *,
+        window_sessions: _builtins.int | None = ...,
+        reference_sessions: _builtins.int | None = ...,
+        thresholds: Global___MonitoringThresholds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reference_sessions", b"_reference_sessions", "_window_sessions", b"_window_sessions", "reference_sessions", b"reference_sessions", "thresholds", b"thresholds", "window_sessions", b"window_sessions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reference_sessions", b"_reference_sessions", "_window_sessions", b"_window_sessions", "reference_sessions", b"reference_sessions", "thresholds", b"thresholds", "window_sessions", b"window_sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reference_sessions: _TypeAlias = _typing.Literal["reference_sessions"]  # noqa: Y015
+    _WhichOneofArgType__reference_sessions: _TypeAlias = _typing.Literal["_reference_sessions", b"_reference_sessions"]  # noqa: Y015
+    _WhichOneofReturnType__window_sessions: _TypeAlias = _typing.Literal["window_sessions"]  # noqa: Y015
+    _WhichOneofArgType__window_sessions: _TypeAlias = _typing.Literal["_window_sessions", b"_window_sessions"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reference_sessions) -> _WhichOneofReturnType__reference_sessions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window_sessions) -> _WhichOneofReturnType__window_sessions | None: ...
+
+Global___MonitoringConfig: _TypeAlias = MonitoringConfig  # noqa: Y015
+
+@_typing.final
+class MonitoringThresholds(_message.Message):
+    """The figures of the current window that are still in order; each that lies beyond is an alert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_DRIFT_SHARE_FIELD_NUMBER: _builtins.int
+    MAX_PSI_FIELD_NUMBER: _builtins.int
+    MAX_KS_FIELD_NUMBER: _builtins.int
+    MAX_JS_FIELD_NUMBER: _builtins.int
+    MAX_MISSING_SHARE_FIELD_NUMBER: _builtins.int
+    MAX_OUTLIER_SHARE_FIELD_NUMBER: _builtins.int
+    MAX_DUPLICATE_SHARE_FIELD_NUMBER: _builtins.int
+    MIN_REALISED_IC_FIELD_NUMBER: _builtins.int
+    MIN_HIT_RATE_FIELD_NUMBER: _builtins.int
+    max_drift_share: _builtins.float
+    """Largest share of columns that have drifted; absent means 0.5, and 1 that it never alerts."""
+    max_psi: _builtins.float
+    """Largest population stability index of a column of numbers, above which it has drifted; absent means 0.25."""
+    max_ks: _builtins.float
+    """Largest Kolmogorov-Smirnov statistic of a column of numbers, above which it has drifted; absent means 0.25, and 1 that it never
+    alerts.
+    """
+    max_js: _builtins.float
+    """Largest Jensen-Shannon distance of a column of texts, above which it has drifted; absent means 0.1, and 1 that it never alerts."""
+    max_missing_share: _builtins.float
+    """Largest share of a column's values that are missing; absent means 0.1, and 1 that it never alerts."""
+    max_outlier_share: _builtins.float
+    """Largest share of a column's values that are outliers; absent means 0.01, and 1 that it never alerts."""
+    max_duplicate_share: _builtins.float
+    """Largest share of rows that repeat another row's key; absent means 0, and 1 that it never alerts."""
+    min_realised_ic: _builtins.float
+    """Of a model: smallest realised information coefficient; absent means 0, and -1 that it never alerts."""
+    min_hit_rate: _builtins.float
+    """Of a model: smallest hit rate; absent or 0 means that it never alerts."""
+    def __init__(
+        self,
+        *,
+        max_drift_share: _builtins.float | None = ...,
+        max_psi: _builtins.float | None = ...,
+        max_ks: _builtins.float | None = ...,
+        max_js: _builtins.float | None = ...,
+        max_missing_share: _builtins.float | None = ...,
+        max_outlier_share: _builtins.float | None = ...,
+        max_duplicate_share: _builtins.float | None = ...,
+        min_realised_ic: _builtins.float | None = ...,
+        min_hit_rate: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_drift_share", b"_max_drift_share", "_max_duplicate_share", b"_max_duplicate_share", "_max_js", b"_max_js", "_max_ks", b"_max_ks", "_max_missing_share", b"_max_missing_share", "_max_outlier_share", b"_max_outlier_share", "_max_psi", b"_max_psi", "_min_hit_rate", b"_min_hit_rate", "_min_realised_ic", b"_min_realised_ic", "max_drift_share", b"max_drift_share", "max_duplicate_share", b"max_duplicate_share", "max_js", b"max_js", "max_ks", b"max_ks", "max_missing_share", b"max_missing_share", "max_outlier_share", b"max_outlier_share", "max_psi", b"max_psi", "min_hit_rate", b"min_hit_rate", "min_realised_ic", b"min_realised_ic"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_drift_share", b"_max_drift_share", "_max_duplicate_share", b"_max_duplicate_share", "_max_js", b"_max_js", "_max_ks", b"_max_ks", "_max_missing_share", b"_max_missing_share", "_max_outlier_share", b"_max_outlier_share", "_max_psi", b"_max_psi", "_min_hit_rate", b"_min_hit_rate", "_min_realised_ic", b"_min_realised_ic", "max_drift_share", b"max_drift_share", "max_duplicate_share", b"max_duplicate_share", "max_js", b"max_js", "max_ks", b"max_ks", "max_missing_share", b"max_missing_share", "max_outlier_share", b"max_outlier_share", "max_psi", b"max_psi", "min_hit_rate", b"min_hit_rate", "min_realised_ic", b"min_realised_ic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_drift_share: _TypeAlias = _typing.Literal["max_drift_share"]  # noqa: Y015
+    _WhichOneofArgType__max_drift_share: _TypeAlias = _typing.Literal["_max_drift_share", b"_max_drift_share"]  # noqa: Y015
+    _WhichOneofReturnType__max_duplicate_share: _TypeAlias = _typing.Literal["max_duplicate_share"]  # noqa: Y015
+    _WhichOneofArgType__max_duplicate_share: _TypeAlias = _typing.Literal["_max_duplicate_share", b"_max_duplicate_share"]  # noqa: Y015
+    _WhichOneofReturnType__max_js: _TypeAlias = _typing.Literal["max_js"]  # noqa: Y015
+    _WhichOneofArgType__max_js: _TypeAlias = _typing.Literal["_max_js", b"_max_js"]  # noqa: Y015
+    _WhichOneofReturnType__max_ks: _TypeAlias = _typing.Literal["max_ks"]  # noqa: Y015
+    _WhichOneofArgType__max_ks: _TypeAlias = _typing.Literal["_max_ks", b"_max_ks"]  # noqa: Y015
+    _WhichOneofReturnType__max_missing_share: _TypeAlias = _typing.Literal["max_missing_share"]  # noqa: Y015
+    _WhichOneofArgType__max_missing_share: _TypeAlias = _typing.Literal["_max_missing_share", b"_max_missing_share"]  # noqa: Y015
+    _WhichOneofReturnType__max_outlier_share: _TypeAlias = _typing.Literal["max_outlier_share"]  # noqa: Y015
+    _WhichOneofArgType__max_outlier_share: _TypeAlias = _typing.Literal["_max_outlier_share", b"_max_outlier_share"]  # noqa: Y015
+    _WhichOneofReturnType__max_psi: _TypeAlias = _typing.Literal["max_psi"]  # noqa: Y015
+    _WhichOneofArgType__max_psi: _TypeAlias = _typing.Literal["_max_psi", b"_max_psi"]  # noqa: Y015
+    _WhichOneofReturnType__min_hit_rate: _TypeAlias = _typing.Literal["min_hit_rate"]  # noqa: Y015
+    _WhichOneofArgType__min_hit_rate: _TypeAlias = _typing.Literal["_min_hit_rate", b"_min_hit_rate"]  # noqa: Y015
+    _WhichOneofReturnType__min_realised_ic: _TypeAlias = _typing.Literal["min_realised_ic"]  # noqa: Y015
+    _WhichOneofArgType__min_realised_ic: _TypeAlias = _typing.Literal["_min_realised_ic", b"_min_realised_ic"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_drift_share) -> _WhichOneofReturnType__max_drift_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_duplicate_share) -> _WhichOneofReturnType__max_duplicate_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_js) -> _WhichOneofReturnType__max_js | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_ks) -> _WhichOneofReturnType__max_ks | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_missing_share) -> _WhichOneofReturnType__max_missing_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_outlier_share) -> _WhichOneofReturnType__max_outlier_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_psi) -> _WhichOneofReturnType__max_psi | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_hit_rate) -> _WhichOneofReturnType__min_hit_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_realised_ic) -> _WhichOneofReturnType__min_realised_ic | None: ...
+
+Global___MonitoringThresholds: _TypeAlias = MonitoringThresholds  # noqa: Y015
 
 @_typing.final
 class SignalSpec(_message.Message):
@@ -343,6 +481,7 @@ class ModelSpec(_message.Message):
     MLFLOW_REGISTERED_MODEL_NAME_FIELD_NUMBER: _builtins.int
     EVIDENTLY_PROJECT_ID_FIELD_NUMBER: _builtins.int
     CHAMPION_FIELD_NUMBER: _builtins.int
+    MONITORING_FIELD_NUMBER: _builtins.int
     mlflow_experiment_id: _builtins.str
     """Output only. Also an MLflow experiment."""
     mlflow_registered_model_name: _builtins.str
@@ -353,6 +492,10 @@ class ModelSpec(_message.Message):
     def champion(self) -> Global___ModelPromotion:
         """Output only. The promoted version, which inference reads; absent until one is promoted."""
 
+    @_builtins.property
+    def monitoring(self) -> Global___MonitoringConfig:
+        """How its `monitoring` flow compares and when it alerts. Absent: the defaults of its fields."""
+
     def __init__(
         self,
         *,
@@ -360,10 +503,11 @@ class ModelSpec(_message.Message):
         mlflow_registered_model_name: _builtins.str = ...,
         evidently_project_id: _builtins.str = ...,
         champion: Global___ModelPromotion | None = ...,
+        monitoring: Global___MonitoringConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["champion", b"champion"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["champion", b"champion", "monitoring", b"monitoring"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion", b"champion", "evidently_project_id", b"evidently_project_id", "mlflow_experiment_id", b"mlflow_experiment_id", "mlflow_registered_model_name", b"mlflow_registered_model_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion", b"champion", "evidently_project_id", b"evidently_project_id", "mlflow_experiment_id", b"mlflow_experiment_id", "mlflow_registered_model_name", b"mlflow_registered_model_name", "monitoring", b"monitoring"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,8 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from optaic.common.v1 import flow_pb2 as _flow_pb2
 from optaic.run.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
 import sys
@@ -160,3 +162,55 @@ class RunCancelled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunCancelled: _TypeAlias = RunCancelled  # noqa: Y015
+
+@_typing.final
+class MonitoringAlertRaised(_message.Message):
+    """A figure of a completed monitoring crossed its threshold: one event for each alert, after the `RunCompleted` of the run. Subject
+    `optaic.<tenant>.run.v1.monitoring_alert_raised.<instance id>`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    FLOW_KIND_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    RUN_NUMBER_FIELD_NUMBER: _builtins.int
+    ALERT_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REPORT_URI_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """The instance that is monitored."""
+    flow_kind: _flow_pb2.FlowKind.ValueType
+    """The flow that was executed."""
+    run_id: _builtins.str
+    """The run that measured it."""
+    run_number: _builtins.int
+    """Its number within the flow."""
+    report_uri: _builtins.str
+    """The report for readers, as HTML."""
+    @_builtins.property
+    def alert(self) -> _run_pb2.MonitoringAlert:
+        """The figure and its threshold."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the run ended."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        flow_kind: _flow_pb2.FlowKind.ValueType = ...,
+        run_id: _builtins.str = ...,
+        run_number: _builtins.int = ...,
+        alert: _run_pb2.MonitoringAlert | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        report_uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "end_time", b"end_time", "flow_kind", b"flow_kind", "instance_id", b"instance_id", "report_uri", b"report_uri", "run_id", b"run_id", "run_number", b"run_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MonitoringAlertRaised: _TypeAlias = MonitoringAlertRaised  # noqa: Y015

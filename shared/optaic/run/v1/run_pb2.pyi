@@ -832,23 +832,68 @@ class MonitoringResult(_message.Message):
     DRIFT_SHARE_FIELD_NUMBER: _builtins.int
     ALERT_COUNT_FIELD_NUMBER: _builtins.int
     REPORT_URI_FIELD_NUMBER: _builtins.int
+    ALERTS_FIELD_NUMBER: _builtins.int
     drift_share: _builtins.float
+    """Share of the compared columns that have drifted; 0 if none could be compared, as `metrics.compared_columns` says."""
     alert_count: _builtins.int
+    """How many figures crossed their threshold, those included that `alerts` has no room for."""
     report_uri: _builtins.str
+    """The report for readers, as HTML."""
+    @_builtins.property
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MonitoringAlert]:
+        """The figures that crossed their threshold: those of the whole window first, then the columns that are furthest beyond."""
+
     def __init__(
         self,
         *,
         drift_share: _builtins.float = ...,
         alert_count: _builtins.int = ...,
         report_uri: _builtins.str = ...,
+        alerts: _abc.Iterable[Global___MonitoringAlert] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_count", b"alert_count", "drift_share", b"drift_share", "report_uri", b"report_uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_count", b"alert_count", "alerts", b"alerts", "drift_share", b"drift_share", "report_uri", b"report_uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MonitoringResult: _TypeAlias = MonitoringResult  # noqa: Y015
+
+@_typing.final
+class MonitoringAlert(_message.Message):
+    """One figure of a monitoring that crossed its threshold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """Which figure, as `metrics` calls it: `drift_share`, `psi`, `ks`, `js`, `missing_share`, `outlier_share`, `duplicate_share`,
+    `realised_ic` or `hit_rate`.
+    """
+    column: _builtins.str
+    """The column; empty for a figure of the whole window."""
+    value: _builtins.float
+    """What was measured."""
+    threshold: _builtins.float
+    """What it must not exceed; of `realised_ic` and `hit_rate`, what it must not fall below."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        column: _builtins.str = ...,
+        value: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "metric", b"metric", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MonitoringAlert: _TypeAlias = MonitoringAlert  # noqa: Y015
 
 @_typing.final
 class Activity(_message.Message):
@@ -869,7 +914,8 @@ class Activity(_message.Message):
     """`pipeline_run.submitted`, `.started`, `.progress`, `.completed`, `.failed`, `.cancelled`,
     `.affected_downstream`, `.code_changed`, `.dispatched_again` (another flow run took the place of one that no worker
     started), `.retry_waits` (the tenant has as many active runs as it may have), `.telemetry_delivered` and
-    `.telemetry_dropped` (of what `telemetry_pending` named); likewise for each run kind.
+    `.telemetry_dropped` (of what `telemetry_pending` named); likewise for each run kind. A monitoring has
+    `monitoring_run.alert_raised` for each of its alerts.
     """
     actor: _builtins.str
     """Who did it."""
