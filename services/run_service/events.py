@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from optaic.lineage.v1 import lineage_service_pb2
-from optaic.rules.events import RUN_PARTICIPLES, RUN_PROGRESSED
+from optaic.rules.events import ALERT_RAISED, RUN_PARTICIPLES, RUN_PROGRESSED
 from optaic.run.v1 import run_events_pb2, run_pb2
 from redaction import redact, redact_value
 from run_service.domain.statuses import RunStatus
@@ -35,6 +35,27 @@ def run_event(happening: str, tenant_id: str, run: run_pb2.Run, event_id: str, c
     """Return the event of a change, with the run after it."""
     message = _MESSAGES[happening](run=run)
     return make_event(SERVICE, tenant_id, message, happening, run.instance_id, clock, lambda: event_id)
+
+
+def alert_event(
+    tenant_id: str,
+    run: run_pb2.Run,
+    alert: run_pb2.MonitoringAlert,
+    report_uri: str,
+    event_id: str,
+    clock: Clock,
+) -> Event:
+    """Return the event of a figure of a completed monitoring that crossed its threshold."""
+    message = run_events_pb2.MonitoringAlertRaised(
+        instance_id=run.instance_id,
+        flow_kind=run.flow_kind,
+        run_id=run.run_id,
+        run_number=run.run_number,
+        alert=alert,
+        end_time=run.end_time,
+        report_uri=report_uri,
+    )
+    return make_event(SERVICE, tenant_id, message, ALERT_RAISED, run.instance_id, clock, lambda: event_id)
 
 
 def last_event(status: RunStatus, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:

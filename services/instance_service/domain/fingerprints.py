@@ -9,7 +9,7 @@ from typing import Any
 
 from instance_service.domain.flows import Edge
 from optaic.rules.backtests import EQUAL_WEIGHT, complete_config
-from optaic.rules.kinds import is_asked_for
+from optaic.rules.kinds import MONITORING, is_asked_for
 
 
 def canonical_json(value: object) -> str:
@@ -52,11 +52,16 @@ def flow_settings(
 ) -> Mapping[str, object]:
     """Return those of an instance's settings on which a flow's results depend.
 
-    Monitoring of a dataset or signal has no settings; a model's inference also depends on the promoted version.
+    Only monitoring depends on its own settings, and that of a dataset or signal on no others. A model's inference also depends
+    on the promoted version.
     """
+    own = {name: value for name, value in settings.items() if name == MONITORING}
+    others = {name: value for name, value in settings.items() if name != MONITORING}
     if is_asked_for(instance_kind, flow_kind):
-        return {}
-    return {**settings, "champion": champion} if flow_kind == "inference" and champion else settings
+        return own
+    if flow_kind == MONITORING:
+        return {**others, **own}
+    return {**others, "champion": champion} if flow_kind == "inference" and champion else others
 
 
 def backtest_settings(given: Mapping[str, Any]) -> dict[str, Any]:

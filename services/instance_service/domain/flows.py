@@ -86,7 +86,8 @@ def has_output(kind: str) -> bool:
 def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Upstream]) -> tuple[Edge, ...]:
     """Return what each flow reads, sorted, each edge once.
 
-    Monitoring reads the instance's own output, inference reads its own training, all other flows read the upstreams.
+    Monitoring reads the instance's own output, inference reads its own training, all other flows read the upstreams. The
+    monitoring of a model reads them too, because it compares the model's features and the labels that came true.
     """
     own = set(flows)
     edges: set[Edge] = set()
@@ -95,7 +96,8 @@ def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Ups
             watched = watched_flow(own)
             kind = "model" if watched == "inference" else "data"
             edges.add(Edge(flow, instance_id, watched, roles.MONITORED, kind))
-            continue
+            if watched != "inference":
+                continue
         if flow == "inference":
             edges.add(Edge(flow, instance_id, "training", roles.TRAINED, "model"))
         for upstream in upstreams:

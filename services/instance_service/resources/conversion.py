@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from instance_service.domain.flows import Edge
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import EdgeKind, Flow, FlowEdge, Instance
-from optaic.instance.v1.spec_pb2 import DatasetSpec, SignalContract
+from optaic.instance.v1.spec_pb2 import DatasetSpec, MonitoringConfig, SignalContract
 from optaic.rules.numbers import LARGEST_WHOLE
 from servicekit.enums import enum_number, enum_word
 
@@ -70,6 +70,12 @@ def dataset_of(instance: Instance) -> DatasetSpec | None:
             return instance.signal.dataset
         case _:
             return None
+
+
+def monitoring_of(instance: Instance) -> MonitoringConfig:
+    """Return what an instance says of its monitoring; empty for kinds that have none."""
+    dataset = dataset_of(instance)
+    return instance.model.monitoring if dataset is None else dataset.monitoring
 
 
 def etag_of(revision: int) -> str:

@@ -181,6 +181,7 @@ extensions: dict[str, sa.Table] = {
         *_of(sa.Double, "drift_share"),
         *_of(sa.BigInteger, "alert_count"),
         *_of(sa.Text, "report_uri"),
+        *_of(JSONB, "alerts"),
     ),
 }
 

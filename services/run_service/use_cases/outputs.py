@@ -21,6 +21,8 @@ def check_completion(
     named = [("output_version.uri", request.output_version.uri)]
     if request.outputs_uri:
         named.append(("outputs_uri", request.outputs_uri))
+    if request.monitoring.report_uri:
+        named.append(("monitoring.report_uri", request.monitoring.report_uri))
     _check(data_root, tenant_id, record, [*named, *_artifacts(request.artifacts.items())])
 
 

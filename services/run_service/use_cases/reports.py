@@ -28,6 +28,7 @@ from run_service.store import activities, queues, results
 from run_service.store import runs as run_store
 from run_service.store.records import Record, message_json
 from run_service.use_cases import code, credentials, outputs
+from run_service.use_cases.alerts import raise_alerts
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.transitions import announce, change_runs, error_json
 from servicekit import outbox
@@ -237,6 +238,7 @@ async def complete_run(
             },
             flow_run="ends_itself",
         )
+        await raise_alerts(deps, connection, tenant_id, completed, request.monitoring)
     announce(deps, tenant_id, [completed])
     return completed.run
 

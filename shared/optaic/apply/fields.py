@@ -44,8 +44,9 @@ _GIVEN: dict[str, Collection[str]] = {
         "monitoring_enabled",
         "timezone",
         "max_deleted_share",
+        "monitoring",
     ),
-    spec_pb2.ModelSpec.DESCRIPTOR.full_name: (),
+    spec_pb2.ModelSpec.DESCRIPTOR.full_name: ("monitoring",),
     instance_pb2.UpstreamRef.DESCRIPTOR.full_name: ("resource_id", "role"),
     definition_pb2.DefinitionVersion.DESCRIPTOR.full_name: (
         "version",

@@ -41,6 +41,7 @@ RUN_PARTICIPLES: Mapping[str, str] = {
 # The subject of changed bindings of roles, of which every service keeps a copy.
 ROLE_BINDING_SUBJECTS = ("optaic.*.instance.v1.role_binding_changed.*",)
 RUN_PROGRESSED = "progressed"  # the event of a run that stays running
+ALERT_RAISED = "monitoring_alert_raised"  # a figure of a completed monitoring crossed its threshold
 # The subjects of every event that moves a run to another status.
 RUN_SUBJECTS = tuple(f"optaic.*.run.v1.{participle}.*" for participle in RUN_PARTICIPLES.values())
 CHUNK_BYTES = 256_000  # the largest message of an event about many resources

@@ -26,7 +26,8 @@ FLOWS: Mapping[str, Sequence[str]] = {
     "portfolio_optimizer": ("optimize",),
     "backtest": ("backtest",),
 }
-ASKED_FOR = "monitoring"
+MONITORING = "monitoring"
+ASKED_FOR = MONITORING
 COMPUTED_FLOWS = ("refresh", "backtest")  # the worker executes these; run-service refuses runs of the others
 DEFAULT_COMPONENTS: Mapping[str, str] = {"store": "delta", "accessor": "simple"}  # if a dataset names none
 MAX_DELETED_SHARE = 0.5  # of a dataset that is created without one

@@ -78,7 +78,11 @@ async def test_a_model_has_three_flows_that_read_each_other(
             (world.signal, "refresh", "features", "feature"),
             (own, "training", "model", "model"),
         },
-        "monitoring": {(own, "inference", "monitored", "model")},
+        "monitoring": {
+            (world.signal, "refresh", "features", "feature"),
+            (world.prices, "refresh", "target", "feature"),
+            (own, "inference", "monitored", "model"),
+        },
     }
     assert all(flow.prefect_deployment_id for flow in created.flows)
 

@@ -55,8 +55,7 @@ def test_every_kind_reads_the_output_flow_of_every_other(kind: str, upstream_kin
     edges = derive_edges("own", flow_kinds(kind), [upstream])
     wanted = {"signal": "signal", "model": "model"}.get(upstream_kind, "data")
     outward = [edge for edge in edges if edge.upstream_instance_id == "up"]
-    readers = {"training", "inference"} if kind == "model" else set(flow_kinds(kind))
-    assert {edge.flow_kind for edge in outward} == readers
+    assert {edge.flow_kind for edge in outward} == set(flow_kinds(kind))
     assert {(edge.upstream_flow_kind, edge.role, edge.kind) for edge in outward} == {
         (_OUTPUT[upstream_kind], "input", wanted)
     }
@@ -70,6 +69,8 @@ def test_a_model_depends_on_itself_in_order() -> None:
         Edge("training", "t", "refresh", "target", "feature"),
         Edge("inference", "f", "refresh", "features", "feature"),
         Edge("inference", "m", "training", "model", "model"),
+        Edge("monitoring", "f", "refresh", "features", "feature"),
+        Edge("monitoring", "t", "refresh", "target", "feature"),
         Edge("monitoring", "m", "inference", "monitored", "model"),
     }
 

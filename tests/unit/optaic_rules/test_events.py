@@ -42,6 +42,13 @@ def test_the_contract_states_the_subject_of_a_run_s_event(participle: str) -> No
     assert f"optaic.<tenant>.run.v1.{participle}.<instance id>" in words_in(comment)
 
 
+def test_the_contract_states_the_subject_of_an_alert() -> None:
+    comment = comments()["optaic.run.v1.MonitoringAlertRaised"]
+    assert f"optaic.<tenant>.run.v1.{events.ALERT_RAISED}.<instance id>" in words_in(comment)
+    subject = events.RUN_SUBJECTS[0].replace("submitted", events.ALERT_RAISED)
+    assert subject not in events.RUN_SUBJECTS, "it moves no run to another status"
+
+
 def rows() -> Iterator[tuple[str, str]]:
     """Yield the stream and the subject of each row of the page's table."""
     stream = ""
@@ -59,7 +66,7 @@ def test_the_page_lists_streams_and_subjects() -> None:
         kept = [each.removeprefix("optaic.*.").removesuffix(">") for each in events.STREAMS[stream]]
         assert any(subject.startswith(each) for each in kept)
     told = {subject.split(".")[2] for stream, subject in listed if stream == events.RUN_EVENTS}
-    assert told == set(run_events._MESSAGES)
+    assert told == {*run_events._MESSAGES, events.ALERT_RAISED}
 
 
 def test_each_service_may_create_its_stream_and_publish_to_it() -> None:

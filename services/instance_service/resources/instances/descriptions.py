@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from instance_service.resources.conversion import dataset_of
+from instance_service.resources.conversion import dataset_of, monitoring_of
 from instance_service.resources.instances.references import Use, references_of
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.backtests import FIRST_PROCEDURE
 from optaic.rules.kinds import TIMEZONE
+from optaic.rules.monitoring import read_settings
 
 
 def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] = ()) -> str:
@@ -40,12 +42,20 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
     if changed.HasField("backtest"):
         earlier, later = (each.backtest.config.procedure or FIRST_PROCEDURE for each in (current, changed))
         parts += [f"its procedure moved from {earlier} to {later}"] if earlier != later else []
+    parts += [f"its monitoring changed: {moves}"] if (moves := _describe_monitoring(current, changed)) else []
     if connections_of(current) != connections_of(changed):
         parts.append("its upstreams changed")
     promoted = changed.model.champion.model_version
     if promoted != current.model.champion.model_version:
         parts.append(f"model version {promoted} was promoted")
     return "; ".join(parts) or "its settings changed"
+
+
+def _describe_monitoring(current: Instance, changed: Instance) -> str:
+    before, after = (asdict(read_settings(monitoring_of(each))) for each in (current, changed))
+    return ", ".join(
+        f"{name} from {before[name]:g} to {after[name]:g}" for name in after if before[name] != after[name]
+    )
 
 
 def connections_of(instance: Instance) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from instance_service.domain.flows import Upstream
 from instance_service.resources.conversion import (
     contract_words,
     dataset_of,
+    monitoring_of,
 )
 from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.resources.instances.columns import Columns, columns_of
@@ -50,7 +51,8 @@ from instance_service.resources.instances.upstreams import (
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
-from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, TIMEZONE
+from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, MONITORING, TIMEZONE
+from optaic.rules.monitoring import differing_settings
 from optaic.rules.signal_contracts import complete_contract
 from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY
 from servicekit import off_loop
@@ -185,8 +187,9 @@ def _settings(
             TIMEZONE,
         }:  # the default must not change the fingerprint
             settings["timezone"] = dataset.timezone
-        return settings
+        return {**settings, **_monitoring_settings(instance)}
     settings = {name: value for use in uses for name, value in use.settings(names).items()}
+    settings |= _monitoring_settings(instance)
     if kind == "experiment":
         dates = instance.experiment.date_range
         settings["preview"] = {
@@ -201,6 +204,12 @@ def _settings(
         for use in uses:
             settings["constraints"] = check_constraints(use, limits, held, violations)
     return settings
+
+
+def _monitoring_settings(instance: Instance) -> dict[str, Any]:
+    """Return what an instance says of its monitoring; nothing where that is the default."""
+    differing = differing_settings(monitoring_of(instance))
+    return {MONITORING: differing} if differing else {}
 
 
 def _components(instance: Instance, dataset: DatasetSpec | None) -> list[Instance]:

@@ -18,6 +18,7 @@ _COMPONENT_IDS = tuple(f"{kind}_instance_id" for kind in COMPONENT_KINDS)
 _IDENTITY = ("definition_id", "definition_name")
 _VERSION = ("definition_version_id", "definition_version")
 _REFERENCE = (*_IDENTITY, *_VERSION, "track_newest", "config")
+_OF_MODEL = ("model.monitoring",)  # the rest of a model's spec is output
 _OF_DATASET = (*_COMPONENT_IDS, "evidently_project_id")
 _OUTPUT_ONLY = {*_OF_DATASET, "macro_version_ids"}
 
@@ -33,7 +34,7 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
     mutable = (
         *_MUTABLE,
         *(_REFERENCE if kind in DEFINED_KINDS else ()),
-        *(() if kind == "model" else (kind,)),
+        *(_OF_MODEL if kind == "model" else (kind,)),
     )
     if list(paths) == ["*"]:
         paths = mutable
@@ -62,8 +63,8 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
 
 def _problem(path: str, mutable: Sequence[str]) -> str:
     names = path.split(".")
-    if names[0] not in mutable:
-        return f"{names[0]!r} cannot be changed"
+    if not any(f"{path}.".startswith(f"{one}.") for one in mutable):
+        return f"{path!r} cannot be changed"
     descriptor: Descriptor | None = Instance.DESCRIPTOR
     for position, name in enumerate(names):
         if descriptor is None or descriptor.file.package != Instance.DESCRIPTOR.file.package:

@@ -41,6 +41,12 @@ from servicekit.database import Connection
 from servicekit.ids import is_id
 
 CONDITION = "PrefectDeploymentReady"
+_OUTPUT_OF_MODEL = (
+    "mlflow_experiment_id",
+    "mlflow_registered_model_name",
+    "evidently_project_id",
+    "champion",
+)
 _OUTPUT_ONLY = (
     "instance_id",
     "kind",
@@ -155,8 +161,8 @@ def _without_output(given: Instance) -> Instance:
             dataset.ClearField(f"{kind}_instance_id")  # type: ignore[arg-type]  # the type stubs require literals
         dataset.ClearField("evidently_project_id")
     if instance.WhichOneof("spec") == "model":
-        instance.model.Clear()  # it has only output fields
-        instance.model.SetInParent()
+        for name in _OUTPUT_OF_MODEL:
+            instance.model.ClearField(name)  # type: ignore[arg-type]  # the type stubs require literals
     return instance
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from instance_service.domain import errors
 from instance_service.domain.errors import Blocking
-from instance_service.domain.fingerprints import compute_fingerprint
+from instance_service.domain.fingerprints import compute_fingerprint, flow_settings
 from instance_service.domain.flows import derive_edges
 from instance_service.domain.rules import takes
 from instance_service.domain.signal_contracts import Breach, find_breaches
@@ -119,7 +119,8 @@ def _refuse(instance: Instance, breaches: list[Breach], refusing: list[Blocking]
 
 def _verify(current: Instance, draft: Draft, output: Output) -> None:
     """Mark the output as verified for the new fingerprint if it was fresh under the old one."""
-    without = {name: value for name, value in draft.settings.items() if name != "contract"}
+    relevant = flow_settings("signal", _FLOW, draft.settings, "")
+    without = {name: value for name, value in relevant.items() if name != "contract"}
     edges = derive_edges(current.instance_id, [_FLOW], draft.upstreams)
     (flow,) = (flow for flow in draft.instance.flows if flow.flow_kind == FLOW_KIND_REFRESH)
     if compute_fingerprint(_FLOW, without, edges) == output.compute_fingerprint:
