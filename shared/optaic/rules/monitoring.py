@@ -14,7 +14,7 @@ MOST_ALERTS = 100  # of one run; more are counted only
 
 @dataclass(frozen=True)
 class MonitoringSettings:
-    """What a monitoring compares and when it alerts; the defaults are those of the contract."""
+    """The settings of a monitoring: what it compares and when it alerts; the defaults are those of the contract."""
 
     window_sessions: int = 63
     reference_sessions: int = 0  # 0: the training period, or without one REFERENCE_SESSIONS

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "202611281750"
-down_revision = "202611281030"
+revision = "202611281840"
+down_revision = "202611281820"
 branch_labels = None
 depends_on = None
 
