@@ -29,7 +29,7 @@ _TRANSIENT = frozenset(
 # After one of these every further report would be refused as well.
 _LOST = frozenset({"FENCED", "RUN_ENDED", "RUN_NOT_FOUND"})
 _FIRST_DELAY, _LONGEST_DELAY, _JITTER = 0.1, 5.0, 0.2
-_SHORTEST_GAP = 0.25  # between heartbeats that news of progress caused
+_GATHERING = 0.4  # seconds for which news of progress waits for more: a short run reports its end only
 _LONGEST_MESSAGE = longest_text(run_report_service_pb2.HeartbeatRequest, "progress_message")
 _log = structlog.get_logger(__name__)
 
@@ -99,12 +99,16 @@ class Reporter:
         )
 
     async def keep_alive(self, progress: Progress) -> None:
-        """Send heartbeats, soon after news, until the run is lost: then this returns."""
+        """Send heartbeats, soon after news, until the run is lost: then this returns.
+
+        Each heartbeat costs run-service a transaction, and an event if it has news.
+        """
         sent: tuple[float, str] | None = None
         while True:
             try:
                 async with asyncio.timeout(self._interval):
                     await progress.changed.wait()
+                    await asyncio.sleep(_GATHERING)
             except TimeoutError:
                 pass
             progress.changed.clear()
@@ -125,7 +129,7 @@ class Reporter:
                     return
                 # While run-service is away no lease runs out.
                 _log.warning("heartbeat failed", error=repr(refusal))
-            await asyncio.sleep(min(_SHORTEST_GAP, self._interval))
+                await asyncio.sleep(min(_GATHERING, self._interval))
 
     async def complete(self, request: run_report_service_pb2.CompleteRunRequest) -> None:
         """Set the run COMPLETED.
