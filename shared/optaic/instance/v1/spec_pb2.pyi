@@ -442,7 +442,8 @@ Global___SignalContract: _TypeAlias = SignalContract  # noqa: Y015
 class ExperimentSpec(_message.Message):
     """A preview of an operator or macro over named input datasets: the instance's definition names it, `config`
     gives its arguments by parameter name, each a number or an expression; the upstreams in the role `input`,
-    datasets or signals and at least one, are what it reads.
+    datasets or signals and at least one, are what it reads. A dataset in the role `prices` is what the values are compared
+    with: the returns that follow them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -451,11 +452,11 @@ class ExperimentSpec(_message.Message):
     DATE_RANGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def universe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Entities to keep; empty means all."""
+        """Entities to keep; empty means all. Everything is computed before they are chosen, so cross-sections have all entities."""
 
     @_builtins.property
     def date_range(self) -> Global___DateRange:
-        """The dates to evaluate."""
+        """The dates to keep. Everything is computed over all history before they are chosen."""
 
     def __init__(
         self,

@@ -642,7 +642,9 @@ Global___ColumnProfile: _TypeAlias = ColumnProfile  # noqa: Y015
 
 @_typing.final
 class ExperimentResult(_message.Message):
-    """Of an experiment's preview."""
+    """Of an experiment's preview; the figures are of the rows that have a value. NaN stands for a figure that is not defined, for
+    example the deviation of one value; in the run's `metrics` the same figure is null.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -655,14 +657,18 @@ class ExperimentResult(_message.Message):
     SKEWNESS_FIELD_NUMBER: _builtins.int
     KURTOSIS_FIELD_NUMBER: _builtins.int
     row_count: _builtins.int
+    """Rows of the preview."""
     nan_share: _builtins.float
-    """Share of missing values, 0 to 1."""
+    """Share of rows without a value, 0 to 1."""
     mean: _builtins.float
     std: _builtins.float
+    """Standard deviation, ddof 1."""
     min: _builtins.float
     max: _builtins.float
     skewness: _builtins.float
+    """Biased: the third central moment / the second one ^ 1.5."""
     kurtosis: _builtins.float
+    """Biased, in excess of a normal distribution's: the fourth central moment / the square of the second one - 3."""
     def __init__(
         self,
         *,
