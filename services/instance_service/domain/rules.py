@@ -28,9 +28,11 @@ BACKTEST_RULES = (
     Rule(roles.MEMBERSHIP, ("dataset",), 0, 1),
     Rule(roles.OPTIMIZER, ("portfolio_optimizer",), 0, 1),
 )
+# Of every experiment: what its values are compared with, which no definition needs to know.
+EXPERIMENT_PRICES = Rule(roles.PRICES, ("dataset",), 0, 1)
 # The rules of a kind whose definition has none.
 DEFAULT_RULES = {
-    "experiment": (Rule(roles.INPUT, ("dataset", "signal"), 1),),
+    "experiment": (Rule(roles.INPUT, ("dataset", "signal"), 1), EXPERIMENT_PRICES),
     "model": (
         Rule(roles.FEATURES, ("dataset", "signal"), 1),
         Rule(roles.TARGET, ("dataset", "signal"), 0, 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instance_service.domain.rules import BACKTEST_RULES, DEFAULT_RULES, Rule
+from instance_service.domain.rules import BACKTEST_RULES, DEFAULT_RULES, EXPERIMENT_PRICES, Rule
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 
 _NO_CONSTRAINTS = {"additionalProperties": False}
@@ -19,7 +19,11 @@ def rules_of(kind: str, version: DefinitionVersion | None) -> Sequence[Rule]:
         Rule(rule.role, tuple(rule.instance_kinds), rule.min_count, rule.max_count)
         for rule in (version.compatibility_rules if version else ())
     ]
-    return given or (DEFAULT_RULES.get(kind, ()) if version else ())
+    if not given:
+        return DEFAULT_RULES.get(kind, ()) if version else ()
+    if kind == "experiment" and all(rule.role != EXPERIMENT_PRICES.role for rule in given):
+        return [*given, EXPERIMENT_PRICES]
+    return given
 
 
 def constraints_schema(parameters_schema: Mapping[str, Any]) -> dict[str, Any]:

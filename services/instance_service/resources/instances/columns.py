@@ -19,6 +19,7 @@ from optaic.expression import (
     suggest,
 )
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules import roles
 from optaic.rules.columns import KEYS
 
 _READ_WHOLE = ("simple", "point_in_time")  # accessors that show the columns as they are stored
@@ -60,7 +61,11 @@ class Columns:
 
 def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[str]]) -> Columns:
     """Return the columns that an instance's expressions may read; its upstream references must be bound."""
-    upstreams = {ref.resource_id: ref.name for ref in instance.upstream_refs}
+    upstreams = {
+        ref.resource_id: ref.name
+        for ref in instance.upstream_refs
+        if not (instance.HasField("experiment") and ref.role == roles.PRICES)  # no argument reads these
+    }
     owners: dict[str, list[str]] = defaultdict(list)
     tables = set()
     for instance_id, name in upstreams.items():
