@@ -1,6 +1,7 @@
 """What executors report: fencing, leases, repetitions, and the timeline."""
 
 import asyncio
+import math
 import uuid
 
 import pytest
@@ -46,6 +47,18 @@ async def test_a_run_lives_from_submit_to_completion(service: RunningRunService)
     happenings = ["submitted", "started", "progress", "completed"]
     assert await service.activity_types(run.run_id) == [f"backtest_run.{word}" for word in happenings]
     assert await service.outbox_types() == ["submitted", "started", "progressed", "completed"]
+
+
+async def test_a_figure_that_is_not_defined_stays_so(service: RunningRunService) -> None:
+    instance = service.instances.add(kind="EXPERIMENT", flow_kind=flow_pb2.FLOW_KIND_PREVIEW)
+    run = await service.submit(instance)
+    started = await service.start(run.run_id)
+    result = run_pb2.ExperimentResult(row_count=2**40, nan_share=0.5, mean=-1.5, min=-1.5, max=-1.5)
+    result.std = result.skewness = result.kurtosis = math.nan
+    await service.complete(run.run_id, started.fencing_token, experiment=result)
+    stored = (await service.get(run.run_id)).experiment
+    assert (stored.row_count, stored.nan_share, stored.mean, stored.max) == (2**40, 0.5, -1.5, -1.5)
+    assert all(math.isnan(figure) for figure in (stored.std, stored.skewness, stored.kurtosis))
 
 
 async def test_the_profile_of_an_output_is_stored_and_published(service: RunningRunService) -> None:
