@@ -132,10 +132,10 @@ async def confine(task: Task | Removal, tenant_id: str, settings: Settings) -> C
 def _places_of_run(task: Task) -> tuple[list[str], list[str]]:
     """Return the URIs of what a run reads and writes."""
     recipe = task.recipe
+    inputs = [each.data.uri for each in recipe.inputs]
     if isinstance(recipe, PipelineRecipe):
         bases = [] if recipe.base is None else [recipe.base.uri]
-        return [*bases, *(each.data.uri for each in recipe.inputs)], [task.location.data_uri]
-    inputs = [each.data.uri for each in (recipe.prices, *recipe.signals)]
+        return [*bases, *inputs], [task.location.data_uri]
     return inputs, [task.location.outputs_uri(task.run_id)]
 
 
