@@ -14,6 +14,7 @@ from optaic.rules.kinds import TIMEZONE
 from worker.backtest.settings import BacktestSettings
 from worker.builtin.signal_guard import SignalContract
 from worker.guardrails import Guardrail
+from worker.preview.call import Call
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,33 @@ class BacktestRecipe:
         return (self.prices, *self.signals, *([self.membership] if self.membership is not None else []))
 
 
-Recipe = PipelineRecipe | BacktestRecipe
+@dataclass(frozen=True)
+class ExperimentRecipe:
+    """The recipe of a preview: an operator or a macro with its arguments, and the rows that are shown."""
+
+    call: Call
+    definition: Plugin | None  # of the operator that is called; None where it is a macro
+    read: tuple[Input, ...]
+    prices: Input | None  # whose later returns the values are compared with
+    macros: Mapping[str, Macro]
+    operators: Mapping[str, Plugin]  # those that are not the language's own, by the names in the call
+    universe: tuple[str, ...]  # empty: all entities
+    date_range: DateRange
+    components: ClassVar[tuple[Component, ...]] = ()
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Return the code that it executes, that of its inputs excepted."""
+        own = () if self.definition is None else (self.definition,)
+        return (*own, *self.operators.values())
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Return everything that it reads."""
+        return (*self.read, *([self.prices] if self.prices is not None else []))
+
+
+Recipe = PipelineRecipe | BacktestRecipe | ExperimentRecipe
 
 
 def list_plugins(recipe: Recipe) -> list[Plugin]:

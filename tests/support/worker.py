@@ -142,6 +142,16 @@ class World:
         instance.signal.contract.bounds_policy = spec_pb2.SignalContract.BOUNDS_POLICY_WINSORIZE
         return self.instances.put(instance)
 
+    def experiment(self, definition: str = "MOMENTUM", *macros: str, **config: Any) -> Any:
+        """Return a preview of an operator or macro; its arguments call these macros and operators."""
+        instance = instance_pb2.Instance(name="experiment", kind=instance_pb2.INSTANCE_KIND_EXPERIMENT)
+        instance.experiment.SetInParent()
+        known = MACRO_IDS | VERSION_IDS
+        instance.definition_name, instance.definition_version_id = definition, known[definition]
+        instance.config.update(config or {"x": "close", "long": 252, "short": 21})
+        instance.macro_version_ids.update({name: known[name] for name in macros})
+        return self.instances.put(instance)
+
     def backtest(self, signal: Any) -> Any:
         """Return the smallest backtest."""
         instance = instance_pb2.Instance(name="backtest", kind=instance_pb2.INSTANCE_KIND_BACKTEST)

@@ -34,6 +34,7 @@ CODE = {
     "parquet": "worker.builtin.parquet_store:ParquetStore",
     "simple": "worker.builtin.simple_accessor:SimpleAccessor",
     "field": "worker.builtin.field_accessor:FieldAccessor",
+    "STD": "worker.builtin.language:Std",
     "TWICE": "support.worker_plugins:Twice",
     "MISNAMED": "support.worker_plugins:Twice",
     "probe": "support.worker_plugins:Probe",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from worker.computing.backtest import simulate
 from worker.computing.output import Output, Progress
+from worker.computing.preview import preview
 from worker.computing.refresh import refresh
 from worker.locations import FlowLocation
-from worker.recipe import PipelineRecipe, Recipe
+from worker.recipe import ExperimentRecipe, PipelineRecipe, Recipe
 
 __all__ = ["Output", "Progress", "compute"]
 
@@ -20,4 +21,6 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
     progress(0.01, "loading plugins")
     if isinstance(recipe, PipelineRecipe):
         return refresh(recipe, location, progress)
+    if isinstance(recipe, ExperimentRecipe):
+        return preview(recipe, location.outputs_uri(run_id), run_id, progress)
     return simulate(recipe, location.outputs_uri(run_id), run_id, progress)

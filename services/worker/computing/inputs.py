@@ -75,7 +75,10 @@ def load_operators(operators: Mapping[str, Plugin]) -> dict[str, Operator]:
     Raises:
         PluginInvalid: a class calls itself otherwise than its definition.
     """
-    return {name: _load_operator(name, found.code_ref) for name, found in operators.items()}
+    return {
+        name: _load_operator(found.definition_name or name, found.code_ref)
+        for name, found in operators.items()
+    }
 
 
 def _load_operator(name: str, code_ref: str) -> Operator:

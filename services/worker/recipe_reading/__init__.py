@@ -14,6 +14,7 @@ from worker.recipe import Recipe
 from worker.recipe_reading.backtest import make_backtest
 from worker.recipe_reading.components import Versions, find_dataset, read_component, to_mapping
 from worker.recipe_reading.inputs import read_inputs
+from worker.recipe_reading.preview import make_preview
 from worker.recipe_reading.refresh import make_refresh
 
 __all__ = ["Versions", "find_dataset", "list_version_ids", "make_recipe", "read_component", "to_mapping"]
@@ -81,4 +82,6 @@ def make_recipe(
         )
     if flow == "backtest":
         return make_backtest(instance, inputs)
+    if flow == "preview":
+        return make_preview(instance, inputs, versions)
     return make_refresh(run, instance, inputs, versions, base_instance)

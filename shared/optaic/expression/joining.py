@@ -73,6 +73,16 @@ def join_inputs(expression: Expression, tables: Sequence[Table]) -> pl.DataFrame
     return joined
 
 
+def align_keys(table: Table, other: Table) -> pl.DataFrame:
+    """Return a table whose rows can be joined with those of another one by date and entity.
+
+    Raises:
+        SchemaMismatch: it lacks a key, or the tables' keys have different types.
+    """
+    _check_keys(table, other)
+    return table.frame.with_columns(_on_clock_of(table.frame[DATE], other.frame[DATE]))
+
+
 def _on_clock_of(times: pl.Series, first: pl.Series) -> pl.Series:
     """Convert times to the zone of the first input's, because rows belong together by instant."""
     zones = [getattr(each.dtype, "time_zone", None) for each in (times, first)]

@@ -1,0 +1,47 @@
+"""Execute a preview: read the inputs, evaluate and measure, write the artifacts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+from optaic.plugins import take_days, zone_of
+from optaic.rules.columns import DATE, KEYS
+from optaic.run.v1 import run_pb2
+from worker.builtin.digest import canonicalize, compute_digest
+from worker.computing.inputs import load_operators, open_input
+from worker.computing.output import Output, Progress, scale
+from worker.locations import write_table
+from worker.preview import Library, run
+from worker.recipe import ExperimentRecipe
+
+
+def preview(recipe: ExperimentRecipe, outputs_uri: str, run_id: str, progress: Progress) -> Output:
+    """Execute the recipe of a preview; its output is the folder of its artifacts."""
+    found = run(
+        recipe.call,
+        [open_input(given) for given in recipe.read],
+        Library(recipe.macros, load_operators(recipe.operators)),
+        recipe.universe,
+        recipe.date_range,
+        None if recipe.prices is None else open_input(recipe.prices),
+        scale(progress, 0.05, 0.85),
+    )
+    progress(0.9, f"writing {found.table.height} rows")
+    days = take_days(found.table[DATE], zone_of(found.table[DATE]))
+    first, last = str(days.min()), str(days.max())
+    tables = {"preview": found.table, "preview_sample": found.sample}
+    artifacts = {name: f"{outputs_uri}{name}.parquet" for name in tables}
+    for name, table in tables.items():
+        write_table(artifacts[name], table)
+    # A message's number cannot be absent: NaN says that a figure is not defined.
+    figures = {name: math.nan if figure is None else figure for name, figure in asdict(found.moments).items()}
+    return Output(
+        uri=outputs_uri,
+        physical_version=run_id,
+        digest=compute_digest(canonicalize(found.table, KEYS)),
+        last_data_date=last,
+        metrics={**found.metrics, "first_date": first, "last_date": last},
+        artifacts=artifacts,
+        result=run_pb2.ExperimentResult(row_count=found.table.height, nan_share=found.nan_share, **figures),
+    )
