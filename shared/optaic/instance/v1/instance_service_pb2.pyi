@@ -962,6 +962,42 @@ class PromoteModelVersionRequest(_message.Message):
 Global___PromoteModelVersionRequest: _TypeAlias = PromoteModelVersionRequest  # noqa: Y015
 
 @_typing.final
+class RemoveChampionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """The model."""
+    etag: _builtins.str
+    """Refuse unless it is the present one."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    reason: _builtins.str
+    """Why; recorded."""
+    validate_only: _builtins.bool
+    """Check, change nothing."""
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "instance_id", b"instance_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveChampionRequest: _TypeAlias = RemoveChampionRequest  # noqa: Y015
+
+@_typing.final
 class ListModelPromotionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -126,6 +126,11 @@ class InstanceServiceStub:
                 request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteModelVersionRequest.SerializeToString,
                 response_deserializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.FromString,
                 _registered_method=True)
+        self.RemoveChampion = channel.unary_unary(
+                '/optaic.instance.v1.InstanceService/RemoveChampion',
+                request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.RemoveChampionRequest.SerializeToString,
+                response_deserializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.FromString,
+                _registered_method=True)
         self.ListModelPromotions = channel.unary_unary(
                 '/optaic.instance.v1.InstanceService/ListModelPromotions',
                 request_serializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.ListModelPromotionsRequest.SerializeToString,
@@ -291,7 +296,8 @@ class InstanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModelVersion(self, request, context):
-        """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
+        """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. While there is a champion,
+        inference reads it, and does not depend on the model's training. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, MODEL_VERSION_NOT_FOUND); ABORTED (ETAG_MISMATCH); UNAVAILABLE where
         MLflow does not answer; INVALID_ARGUMENT (UNSUPPORTED_KIND).
         """
@@ -299,8 +305,16 @@ class InstanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveChampion(self, request, context):
+        """Removes the model's champion: inference reads the newest training again, and depends on it. Without a champion it changes
+        nothing. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModelPromotions(self, request, context):
-        """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND).
+        """Newest first; the removal of a champion is an entry without a version. Errors: NOT_FOUND (INSTANCE_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -409,6 +423,11 @@ def add_InstanceServiceServicer_to_server(servicer, server):
             'PromoteModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteModelVersion,
                     request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteModelVersionRequest.FromString,
+                    response_serializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.SerializeToString,
+            ),
+            'RemoveChampion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveChampion,
+                    request_deserializer=optaic_dot_instance_dot_v1_dot_instance__service__pb2.RemoveChampionRequest.FromString,
                     response_serializer=optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.SerializeToString,
             ),
             'ListModelPromotions': grpc.unary_unary_rpc_method_handler(
@@ -908,6 +927,33 @@ class InstanceService:
             target,
             '/optaic.instance.v1.InstanceService/PromoteModelVersion',
             optaic_dot_instance_dot_v1_dot_instance__service__pb2.PromoteModelVersionRequest.SerializeToString,
+            optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveChampion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.instance.v1.InstanceService/RemoveChampion',
+            optaic_dot_instance_dot_v1_dot_instance__service__pb2.RemoveChampionRequest.SerializeToString,
             optaic_dot_instance_dot_v1_dot_instance__pb2.Instance.FromString,
             options,
             channel_credentials,

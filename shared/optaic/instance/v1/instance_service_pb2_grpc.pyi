@@ -108,12 +108,17 @@ class InstanceServiceStub:
     (UNSUPPORTED_KIND).
     """
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteModelVersionRequest, _instance_pb2.Instance]
-    """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
+    """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. While there is a champion,
+    inference reads it, and does not depend on the model's training. Errors:
     NOT_FOUND (INSTANCE_NOT_FOUND, MODEL_VERSION_NOT_FOUND); ABORTED (ETAG_MISMATCH); UNAVAILABLE where
     MLflow does not answer; INVALID_ARGUMENT (UNSUPPORTED_KIND).
     """
+    RemoveChampion: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.RemoveChampionRequest, _instance_pb2.Instance]
+    """Removes the model's champion: inference reads the newest training again, and depends on it. Without a champion it changes
+    nothing. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+    """
     ListModelPromotions: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListModelPromotionsRequest, _instance_service_pb2.ListModelPromotionsResponse]
-    """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
+    """Newest first; the removal of a champion is an entry without a version. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
     RehearseChanges: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.RehearseChangesRequest, _instance_service_pb2.RehearseChangesResponse]
     """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
     them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
@@ -202,12 +207,17 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     (UNSUPPORTED_KIND).
     """
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.PromoteModelVersionRequest, _instance_pb2.Instance]  # type: ignore[assignment]
-    """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
+    """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. While there is a champion,
+    inference reads it, and does not depend on the model's training. Errors:
     NOT_FOUND (INSTANCE_NOT_FOUND, MODEL_VERSION_NOT_FOUND); ABORTED (ETAG_MISMATCH); UNAVAILABLE where
     MLflow does not answer; INVALID_ARGUMENT (UNSUPPORTED_KIND).
     """
+    RemoveChampion: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.RemoveChampionRequest, _instance_pb2.Instance]  # type: ignore[assignment]
+    """Removes the model's champion: inference reads the newest training again, and depends on it. Without a champion it changes
+    nothing. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); INVALID_ARGUMENT (UNSUPPORTED_KIND).
+    """
     ListModelPromotions: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListModelPromotionsRequest, _instance_service_pb2.ListModelPromotionsResponse]  # type: ignore[assignment]
-    """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
+    """Newest first; the removal of a champion is an entry without a version. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
     RehearseChanges: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.RehearseChangesRequest, _instance_service_pb2.RehearseChangesResponse]  # type: ignore[assignment]
     """Makes changes one after the other, each on top of the changes before it, returns why each would be refused, and rolls all of
     them back: nothing is stored or published. The changes after a refused one are checked too: if possible, the refused change
@@ -401,9 +411,20 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.PromoteModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
-        """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. Errors:
+        """Makes a version in MLflow's registry the model's champion. Promoting an earlier one reverses it. While there is a champion,
+        inference reads it, and does not depend on the model's training. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, MODEL_VERSION_NOT_FOUND); ABORTED (ETAG_MISMATCH); UNAVAILABLE where
         MLflow does not answer; INVALID_ARGUMENT (UNSUPPORTED_KIND).
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveChampion(
+        self,
+        request: _instance_service_pb2.RemoveChampionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instance_pb2.Instance, _abc.Awaitable[_instance_pb2.Instance]]:
+        """Removes the model's champion: inference reads the newest training again, and depends on it. Without a champion it changes
+        nothing. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); ABORTED (ETAG_MISMATCH); INVALID_ARGUMENT (UNSUPPORTED_KIND).
         """
 
     @_abc_1.abstractmethod
@@ -412,7 +433,7 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.ListModelPromotionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.ListModelPromotionsResponse, _abc.Awaitable[_instance_service_pb2.ListModelPromotionsResponse]]:
-        """Newest first. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
+        """Newest first; the removal of a champion is an entry without a version. Errors: NOT_FOUND (INSTANCE_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def RehearseChanges(

@@ -526,14 +526,17 @@ class ModelPromotion(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TRAINING_RUN_ID_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
-    """The version in MLflow's registry."""
+    """The version in MLflow's registry; empty: the champion was removed."""
     run_id: _builtins.str
-    """The training run that made it."""
+    """The run in MLflow that made it."""
     author: _builtins.str
     """Who decided."""
     reason: _builtins.str
     """Why."""
+    training_run_id: _builtins.str
+    """The TrainingRun that made it, as MLflow's run names it; empty where MLflow names none."""
     @_builtins.property
     def metrics(self) -> _struct_pb2.Struct:
         """Its metrics as MLflow had them."""
@@ -551,10 +554,11 @@ class ModelPromotion(_message.Message):
         author: _builtins.str = ...,
         reason: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        training_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "metrics", b"metrics", "model_version", b"model_version", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "metrics", b"metrics", "model_version", b"model_version", "reason", b"reason", "run_id", b"run_id", "training_run_id", b"training_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -315,7 +315,9 @@ class Run(_message.Message):
     outputs_uri: _builtins.str
     """The run's own output folder."""
     model_artifact_version: _builtins.str
-    """Version of the model artifact that was read, where one was."""
+    """Version of the model artifact that was read, where one was: of a champion its version in MLflow's registry, else the id of
+    the training run.
+    """
     forced: _builtins.bool
     """Admitted although upstreams were not ready."""
     force_reason: _builtins.str
@@ -809,10 +811,19 @@ class InferenceResult(_message.Message):
     MEAN_FIELD_NUMBER: _builtins.int
     STD_FIELD_NUMBER: _builtins.int
     MEAN_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    PREDICTION_SECONDS_FIELD_NUMBER: _builtins.int
+    MODEL_RUN_ID_FIELD_NUMBER: _builtins.int
+    TRAIN_END_FIELD_NUMBER: _builtins.int
     prediction_count: _builtins.int
     mean: _builtins.float
     std: _builtins.float
     mean_confidence: _builtins.float
+    prediction_seconds: _builtins.float
+    """How long the models computed predictions."""
+    model_run_id: _builtins.str
+    """The training run whose model was read."""
+    train_end: _builtins.str
+    """The last date whose label that model learnt, YYYY-MM-DD; it predicts later dates only."""
     def __init__(
         self,
         *,
@@ -820,10 +831,13 @@ class InferenceResult(_message.Message):
         mean: _builtins.float = ...,
         std: _builtins.float = ...,
         mean_confidence: _builtins.float = ...,
+        prediction_seconds: _builtins.float = ...,
+        model_run_id: _builtins.str = ...,
+        train_end: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "mean_confidence", b"mean_confidence", "prediction_count", b"prediction_count", "std", b"std"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "mean_confidence", b"mean_confidence", "model_run_id", b"model_run_id", "prediction_count", b"prediction_count", "prediction_seconds", b"prediction_seconds", "std", b"std", "train_end", b"train_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -471,3 +471,110 @@ class ReportTelemetryRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportTelemetryRequest: _TypeAlias = ReportTelemetryRequest  # noqa: Y015
+
+@_typing.final
+class ListTrainedVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run that reads them."""
+    fencing_token: _builtins.str
+    credential: _builtins.str
+    """The newest credential of the run."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100; 1,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        fencing_token: _builtins.str = ...,
+        credential: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "fencing_token", b"fencing_token", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrainedVersionsRequest: _TypeAlias = ListTrainedVersionsRequest  # noqa: Y015
+
+@_typing.final
+class TrainedVersion(_message.Message):
+    """The output of one completed training."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    RUN_NUMBER_FIELD_NUMBER: _builtins.int
+    INSTANCE_REVISION_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TRAIN_END_FIELD_NUMBER: _builtins.int
+    MLFLOW_RUN_ID_FIELD_NUMBER: _builtins.int
+    LABEL_END_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The training run."""
+    run_number: _builtins.int
+    instance_revision: _builtins.int
+    """The revision of the instance that it ran."""
+    uri: _builtins.str
+    """Where its files are."""
+    digest: _builtins.str
+    train_end: _builtins.str
+    """The last session whose label it learnt, YYYY-MM-DD."""
+    mlflow_run_id: _builtins.str
+    """Its run in MLflow; empty until MLflow has it."""
+    label_end: _builtins.str
+    """The session on which the last label became known that it learnt, YYYY-MM-DD."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        run_number: _builtins.int = ...,
+        instance_revision: _builtins.int = ...,
+        uri: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        train_end: _builtins.str = ...,
+        mlflow_run_id: _builtins.str = ...,
+        label_end: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "instance_revision", b"instance_revision", "label_end", b"label_end", "mlflow_run_id", b"mlflow_run_id", "run_id", b"run_id", "run_number", b"run_number", "train_end", b"train_end", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainedVersion: _TypeAlias = TrainedVersion  # noqa: Y015
+
+@_typing.final
+class ListTrainedVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINED_VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def trained_versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainedVersion]: ...
+    def __init__(
+        self,
+        *,
+        trained_versions: _abc.Iterable[Global___TrainedVersion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "trained_versions", b"trained_versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrainedVersionsResponse: _TypeAlias = ListTrainedVersionsResponse  # noqa: Y015

@@ -66,6 +66,11 @@ class RunReportServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.ReportTelemetryRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
                 _registered_method=True)
+        self.ListTrainedVersions = channel.unary_unary(
+                '/optaic.run.v1.RunReportService/ListTrainedVersions',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.ListTrainedVersionsRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.ListTrainedVersionsResponse.FromString,
+                _registered_method=True)
 
 
 class RunReportServiceServicer:
@@ -127,6 +132,14 @@ class RunReportServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTrainedVersions(self, request, context):
+        """The completed trainings of the run's own instance, newest first: what its inference and its monitoring may read. Errors:
+        NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (FENCED, RUN_ENDED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunReportServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -159,6 +172,11 @@ def add_RunReportServiceServicer_to_server(servicer, server):
                     servicer.ReportTelemetry,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.ReportTelemetryRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.SerializeToString,
+            ),
+            'ListTrainedVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrainedVersions,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.ListTrainedVersionsRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__report__service__pb2.ListTrainedVersionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -324,6 +342,33 @@ class RunReportService:
             '/optaic.run.v1.RunReportService/ReportTelemetry',
             optaic_dot_run_dot_v1_dot_run__report__service__pb2.ReportTelemetryRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrainedVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunReportService/ListTrainedVersions',
+            optaic_dot_run_dot_v1_dot_run__report__service__pb2.ListTrainedVersionsRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__report__service__pb2.ListTrainedVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,10 @@ class RunReportServiceStub:
     the run has ended. Only the executor that held the run may call it. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION
     (FENCED, RUN_NOT_ENDED).
     """
+    ListTrainedVersions: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.ListTrainedVersionsRequest, _run_report_service_pb2.ListTrainedVersionsResponse]
+    """The completed trainings of the run's own instance, newest first: what its inference and its monitoring may read. Errors:
+    NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (FENCED, RUN_ENDED).
+    """
 
 @_typing.type_check_only
 class RunReportServiceAsyncStub(RunReportServiceStub):
@@ -97,6 +101,10 @@ class RunReportServiceAsyncStub(RunReportServiceStub):
     and stores what MLflow calls the model of a training. Without a `state` it changes nothing: the executor asks how
     the run has ended. Only the executor that held the run may call it. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION
     (FENCED, RUN_NOT_ENDED).
+    """
+    ListTrainedVersions: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.ListTrainedVersionsRequest, _run_report_service_pb2.ListTrainedVersionsResponse]  # type: ignore[assignment]
+    """The completed trainings of the run's own instance, newest first: what its inference and its monitoring may read. Errors:
+    NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (FENCED, RUN_ENDED).
     """
 
 class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -165,6 +173,16 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         and stores what MLflow calls the model of a training. Without a `state` it changes nothing: the executor asks how
         the run has ended. Only the executor that held the run may call it. Errors: NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION
         (FENCED, RUN_NOT_ENDED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListTrainedVersions(
+        self,
+        request: _run_report_service_pb2.ListTrainedVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_report_service_pb2.ListTrainedVersionsResponse, _abc.Awaitable[_run_report_service_pb2.ListTrainedVersionsResponse]]:
+        """The completed trainings of the run's own instance, newest first: what its inference and its monitoring may read. Errors:
+        NOT_FOUND (RUN_NOT_FOUND); FAILED_PRECONDITION (FENCED, RUN_ENDED).
         """
 
 def add_RunReportServiceServicer_to_server(servicer: RunReportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
