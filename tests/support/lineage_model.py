@@ -145,7 +145,10 @@ class Model:
             versions[fact.run_id] = flow.version
             previous = fact
         if previous is not None:
-            flow.computed_fingerprint = previous.fingerprint
+            whole = [
+                completed[number] for number in sorted(completed) if not completed[number].is_partial_range
+            ]
+            flow.computed_fingerprint = (whole[-1] if whole else previous).fingerprint
             flow.completed_run_number = previous.run_number
             flow.computed_revision = previous.instance_revision
             flow.readers_hash = previous.readers_hash
@@ -212,7 +215,7 @@ def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCaus
         causes.add(ModelCause("INVALIDATED", key))
     if flow.has_other_config:
         causes.add(ModelCause("OWN_CONFIG", key))
-        if any(edge not in flow.edges for edge in flow.consumed):
+        if any(edge not in flow.edges and not _is_own(key, edge) for edge in flow.consumed):
             causes.add(ModelCause("UPSTREAM_REMOVED", key))
     if flow.is_partial:
         causes.add(ModelCause("PARTIAL_RANGE", key))
@@ -220,9 +223,16 @@ def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCaus
         consumed, current = flow.consumed.get(edge, 0), flows[edge[0]].version
         if consumed and consumed != current:
             causes.add(ModelCause("UPSTREAM_MOVED", edge[0], consumed, current))
-        elif consumed != current and not flow.is_partial:
+        elif (
+            consumed != current and not flow.is_partial and not (flow.has_other_config and _is_own(key, edge))
+        ):
             causes.add(ModelCause("UPSTREAM_ADDED", key))
     return causes
+
+
+def _is_own(key: FlowKey, edge: ModelEdge) -> bool:
+    """Return whether an edge connects two flows of one instance, as its configuration says."""
+    return edge[0].instance_id == key.instance_id
 
 
 def state_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> list[set[ModelCause]]:

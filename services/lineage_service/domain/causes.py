@@ -172,16 +172,20 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
 
 def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
     upstream_name = upstream.instance_name or upstream.instance_id
+    is_own = (
+        upstream.instance_id == flow.instance_id
+    )  # its configuration connects them, and is a cause itself
     if not edge.is_connected:
         # The fingerprint covers the edges: an equal one means that the output was computed without this edge.
-        if not flow.has_other_config:
+        if is_own or not flow.has_other_config:
             return None
         message = f"{upstream_name} was disconnected from {flow.instance_name} since it was computed"
         return Cause(CauseKind.UPSTREAM_REMOVED, flow, message, upstream=upstream)
     if edge.consumed_version == upstream.version:
         return None
     if edge.consumed_version == 0:
-        if flow.is_partial:  # the flow has read it, though not all dates
+        # A flow that is partial has read it, though not all dates.
+        if flow.is_partial or (is_own and flow.has_other_config):
             return None
         message = f"{flow.instance_name} has not read {upstream_name} yet"
         return Cause(CauseKind.UPSTREAM_ADDED, flow, message, upstream=upstream)

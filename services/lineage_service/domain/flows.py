@@ -139,6 +139,7 @@ class Progress(NamedTuple):
     outcome_run_number: int = 0
     outcome: str = Outcome.NEVER
     completed_run_number: int = 0
+    # From the newest completed run of all dates; before the first such run, from the newest completed run.
     computed_fingerprint: str = ""
     rows_processed: int = 0
     # From the newest completed run: the instance revision that ran, and how dependants read the output.
@@ -164,13 +165,14 @@ def advance(progress: Progress, fact: RunFact) -> Progress:
     if fact.phase is Phase.COMPLETED and number > progress.completed_run_number:
         progress = progress._replace(
             completed_run_number=number,
-            computed_fingerprint=fact.fingerprint,
             rows_processed=fact.rows_processed,
             computed_revision=fact.instance_revision,
             readers_hash=fact.readers_hash,
         )
+        if not progress.full_run_number:
+            progress = progress._replace(computed_fingerprint=fact.fingerprint)
     if fact.phase is Phase.COMPLETED and not fact.is_partial_range and number > progress.full_run_number:
-        progress = progress._replace(full_run_number=number)
+        progress = progress._replace(full_run_number=number, computed_fingerprint=fact.fingerprint)
     if fact.phase is Phase.COMPLETED and fact.is_partial_range and fact.inputs:
         progress = progress._replace(partial_run_number=max(number, progress.partial_run_number))
     return progress

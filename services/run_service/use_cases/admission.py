@@ -213,6 +213,7 @@ def _unknown_to(
         is_recomputed = (
             key == own
             and run.status is RunStatus.COMPLETED
+            and not run.is_partial_range  # which leaves the fingerprint as it is
             and base.compute_fingerprint not in {"", fingerprint, run.compute_fingerprint}
         )
         if is_newer or has_ended_meanwhile or is_recomputed or _has_other_output(run, outputs.get(key)):

@@ -35,6 +35,7 @@ def _fact(number: int, is_range: bool, reads: bool, phase: Phase) -> RunFact:
         number,
         phase,
         datetime(2024, 1, number, tzinfo=UTC),
+        fingerprint=f"configuration {number}",
         inputs=(UPSTREAM,) if reads else (),
         is_partial_range=is_range,
         instance_revision=number,
@@ -77,6 +78,9 @@ def _check(runs: tuple[tuple[bool, bool, Phase], ...]) -> None:
         last = completed[-1] if completed else None
         assert progress.computed_revision == (last.instance_revision if last else 0)
         assert progress.readers_hash == (last.readers_hash if last else "")
+        # A run of a range leaves the other dates as another configuration made them.
+        computed = full or (last.run_number if last else 0)
+        assert progress.computed_fingerprint == (f"configuration {computed}" if computed else "")
         flow = _flow(full_run_number=full, partial_run_number=progress.partial_run_number)
         assert flow.is_partial is any(number > full for number in ranges)
 
@@ -88,7 +92,7 @@ def _check(runs: tuple[tuple[bool, bool, Phase], ...]) -> None:
 def test_a_partial_range_is_a_separate_cause(
     partial: bool, other_config: bool, invalidated: bool, consumed: int
 ) -> None:
-    upstream = replace(_flow(), flow_id=2, instance_name="prices")
+    upstream = replace(_flow(), flow_id=2, instance_id=new_id(), instance_name="prices")
     flow = _flow(
         completed_run_number=3,
         full_run_number=2,
@@ -116,6 +120,21 @@ def test_a_partial_range_is_a_separate_cause(
         if cause.kind is CauseKind.PARTIAL_RANGE:
             assert cause.origin is flow
             assert "run 3 of momentum read its upstreams for a range of dates only" in cause.message
+
+
+@pytest.mark.parametrize(("is_connected", "consumed"), [(False, 2), (True, 0), (True, 2), (True, 1)])
+def test_an_edge_within_an_instance_is_part_of_its_configuration(is_connected: bool, consumed: int) -> None:
+    """The edge from inference to training goes and comes with the champion, which is the cause that is told."""
+    training = replace(_flow(), flow_id=2, flow_kind="training", instance_name="model")
+    inference = _flow(flow_kind="inference", computed_fingerprint="other", instance_name="model")
+    edge = Edge(2, 1, "model", 5, is_connected=is_connected, consumed_version=consumed)
+    found = {cause.kind for cause in local_causes(Graph([inference, training], [edge]), inference)}
+    moved = {CauseKind.UPSTREAM_MOVED} if (is_connected, consumed) == (True, 1) else set()
+    assert found == {CauseKind.OWN_CONFIG} | moved
+    same = replace(inference, computed_fingerprint="f")
+    alone = [cause.kind for cause in local_causes(Graph([same, training], [edge]), same)]
+    added = {(True, 0): [CauseKind.UPSTREAM_ADDED], (True, 1): [CauseKind.UPSTREAM_MOVED]}
+    assert alone == added.get((is_connected, consumed), [])
 
 
 def test_the_output_is_valid_for_the_configuration_that_computed_it_or_was_verified() -> None:
