@@ -20,6 +20,7 @@ from run_service.use_cases import (
     retries,
     submission,
     telemetry,
+    trainings,
 )
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.context import current
@@ -96,3 +97,8 @@ class RunReportServicer(RunReportServiceServicer):
 
     async def ReportTelemetry(self, request: report_api.ReportTelemetryRequest, _context: Any) -> Run:
         return await telemetry.report_telemetry(self._deps, current(), request)
+
+    async def ListTrainedVersions(
+        self, request: report_api.ListTrainedVersionsRequest, _context: Any
+    ) -> report_api.ListTrainedVersionsResponse:
+        return await trainings.list_trained_versions(self._deps, current(), request)

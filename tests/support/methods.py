@@ -46,6 +46,7 @@ TENANT_WIDE = {
     "FailRun",
     "WatchDispatches",
     "ReportTelemetry",
+    "ListTrainedVersions",
     "ListAuditRecords",
     "ListAuditSeals",
 }
@@ -80,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "DiffInstanceRevisions": _READING,
     "PromoteDataset": _MAINTAINING,
     "PromoteModelVersion": _MAINTAINING,
+    "RemoveChampion": _MAINTAINING,
     "ListModelPromotions": _READING,
     "RehearseChanges": _READING,
     "ListDataRemovals": _READING,
@@ -115,6 +117,7 @@ ALLOWED: dict[str, set[str]] = {
     "FailRun": {"executor"},
     "WatchDispatches": {"executor"},
     "ReportTelemetry": {"executor"},
+    "ListTrainedVersions": {"executor"},
     "ListAuditRecords": {"admin"},
     "ListAuditSeals": {"admin"},
 }

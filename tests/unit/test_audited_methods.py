@@ -31,6 +31,7 @@ UNAUDITED = {
     "Heartbeat": "it keeps a lease every few seconds and reports progress, which is no decision",
     "ClaimDataRemoval": "a worker asks every few minutes whether there is work; FinishDataRemoval is audited",
     "WatchDispatches": "a worker hears of the flow runs that it may start; it changes nothing",
+    "ListTrainedVersions": "it changes nothing",
     "PreviewDeletion": "it changes nothing",
     "RehearseChanges": "it changes nothing",
 }

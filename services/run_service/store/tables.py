@@ -174,7 +174,8 @@ extensions: dict[str, sa.Table] = {
     "inference": _extension(
         "inference_runs",
         *_of(sa.BigInteger, "prediction_count"),
-        *_of(sa.Double, "mean", "std", "mean_confidence"),
+        *_of(sa.Double, "mean", "std", "mean_confidence", "prediction_seconds"),
+        *_of(sa.Text, "model_run_id", "train_end"),
     ),
     "monitoring": _extension(
         "monitoring_runs",

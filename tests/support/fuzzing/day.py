@@ -206,6 +206,7 @@ class Day(World):
             "credential": started.credential,
         }
         await self.call("Heartbeat", {**report, "progressPct": 5, "progressMessage": "p"})
+        await self.call("ListTrainedVersions", {**report, "pageSize": 1})
         self.keep("StartRun", start)
         scheduled = {"flow": _flow(instance_id), "scheduledTime": "2024-01-02T16:30:00Z"}
         self.keep("StartRun", {"scheduled": scheduled, **{k: v for k, v in start.items() if k != "runId"}})
@@ -285,6 +286,7 @@ class Day(World):
             {"instanceId": made["derived"], "contract": {"minValue": 0, "neutralValue": 0.5}},
         )
         self.keep("PromoteModelVersion", {"instanceId": made["model"], "modelVersion": "1", "reason": "r"})
+        await self.call("RemoveChampion", {"instanceId": made["model"], "reason": "r"})
         await self.call("ListModelPromotions", {"instanceId": made["model"], "pageSize": 1})
         project = (await self.call("CreateProject", {"project": {"name": f"gone_{tag}"}})).project_id
         one = await self._create(_prices(project, "one"))

@@ -29,6 +29,7 @@ REPORTS = {
     "FinishDataRemoval",
     "WatchDispatches",
     "ReportTelemetry",
+    "ListTrainedVersions",
 }
 
 

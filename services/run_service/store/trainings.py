@@ -1,0 +1,40 @@
+"""Read the completed trainings of a model; nothing is changed here."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from optaic.run.v1 import run_report_service_pb2
+from run_service.domain.statuses import RunStatus
+from run_service.store.tables import extensions, runs
+from servicekit.database import Connection
+
+_TRAINING = "training"
+_TABLE = extensions[_TRAINING]
+_OUTPUT = runs.c.output_version
+_SELECT = (
+    sa.select(
+        runs.c.run_id,
+        runs.c.run_number,
+        runs.c.instance_revision,
+        sa.func.coalesce(_OUTPUT["uri"].astext, "").label("uri"),
+        sa.func.coalesce(_OUTPUT["digest"].astext, "").label("digest"),
+        sa.func.coalesce(_OUTPUT["last_data_date"].astext, "").label("train_end"),
+        sa.func.coalesce(_TABLE.c.mlflow_run_id, "").label("mlflow_run_id"),
+        sa.func.coalesce(_TABLE.c.label_end, "").label("label_end"),
+    )
+    .join(_TABLE, sa.and_(_TABLE.c.tenant_id == runs.c.tenant_id, _TABLE.c.run_id == runs.c.run_id))
+    .where(runs.c.flow_kind == _TRAINING, runs.c.status == RunStatus.COMPLETED.value)
+    .order_by(runs.c.run_number.desc())
+)
+
+
+async def list_trained_versions(
+    connection: Connection, tenant_id: str, instance_id: str, *, before: int | None, limit: int
+) -> list[run_report_service_pb2.TrainedVersion]:
+    """Return what a model's completed trainings made, newest first, before a run number."""
+    statement = _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.instance_id == instance_id).limit(limit)
+    if before is not None:
+        statement = statement.where(runs.c.run_number < before)
+    rows = (await connection.execute(statement)).mappings()
+    return [run_report_service_pb2.TrainedVersion(**row) for row in rows]
