@@ -177,6 +177,9 @@ class InstanceServicer(InstanceServiceServicer):
             await models.promote_model_version(self._deps, current(), request, self._experiments)
         )
 
+    async def RemoveChampion(self, request: instance_api.RemoveChampionRequest, _context: Any) -> Instance:
+        return await self._shown(await models.remove_champion(self._deps, current(), request))
+
     async def ListModelPromotions(
         self, request: instance_api.ListModelPromotionsRequest, _context: Any
     ) -> instance_api.ListModelPromotionsResponse:

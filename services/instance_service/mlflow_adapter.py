@@ -15,7 +15,7 @@ import httpx
 
 from instance_service.ports import Ensured, Experiment, ModelVersion, OutsideUnavailableError
 from optaic.plugins.words import describe_error
-from optaic.rules.counterparts import NAME_TAG
+from optaic.rules.counterparts import NAME_TAG, RUN_TAG
 
 CHAMPION = "champion"
 _INSTALLATION = "optaic.installation"
@@ -124,11 +124,13 @@ class MlflowExperiments:
             return None
         run_id = found["model_version"].get("run_id", "")
         run = await self._call("GET", "runs/get", {"run_id": run_id}, fine=_MISSING) if run_id else None
-        metrics = run["run"]["data"].get("metrics", []) if run else []
+        data = run["run"]["data"] if run else {}
+        tags = {tag["key"]: tag["value"] for tag in data.get("tags", [])}
         return ModelVersion(
             is_ready=found["model_version"].get("status", "READY") == "READY",
             run_id=run_id,
-            metrics={metric["key"]: float(metric["value"]) for metric in metrics},
+            metrics={metric["key"]: float(metric["value"]) for metric in data.get("metrics", [])},
+            training_run_id=tags.get(RUN_TAG, ""),
         )
 
     async def _find(self, names: Sequence[str]) -> dict[str, list[_Found]]:

@@ -47,6 +47,7 @@ class ModelVersion:
     is_ready: bool
     run_id: str
     metrics: Mapping[str, float]
+    training_run_id: str = ""  # the id of our run that made it, as the registry's run names it
 
 
 @dataclass(frozen=True)

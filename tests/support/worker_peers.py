@@ -88,7 +88,7 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
     CreateProject = GetProject = ListProjects = CreateInstance = ListInstances = None  # type: ignore[assignment] # never called by a worker
     UpdateInstance = DeleteInstance = PauseInstance = ResumeInstance = ListInstanceRevisions = None  # type: ignore[assignment] # the same
     DiffInstanceRevisions = PromoteDataset = PromoteModelVersion = ListModelPromotions = None  # type: ignore[assignment] # the same
-    RehearseChanges = UpdateProject = DeleteProject = PreviewDeletion = None  # type: ignore[assignment] # the same
+    RehearseChanges = UpdateProject = DeleteProject = PreviewDeletion = RemoveChampion = None  # type: ignore[assignment] # the same
 
 
 class Definitions(definition_service_pb2_grpc.DefinitionServiceServicer):

@@ -83,11 +83,14 @@ def has_output(kind: str) -> bool:
     return kind in _OUTPUT
 
 
-def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Upstream]) -> tuple[Edge, ...]:
+def derive_edges(
+    instance_id: str, flows: Iterable[str], upstreams: Sequence[Upstream], *, has_champion: bool = False
+) -> tuple[Edge, ...]:
     """Return what each flow reads, sorted, each edge once.
 
-    Monitoring reads the instance's own output, inference reads its own training, all other flows read the upstreams. The
-    monitoring of a model reads them too, because it compares the model's features and the labels that came true.
+    Monitoring reads the instance's own output, all other flows read the upstreams. The monitoring of a model reads them too,
+    because it compares the model's features and the labels that came true. Inference also reads its own training, unless
+    the model has a champion: a champion stays the same whatever is trained.
     """
     own = set(flows)
     edges: set[Edge] = set()
@@ -98,7 +101,7 @@ def derive_edges(instance_id: str, flows: Iterable[str], upstreams: Sequence[Ups
             edges.add(Edge(flow, instance_id, watched, roles.MONITORED, kind))
             if watched != "inference":
                 continue
-        if flow == "inference":
+        if flow == "inference" and not has_champion:
             edges.add(Edge(flow, instance_id, "training", roles.TRAINED, "model"))
         for upstream in upstreams:
             if flow == "inference" and upstream.role == roles.TARGET:

@@ -20,6 +20,11 @@ class Rule:
     minimum: int = 0
     maximum: int = 0
 
+    @property
+    def taken_kinds(self) -> tuple[str, ...]:
+        """Return the kinds of upstream that the role takes: whatever takes a signal takes a model's predictions."""
+        return (*self.kinds, "model") if "signal" in self.kinds and "model" not in self.kinds else self.kinds
+
 
 BACKTEST_RULES = (
     Rule(roles.SIGNAL, ("signal", "dataset"), 1, 1),
@@ -43,7 +48,7 @@ DEFAULT_RULES = {
 
 def takes(rules: Iterable[Rule], role: str, kind: str) -> bool:
     """Return whether an upstream in this role may be of this kind."""
-    return all(not rule.kinds or kind in rule.kinds for rule in rules if rule.role == role)
+    return all(not rule.kinds or kind in rule.taken_kinds for rule in rules if rule.role == role)
 
 
 def upstream_violations(
@@ -70,8 +75,8 @@ def upstream_violations(
                     path, f"there is no role {upstream.role!r}; use one of {known}", "INVALID_SPEC"
                 )
             )
-        elif not has_output(upstream.kind) or (rule and rule.kinds and upstream.kind not in rule.kinds):
-            wanted = " or ".join(rule.kinds) if rule and rule.kinds else "an instance with output"
+        elif not has_output(upstream.kind) or (rule and rule.kinds and upstream.kind not in rule.taken_kinds):
+            wanted = " or ".join(rule.taken_kinds) if rule and rule.kinds else "an instance with output"
             violations.append(
                 FieldViolation(
                     path,

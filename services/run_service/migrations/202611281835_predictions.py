@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "202611281835"
-down_revision = "202611281030"
+down_revision = "202611281820"
 branch_labels = None
 depends_on = None
 

@@ -306,7 +306,10 @@ def promote_model(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make a registered version the model's champion; to go back, promote the earlier version again."""
+    """Make a registered version the model's champion, which its inference reads.
+
+    To go back, promote the earlier version again, or remove the champion.
+    """
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
@@ -321,10 +324,32 @@ def promote_model(
 
 
 @app.command()
+def remove_champion(
+    instance: InstanceArgument,
+    dry_run: DryRunOption = False,
+    etag: EtagOption = "",
+    reason: ReasonOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Leave a model without a champion: its inference reads the newest training again."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        answer = await client.instances.remove_champion(
+            found, etag=etag, reason=reason, validate_only=dry_run
+        )
+        _show(answer, output, "could be without a champion" if dry_run else "has no champion")
+        end_dry_run(dry_run=dry_run)
+
+    run(command)
+
+
+@app.command()
 def promotions(
     instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE
 ) -> None:
-    """List the champion versions of a model, newest first."""
+    """List the champion versions of a model, newest first; NONE means that the champion was removed."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.model_promotions(await find_instance(client, instance, project))
@@ -335,7 +360,7 @@ def promotions(
             ("VERSION", "AUTHOR", "TIME", "METRICS", "REASON"),
             [
                 (
-                    each.model_version,
+                    each.model_version or "NONE",
                     each.author,
                     moment(each, "create_time"),
                     ", ".join(f"{name}={value:g}" for name, value in each.metrics.items()),

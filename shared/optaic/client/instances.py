@@ -336,7 +336,7 @@ class Instances:
         reason: str = "",
         validate_only: bool = False,
     ) -> instance_pb2.Instance:
-        """Make a version in MLflow's registry the model's champion; promoting an earlier one reverses it."""
+        """Make a version in MLflow's registry the model's champion, which inference reads until another one is promoted."""
         request = api.PromoteModelVersionRequest(
             instance_id=id_of(instance),
             model_version=str(model_version),
@@ -347,8 +347,23 @@ class Instances:
         answer: instance_pb2.Instance = await self._call("PromoteModelVersion", request)
         return answer
 
+    async def remove_champion(
+        self,
+        instance: InstanceLike,
+        *,
+        etag: str = "",
+        reason: str = "",
+        validate_only: bool = False,
+    ) -> instance_pb2.Instance:
+        """Leave a model without a champion: its inference reads the newest training again."""
+        request = api.RemoveChampionRequest(
+            instance_id=id_of(instance), etag=etag, reason=reason, validate_only=validate_only
+        )
+        answer: instance_pb2.Instance = await self._call("RemoveChampion", request)
+        return answer
+
     async def model_promotions(self, instance: InstanceLike) -> Sequence[spec_pb2.ModelPromotion]:
-        """Return all promotions of a model's versions, newest first."""
+        """Return all promotions of a model's versions, newest first; the removal of a champion has no version."""
         request = api.ListModelPromotionsRequest(instance_id=id_of(instance), page_size=LARGEST_SIZE)
 
         async def page(request: Any) -> Any:

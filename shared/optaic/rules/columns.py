@@ -5,7 +5,9 @@ from __future__ import annotations
 DATE = "date"
 ENTITY = "entity"
 VALUE = "value"  # of a signal, and of what an expression computes
+CONFIDENCE = "confidence"  # of a prediction
 KEYS = (DATE, ENTITY)  # they identify a row
+PREDICTED = (VALUE, CONFIDENCE)  # what a model's output has besides the keys
 
 
 def value_column(output: object) -> str:

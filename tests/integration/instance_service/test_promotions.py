@@ -8,12 +8,14 @@ import grpc
 import pytest
 
 from instance_service.ports import Ensured, ModelVersion, OutsideUnavailableError
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DEGRADED, Instance
+from optaic.common.v1.flow_pb2 import FLOW_KIND_INFERENCE
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_DEGRADED, Flow, Instance
 from optaic.instance.v1.instance_service_pb2 import (
     DeleteInstanceRequest,
     ListInstanceRevisionsRequest,
     ListModelPromotionsRequest,
     PromoteModelVersionRequest,
+    RemoveChampionRequest,
 )
 from support.definitions import model, publish
 from support.instance_service import RunningInstanceService, refusal
@@ -30,7 +32,10 @@ async def made(service: RunningInstanceService) -> Instance:
     created = await service.until_active(created.instance_id)
     for version in ("1", "2"):
         service.experiments.versions[_name(created), version] = ModelVersion(
-            is_ready=True, run_id=f"run-{version}", metrics={"rmse": 0.5, "broken": float("nan")}
+            is_ready=True,
+            run_id=f"run-{version}",
+            metrics={"rmse": 0.5, "broken": float("nan")},
+            training_run_id=f"training-{version}",
         )
     return created
 
@@ -59,9 +64,23 @@ def _champion(service: RunningInstanceService, instance: Instance) -> str:
     return service.experiments.stored[_name(instance)][1].champion
 
 
+def _inference_flow(instance: Instance) -> Flow:
+    (flow,) = (flow for flow in instance.flows if flow.flow_kind == FLOW_KIND_INFERENCE)
+    return flow
+
+
 def _inference(instance: Instance) -> str:
-    (flow,) = (flow for flow in instance.flows if flow.prefect_deployment_name.endswith(".inference"))
-    return flow.compute_fingerprint
+    return _inference_flow(instance).compute_fingerprint
+
+
+def _reads_training(instance: Instance) -> bool:
+    return any(edge.role == "model" for edge in _inference_flow(instance).upstreams)
+
+
+async def _remove(service: RunningInstanceService, instance: Instance, **fields: Any) -> Instance:
+    request = RemoveChampionRequest(instance_id=instance.instance_id, reason="worse", **fields)
+    removed: Instance = await service.instances.RemoveChampion(request)
+    return removed
 
 
 async def test_a_model_is_paired_with_an_experiment_and_a_project(
@@ -86,6 +105,7 @@ async def test_a_promotion_is_a_revision_with_author_and_reason(
     assert promoted.model.mlflow_registered_model_name == _name(made)
     champion = promoted.model.champion
     assert (champion.model_version, champion.run_id, champion.author) == ("2", "run-2", "developer")
+    assert champion.training_run_id == "training-2"
     assert (champion.reason, dict(champion.metrics)) == ("try 2", {"rmse": 0.5})
     assert champion.HasField("create_time")
     assert _champion(service, made) == "2"
@@ -110,6 +130,57 @@ async def test_promoting_an_earlier_version_reverses_it(
         ListModelPromotionsRequest(instance_id=made.instance_id, page_size=2)
     )
     assert await _promotions(service, made, page_size=2, page_token=page.next_page_token) == ["1"]
+
+
+async def test_while_there_is_a_champion_inference_does_not_read_the_training(
+    service: RunningInstanceService, made: Instance
+) -> None:
+    assert _reads_training(made)
+    first = await _promote(service, made, "1")
+    assert not _reads_training(first)
+    assert _inference_flow(first).fingerprint_change == "model version 1 was promoted"
+    second = await _promote(service, made, "2")
+    assert not _reads_training(second)
+    assert _inference_flow(second).fingerprint_change == "champion moved from version 1 to 2"
+    removed = await _remove(service, made)
+    assert _reads_training(removed)
+    assert _inference(removed) == _inference(made), "it is configured as before"
+    assert _inference_flow(removed).fingerprint_change == "champion 2 was removed"
+    # All other flows compute the same as before, whatever is promoted.
+    others = [
+        {flow.flow_kind: flow.compute_fingerprint for flow in each.flows} for each in (made, second, removed)
+    ]
+    for fingerprints in others:
+        del fingerprints[FLOW_KIND_INFERENCE]
+    assert others[0] == others[1] == others[2]
+
+
+async def test_a_champion_is_removed_with_author_and_reason(
+    service: RunningInstanceService, made: Instance
+) -> None:
+    unchanged = await _remove(service, made)
+    assert unchanged.revision == made.revision, "there was none"
+    promoted = await _promote(service, made, "2")
+    checked = await _remove(service, made, validate_only=True)
+    assert not checked.model.HasField("champion")
+    stale = await refusal(_remove(service, made, etag=made.etag))
+    assert stale.reason == "ETAG_MISMATCH"
+    assert _champion(service, made) == "2"
+    removed = await _remove(service, made, request_id="once")
+    assert removed.revision == promoted.revision + 1
+    assert not removed.model.HasField("champion")
+    await eventually(lambda: _champion(service, made) == "")
+    assert (await _remove(service, made, request_id="once")).revision == removed.revision
+    listed = await service.instances.ListModelPromotions(
+        ListModelPromotionsRequest(instance_id=made.instance_id)
+    )
+    assert [(each.model_version, each.author, each.reason) for each in listed.promotions] == [
+        ("", "developer", "worse"),
+        ("2", "developer", "try 2"),
+    ]
+    other = await service.prices(made.project_id, "other")
+    unsupported = await refusal(_remove(service, other))
+    assert (unsupported.reason, list(unsupported.fields)) == ("UNSUPPORTED_KIND", ["instance_id"])
 
 
 async def test_a_request_is_carried_out_once(service: RunningInstanceService, made: Instance) -> None:

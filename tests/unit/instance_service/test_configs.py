@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 
 from instance_service.domain.flows import Upstream
-from instance_service.domain.rules import Rule, upstream_violations
+from instance_service.domain.rules import Rule, takes, upstream_violations
 from instance_service.jsonschema_adapter import config_violations, schema_violations
 from instance_service.resources.conversion import json_of
 
@@ -145,12 +145,23 @@ def test_roles_kinds_and_counts_are_checked() -> None:
         return [(item.field, item.reason) for item in upstream_violations(rules, _upstreams(*given), "own")]
 
     assert reasons() == [("instance.upstream_refs", "INVALID_SPEC")]
-    assert reasons(("model", "input")) == [("[0]", "WRONG_UPSTREAM_KIND")]
+    assert reasons(("experiment", "input")) == [("[0]", "WRONG_UPSTREAM_KIND")]
     assert reasons(("dataset", "input"), ("backtest", "extra")) == [("[1]", "WRONG_UPSTREAM_KIND")]
     assert reasons(("dataset", "input"), ("dataset", "odd")) == [("[1]", "INVALID_SPEC")]
     assert reasons(*[("dataset", "input")] * 3) == [("instance.upstream_refs", "INVALID_SPEC")]
     own = upstream_violations([], _upstreams(("dataset", "input")), "u0")
     assert [item.reason for item in own] == ["INVALID_SPEC"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "is_taken"), [(("signal",), True), (("dataset", "signal"), True), (("dataset",), False)]
+)
+def test_whatever_takes_a_signal_takes_a_model(kinds: tuple[str, ...], is_taken: bool) -> None:
+    found = upstream_violations([Rule("input", kinds)], _upstreams(("model", "input")), "own")
+    assert [item.reason for item in found] == ([] if is_taken else ["WRONG_UPSTREAM_KIND"])
+    assert takes([Rule("input", kinds)], "input", "model") is is_taken
+    (refused,) = upstream_violations([Rule("input", kinds)], _upstreams(("experiment", "input")), "own")
+    assert ("or model" in refused.description) is is_taken, "it says what the role takes"
 
 
 def test_without_rules_anything_with_output_will_do() -> None:

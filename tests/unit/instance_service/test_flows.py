@@ -75,6 +75,14 @@ def test_a_model_depends_on_itself_in_order() -> None:
     }
 
 
+def test_a_champion_is_read_whatever_is_trained() -> None:
+    upstreams = [Upstream("f", "dataset", "features"), Upstream("t", "dataset", "target")]
+    with_champion = set(derive_edges("m", flow_kinds("model"), upstreams, has_champion=True))
+    without = set(derive_edges("m", flow_kinds("model"), upstreams))
+    assert without - with_champion == {Edge("inference", "m", "training", "model", "model")}
+    assert with_champion < without
+
+
 def test_monitoring_of_a_dataset_reads_its_own_refresh_only() -> None:
     edges = derive_edges("d", flow_kinds("dataset", has_monitoring=True), [Upstream("u", "signal", "input")])
     assert edges == (

@@ -335,6 +335,15 @@ async def test_a_model_version_is_promoted_and_promotions_are_listed(
     assert [each.model_version for each in await client.instances.model_promotions(ID)] == ["3"]
 
 
+async def test_a_champion_is_removed(services: FakeServices, client: AsyncClient) -> None:
+    services.on("RemoveChampion", instance_pb2.Instance())
+    await client.instances.remove_champion(ID, reason="worse", etag="r2", validate_only=True)
+    (call,) = services.calls("RemoveChampion")
+    assert call.request == instance_service_pb2.RemoveChampionRequest(
+        instance_id=ID, reason="worse", etag="r2", validate_only=True, request_id=call.request.request_id
+    )
+
+
 async def test_a_dry_run_of_a_deletion_returns_the_resources_to_delete(
     client: AsyncClient, services: FakeServices
 ) -> None:

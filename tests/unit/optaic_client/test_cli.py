@@ -311,6 +311,19 @@ def test_a_model_version_is_promoted_and_promotions_are_listed(optaic: FakeServi
     assert done.stderr == ""
 
 
+def test_a_champion_is_removed(optaic: FakeServices) -> None:
+    optaic.on("RemoveChampion", instance_pb2.Instance(name="prices", model=spec_pb2.ModelSpec()))
+    tried = invoke("instance", "remove-champion", "prices", "--reason", "worse", "--dry-run")
+    assert "prices could be without a champion" in tried.stdout
+    assert tried.stderr == "dry run: nothing was changed\n"
+    (call,) = optaic.calls("RemoveChampion")
+    assert (call.request.instance_id, call.request.reason) == (ID, "worse")
+    assert "has no champion" in invoke("instance", "remove-champion", "prices").stdout
+    removal = spec_pb2.ModelPromotion(author="ann", reason="worse")
+    optaic.on("ListModelPromotions", instance_service_pb2.ListModelPromotionsResponse(promotions=[removal]))
+    assert "NONE" in invoke("instance", "promotions", "prices").stdout
+
+
 def test_a_dataset_is_promoted(optaic: FakeServices) -> None:
     signal = instance_pb2.Instance(name="prices", kind=instance_pb2.INSTANCE_KIND_SIGNAL)
     optaic.on("PromoteDataset", signal)

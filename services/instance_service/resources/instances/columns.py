@@ -20,7 +20,7 @@ from optaic.expression import (
 )
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules import roles
-from optaic.rules.columns import KEYS
+from optaic.rules.columns import KEYS, PREDICTED
 
 _READ_WHOLE = ("simple", "point_in_time")  # accessors that show the columns as they are stored
 _ONE_FIELD = "field"
@@ -69,7 +69,7 @@ def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[s
     owners: dict[str, list[str]] = defaultdict(list)
     tables = set()
     for instance_id, name in upstreams.items():
-        readable = _readable(known[instance_id], stored[instance_id]) if instance_id in stored else None
+        readable = _readable(known[instance_id], stored.get(instance_id))
         if readable is None:
             continue
         tables.add(name)
@@ -83,10 +83,15 @@ def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[s
     )
 
 
-def _readable(upstream: Instance, stored: Sequence[str]) -> list[str] | None:
-    """Return the columns that an upstream's accessor shows, without keys; None where only the accessor's code knows."""
+def _readable(upstream: Instance, stored: Sequence[str] | None) -> list[str] | None:
+    """Return the columns that a reader of an upstream sees, without keys; None where they are not known.
+
+    Those of a dataset depend on its newest output and its accessor; all models predict the same columns.
+    """
+    if upstream.WhichOneof("spec") == "model":
+        return list(PREDICTED)
     dataset = dataset_of(upstream)
-    if dataset is None:
+    if dataset is None or stored is None:
         return None
     accessor = dataset.accessor.definition_name
     if accessor in _READ_WHOLE:

@@ -45,9 +45,9 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
     parts += [f"its monitoring changed: {moves}"] if (moves := _describe_monitoring(current, changed)) else []
     if connections_of(current) != connections_of(changed):
         parts.append("its upstreams changed")
-    promoted = changed.model.champion.model_version
-    if promoted != current.model.champion.model_version:
-        parts.append(f"model version {promoted} was promoted")
+    earlier, later = (each.model.champion.model_version for each in (current, changed))
+    if earlier != later:
+        parts.append(_describe_champion(earlier, later))
     return "; ".join(parts) or "its settings changed"
 
 
@@ -61,6 +61,12 @@ def _describe_monitoring(current: Instance, changed: Instance) -> str:
 def connections_of(instance: Instance) -> list[tuple[str, str]]:
     """Return the upstreams that an instance names, as pairs of (instance, role)."""
     return [(ref.resource_id, ref.role) for ref in instance.upstream_refs]
+
+
+def _describe_champion(earlier: str, later: str) -> str:
+    if not earlier:
+        return f"model version {later} was promoted"
+    return f"champion moved from version {earlier} to {later}" if later else f"champion {earlier} was removed"
 
 
 def _describe_move(name: str, version_id: str, version: DefinitionVersion | None) -> str:

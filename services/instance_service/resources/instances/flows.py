@@ -66,7 +66,7 @@ def set_flows(
     own = enum_word(InstanceKind, instance.kind)
     champion = instance.model.champion.model_version
     edges: dict[str, list[Edge]] = defaultdict(list)
-    for edge in derive_edges(instance.instance_id, kinds, upstreams):
+    for edge in derive_edges(instance.instance_id, kinds, upstreams, has_champion=bool(champion)):
         edges[edge.flow_kind].append(edge)
     del instance.flows[:]
     for kind in kinds:

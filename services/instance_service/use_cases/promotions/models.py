@@ -1,4 +1,4 @@
-"""Record which version of a model is the champion; the reconciler then sets it in the registry.
+"""Record which version of a model is the champion, or that none is; the reconciler then sets it in the registry.
 
 The registry is only read here. The decision is one transaction, and the reconciler derives the registry's alias from
 it, even if a reply is lost or the alias is edited by hand.
@@ -23,6 +23,7 @@ from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (
     GetInstanceRequest,
     PromoteModelVersionRequest,
+    RemoveChampionRequest,
 )
 from optaic.instance.v1.spec_pb2 import ModelPromotion
 from optaic.rules.counterparts import counterpart_name
@@ -31,6 +32,7 @@ from servicekit.context import RequestContext
 from servicekit.database import Connection
 
 _METHOD = "PromoteModelVersion"
+_Request = PromoteModelVersionRequest | RemoveChampionRequest
 
 
 async def promote_model_version(
@@ -63,10 +65,26 @@ async def promote_model_version(
     return instance if request.validate_only else await when_settled(deps, context, instance)
 
 
+async def remove_champion(
+    deps: Dependencies, context: RequestContext, request: RemoveChampionRequest
+) -> Instance:
+    """Leave a model without a champion, then wait briefly until the registry shows it.
+
+    Raises:
+        NotFoundError: The instance does not exist.
+        AbortedError: The etag is stale.
+        FailedPreconditionError: The instance is being deleted.
+        InvalidArgumentError: The instance is not a model.
+    """
+    removal = ModelPromotion(author=context.actor, reason=request.reason)
+    instance = await _decide(deps, context, request, removal)
+    return instance if request.validate_only else await when_settled(deps, context, instance)
+
+
 async def _decide(
     deps: Dependencies,
     context: RequestContext,
-    request: PromoteModelVersionRequest,
+    request: _Request,
     promotion: ModelPromotion,
 ) -> Instance:
     """Write the decision; if the version is already the champion, no revision is made."""
@@ -75,26 +93,30 @@ async def _decide(
     async def decide(connection: Connection) -> Instance:
         current = await lock(connection, tenant_id, request.instance_id)
         _check(current, request)
+        if current.model.champion.model_version == promotion.model_version:
+            return current
+        promotion.create_time.CopyFrom(timestamp(deps.clock.now()))
         desired = Instance()
         desired.CopyFrom(current)
-        if current.model.champion.model_version != request.model_version:
-            promotion.create_time.CopyFrom(timestamp(deps.clock.now()))
+        if promotion.model_version:
             desired.model.champion.CopyFrom(promotion)
             desired.model.mlflow_registered_model_name = counterpart_name(tenant_id, current.instance_id)
-            draft = await draft_instance(deps, connection, tenant_id, desired, current)
-            desired = draft.instance
-            revision = Revision(current, draft, request.reason)
-            await write_revisions(deps, connection, tenant_id, context.actor, [revision])
-            note_revision(revision)
-            await promotions.insert_promotion(
-                connection, tenant_id, desired.instance_id, desired.revision, promotion.SerializeToString()
-            )
-        return desired
+        else:
+            desired.model.ClearField("champion")
+        draft = await draft_instance(deps, connection, tenant_id, desired, current)
+        revision = Revision(current, draft, request.reason)
+        await write_revisions(deps, connection, tenant_id, context.actor, [revision])
+        note_revision(revision)
+        made = draft.instance
+        await promotions.insert_promotion(
+            connection, tenant_id, made.instance_id, made.revision, promotion.SerializeToString()
+        )
+        return made
 
     return await mutate(deps, tenant_id, request, Instance, decide)
 
 
-def _check(instance: Instance, request: PromoteModelVersionRequest) -> None:
+def _check(instance: Instance, request: _Request) -> None:
     if instance.WhichOneof("spec") != "model":
         raise errors.unsupported_kind(f"{instance.name} is not a model; only models have versions to promote")
     check_etag(instance, request.etag)
@@ -118,6 +140,8 @@ async def _find_version(
         problem = "has no metrics to judge it by; log at least one"
     if found is None or problem:
         raise errors.model_version_not_found(version, name, problem)
-    promotion = ModelPromotion(model_version=version, run_id=found.run_id)
+    promotion = ModelPromotion(
+        model_version=version, run_id=found.run_id, training_run_id=found.training_run_id
+    )
     promotion.metrics.update({key: value for key, value in found.metrics.items() if math.isfinite(value)})
     return promotion
