@@ -45,9 +45,9 @@ def describe_changes(current: Instance, changed: Instance, uses: Sequence[Use] =
     parts += [f"its monitoring changed: {moves}"] if (moves := _describe_monitoring(current, changed)) else []
     if connections_of(current) != connections_of(changed):
         parts.append("its upstreams changed")
-    earlier, later = (each.model.champion.model_version for each in (current, changed))
-    if earlier != later:
-        parts.append(_describe_champion(earlier, later))
+    champions = [each.model.champion.model_version for each in (current, changed)]
+    if champions[0] != champions[1]:
+        parts.append(_describe_champion(*champions))
     return "; ".join(parts) or "its settings changed"
 
 
