@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "202611281835"
-down_revision = "202611281820"
+revision = "202611281845"
+down_revision = "202611281840"
 branch_labels = None
 depends_on = None
 
