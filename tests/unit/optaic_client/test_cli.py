@@ -314,7 +314,7 @@ def test_a_model_version_is_promoted_and_promotions_are_listed(optaic: FakeServi
 def test_a_champion_is_removed(optaic: FakeServices) -> None:
     optaic.on("RemoveChampion", instance_pb2.Instance(name="prices", model=spec_pb2.ModelSpec()))
     tried = invoke("instance", "remove-champion", "prices", "--reason", "worse", "--dry-run")
-    assert "prices could be without a champion" in tried.stdout
+    assert "could be without a champion" in tried.stdout
     assert tried.stderr == "dry run: nothing was changed\n"
     (call,) = optaic.calls("RemoveChampion")
     assert (call.request.instance_id, call.request.reason) == (ID, "worse")
