@@ -12,6 +12,7 @@ PRELOAD = (
     "pyarrow.dataset",
     "pyarrow.pandas_compat",
     "pyarrow.parquet",
+    "scipy.stats",
     "skfolio.datasets",
     "worker.loaded_code",
 )

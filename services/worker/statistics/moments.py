@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Numbers: TypeAlias = NDArray[np.float64]
 _SPREAD = 2  # how many values a deviation needs
@@ -33,6 +32,8 @@ def describe(values: Numbers) -> Moments:
 
     Skewness and kurtosis need two different values, the deviation needs two values, and all need one.
     """
+    from scipy import stats  # noqa: PLC0415 - the process that only supervises children never needs it
+
     with np.errstate(all="ignore"):  # sums of the largest numbers are not defined
         return Moments(
             mean=_known(values.mean()) if values.size else None,
