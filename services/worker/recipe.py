@@ -133,6 +133,8 @@ class ExperimentRecipe:
     operators: Mapping[str, Plugin]  # those that are not the language's own, by the names in the call
     universe: tuple[str, ...]  # empty: all entities
     date_range: DateRange
+    guardrails: tuple[Guardrail, ...] = ()
+    scheduled_date: dt.date | None = None
     components: ClassVar[tuple[Component, ...]] = ()
 
     @property

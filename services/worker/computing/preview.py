@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from dataclasses import asdict
 
-from optaic.plugins import take_days, zone_of
+from optaic.plugins import day_in, take_days, zone_of
 from optaic.rules.columns import DATE, KEYS
+from optaic.rules.kinds import TIMEZONE
 from optaic.run.v1 import run_pb2
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.computing.inputs import load_operators, open_input
 from worker.computing.output import Output, Progress, scale
+from worker.guardrails import check_guardrails
 from worker.locations import write_table
 from worker.preview import Library, run
 from worker.recipe import ExperimentRecipe
@@ -27,6 +30,11 @@ def preview(recipe: ExperimentRecipe, outputs_uri: str, run_id: str, progress: P
         None if recipe.prices is None else open_input(recipe.prices),
         scale(progress, 0.05, 0.85),
     )
+    if recipe.guardrails:
+        progress(0.88, "checking guardrails")
+        as_of = recipe.scheduled_date or day_in(dt.datetime.now(dt.UTC), TIMEZONE)
+        broken = check_guardrails(found.table, recipe.guardrails, as_of)
+        found.metrics.update({f"guardrail.{name}": text for name, text in broken.items()})
     progress(0.9, f"writing {found.table.height} rows")
     days = take_days(found.table[DATE], zone_of(found.table[DATE]))
     first, last = str(days.min()), str(days.max())

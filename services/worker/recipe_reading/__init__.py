@@ -83,5 +83,5 @@ def make_recipe(
     if flow == "backtest":
         return make_backtest(instance, inputs)
     if flow == "preview":
-        return make_preview(instance, inputs, versions)
+        return make_preview(run, instance, inputs, versions)
     return make_refresh(run, instance, inputs, versions, base_instance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ from google.protobuf.struct_pb2 import Struct
 from optaic.definition.v1 import definition_pb2
 from optaic.expression import Macro
 from optaic.instance.v1 import instance_pb2, spec_pb2
+from optaic.plugins import day_in
 from optaic.plugins.numbers import type_numbers
 from optaic.rules.columns import value_column
+from optaic.run.v1 import run_pb2
 from worker.guardrails import Guardrail
 from worker.recipe import Component, Plugin
 
@@ -95,3 +98,10 @@ def read_guardrails(
         )
         for contract in version.guardrail_contracts
     )
+
+
+def read_scheduled_date(run: run_pb2.Run, timezone: str) -> dt.date | None:
+    """Return the day in a zone of the time for which a run is scheduled; None if it is not."""
+    if not run.HasField("scheduled_time"):
+        return None
+    return day_in(run.scheduled_time.ToDatetime(dt.UTC), timezone)

@@ -9,7 +9,9 @@ from optaic.expression import OPERATORS, Macro, Signature
 from optaic.expression.signature import GROUP
 from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.plugins import DateRange, MissingInput
+from optaic.rules.kinds import TIMEZONE
 from optaic.rules.roles import INPUT, PRICES
+from optaic.run.v1 import run_pb2
 from worker.builtin.parameters import read_date
 from worker.preview.call import Slot, write_call
 from worker.recipe import ExperimentRecipe, Input, Plugin
@@ -17,14 +19,16 @@ from worker.recipe_reading.components import (
     Versions,
     describe_version,
     read_component,
+    read_guardrails,
     read_macros,
     read_operators,
+    read_scheduled_date,
     to_mapping,
 )
 
 
 def make_preview(
-    instance: instance_pb2.Instance, inputs: Sequence[Input], versions: Versions
+    run: run_pb2.Run, instance: instance_pb2.Instance, inputs: Sequence[Input], versions: Versions
 ) -> ExperimentRecipe:
     """Return what a preview computes.
 
@@ -56,6 +60,8 @@ def make_preview(
         operators=operators,
         universe=tuple(instance.experiment.universe),
         date_range=_read_range(instance.experiment.date_range),
+        guardrails=read_guardrails(version, {}),
+        scheduled_date=read_scheduled_date(run, TIMEZONE),
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
 from optaic.instance.v1 import instance_pb2, spec_pb2
-from optaic.plugins import DateRange, InvalidConfig, Mode, day_in
+from optaic.plugins import DateRange, InvalidConfig, Mode
 from optaic.rules.columns import value_column
 from optaic.rules.kinds import TIMEZONE
 from optaic.rules.run_parameters import DATA_DATE, END, REPIN_TYPES, START
@@ -25,6 +24,7 @@ from worker.recipe_reading.components import (
     read_guardrails,
     read_macros,
     read_operators,
+    read_scheduled_date,
     read_struct,
     to_mapping,
 )
@@ -60,7 +60,7 @@ def make_refresh(
         mode=Mode.FULL if is_full else Mode.INCREMENTAL,
         date_range=date_range,
         timezone=timezone,
-        data_date=read_date(parameters, DATA_DATE) or _scheduled_date(run, timezone),
+        data_date=read_date(parameters, DATA_DATE) or read_scheduled_date(run, timezone),
         base=(
             StoredData(
                 *read_components(base_dataset, versions)[1:],
@@ -130,9 +130,3 @@ def _read_contract(contract: spec_pb2.SignalContract, config: Mapping[str, objec
         )
     except ValueError as error:
         raise InvalidConfig(f"signal.contract.{error}") from error
-
-
-def _scheduled_date(run: run_pb2.Run, timezone: str) -> dt.date | None:
-    if not run.HasField("scheduled_time"):
-        return None
-    return day_in(run.scheduled_time.ToDatetime(dt.UTC), timezone)

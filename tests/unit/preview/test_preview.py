@@ -175,12 +175,15 @@ def test_without_prices_there_are_no_figures_of_returns() -> None:
 def test_the_page_lists_every_figure() -> None:
     section = (ROOT / "docs/runs.md").read_text().partition("\n## Preview\n")[2].partition("\n## ")[0]
     cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    listed = {name.replace("<h>", str(horizon)) for name in words_in(" ".join(cells)) for horizon in HORIZONS}
+    listed = {
+        name.replace("_<h>", f"_{horizon}") for name in words_in(" ".join(cells)) for horizon in HORIZONS
+    }
     table = make_panel()
     written = {*preview(table, prices=table).metrics, "first_date", "last_date", "warnings"}
     assert written - {"warnings"} <= listed
     errors = {"InvalidConfig", "InvalidExpression", "MissingInput", "UnknownEntity", "NoDataInRange"}
-    others = {"SchemaMismatch", "OperatorFailed", "preview", "preview_sample"}
+    others = {"SchemaMismatch", "OperatorFailed", "GuardrailViolated", "guardrail.<name>"}
+    others |= {"preview", "preview_sample"}
     assert listed - written == errors | others
 
 

@@ -137,6 +137,22 @@ async def test_a_failed_preview_names_the_field_and_leaves_nothing(
     assert not list_previews(tmp_path)
 
 
+@pytest.mark.parametrize("blocks", [True, False])
+async def test_the_guardrails_of_the_definition_hold(world: World, tmp_path: Path, *, blocks: bool) -> None:
+    read = await prices(world, tmp_path)
+    version = definition_pb2.DefinitionVersion()
+    enforcement = definition_pb2.ENFORCEMENT_BLOCK if blocks else definition_pb2.ENFORCEMENT_WARN
+    bounds = version.guardrail_contracts.add(name="small", check="signal_bounds", enforcement=enforcement)
+    bounds.parameters.update({"max": 0})
+    world.definitions.content["STD"] = version
+    run = world.runs.submit(world.experiment("STD", x="close", n=5), PREVIEW, {"input": read})
+    await execute(world, run, tmp_path, Outcome.FAILED if blocks else Outcome.COMPLETED)
+    said = run.error.message if blocks else run.metrics["guardrail.small"]
+    assert "values of 'value' outside [, 0]" in said
+    assert bool(list_previews(tmp_path)) is not blocks
+    assert run.error.type == ("GuardrailViolated" if blocks else "")
+
+
 async def test_a_preview_without_an_input_is_refused(world: World, tmp_path: Path) -> None:
     read = await prices(world, tmp_path)
     run = world.runs.submit(world.experiment(), PREVIEW, {"prices": read})
