@@ -206,6 +206,32 @@ class Cause(_message.Message):
 Global___Cause: _TypeAlias = Cause  # noqa: Y015
 
 @_typing.final
+class FlowFailure(_message.Message):
+    """Why the last run of a flow failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The type of the run's error, for example `SourceNotFound`."""
+    message: _builtins.str
+    """The beginning of its message, in one line."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowFailure: _TypeAlias = FlowFailure  # noqa: Y015
+
+@_typing.final
 class FlowState(_message.Message):
     """Everything known about a flow's state."""
 
@@ -228,6 +254,7 @@ class FlowState(_message.Message):
     FRESHNESS_STATUS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     instance_name: _builtins.str
     instance_kind: _instance_pb2.InstanceKind.ValueType
     status: _flow_pb2.Status.ValueType
@@ -261,6 +288,10 @@ class FlowState(_message.Message):
 
     @_builtins.property
     def last_run_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def failure(self) -> Global___FlowFailure:
+        """Why the last run failed; absent if it did not, or if an earlier release recorded it."""
+
     def __init__(
         self,
         *,
@@ -281,10 +312,11 @@ class FlowState(_message.Message):
         freshness_status: Global___FreshnessStatus.ValueType = ...,
         revision: _builtins.int = ...,
         hidden: _builtins.bool = ...,
+        failure: Global___FlowFailure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["current_version", b"current_version", "flow", b"flow", "last_run_time", b"last_run_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current_version", b"current_version", "failure", b"failure", "flow", b"flow", "last_run_time", b"last_run_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -468,22 +468,28 @@ class RunError(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     TRACE_URI_FIELD_NUMBER: _builtins.int
+    LAST_LINES_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """For programs, for example `NoDataInRange` or `WORKER_LOST`."""
     message: _builtins.str
     """Text for readers; programs do not depend on it."""
     trace_uri: _builtins.str
-    """The traceback as an artifact."""
+    """The traceback as an artifact; `GetRunTraceback` answers its text."""
+    @_builtins.property
+    def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The last lines that the run's code printed or logged, 4,096 characters together at most; empty if it is not known."""
+
     def __init__(
         self,
         *,
         type: _builtins.str = ...,
         message: _builtins.str = ...,
         trace_uri: _builtins.str = ...,
+        last_lines: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "trace_uri", b"trace_uri", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_lines", b"last_lines", "message", b"message", "trace_uri", b"trace_uri", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

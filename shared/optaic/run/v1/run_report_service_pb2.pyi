@@ -264,6 +264,7 @@ class CompleteRunRequest(_message.Message):
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     IS_PARTIAL_RANGE_FIELD_NUMBER: _builtins.int
     TELEMETRY_PENDING_FIELD_NUMBER: _builtins.int
+    LAST_LOG_TIME_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -298,6 +299,10 @@ class CompleteRunRequest(_message.Message):
         """Outside systems that lack something of this run; the executor delivers it later and calls ReportTelemetry."""
 
     @_builtins.property
+    def last_log_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the last line of the run's log, 1970-01-01 if it has none; absent if that is not known."""
+
+    @_builtins.property
     def pipeline(self) -> _run_pb2.PipelineResult: ...
     @_builtins.property
     def experiment(self) -> _run_pb2.ExperimentResult: ...
@@ -324,6 +329,7 @@ class CompleteRunRequest(_message.Message):
         credential: _builtins.str = ...,
         is_partial_range: _builtins.bool = ...,
         telemetry_pending: _abc.Iterable[_builtins.str] | None = ...,
+        last_log_time: _timestamp_pb2.Timestamp | None = ...,
         pipeline: _run_pb2.PipelineResult | None = ...,
         experiment: _run_pb2.ExperimentResult | None = ...,
         backtest: _run_pb2.BacktestResult | None = ...,
@@ -332,9 +338,9 @@ class CompleteRunRequest(_message.Message):
         inference: _run_pb2.InferenceResult | None = ...,
         monitoring: _run_pb2.MonitoringResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "experiment", b"experiment", "inference", b"inference", "last_log_time", b"last_log_time", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "telemetry_pending", b"telemetry_pending", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "last_log_time", b"last_log_time", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "telemetry_pending", b"telemetry_pending", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -371,15 +377,23 @@ class FailRunRequest(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
+    TRACEBACK_FIELD_NUMBER: _builtins.int
+    LAST_LOG_TIME_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     fencing_token: _builtins.str
     credential: _builtins.str
     """The newest credential of the run."""
+    traceback: _builtins.str
+    """The traceback, which `GetRunTraceback` answers; it says so where text is left out."""
     @_builtins.property
     def error(self) -> _run_pb2.RunError: ...
     @_builtins.property
     def artifacts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Name to URI, each in the flow's own folder."""
+
+    @_builtins.property
+    def last_log_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the last line of the run's log, 1970-01-01 if it has none; absent if that is not known."""
 
     def __init__(
         self,
@@ -389,10 +403,12 @@ class FailRunRequest(_message.Message):
         error: _run_pb2.RunError | None = ...,
         artifacts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         credential: _builtins.str = ...,
+        traceback: _builtins.str = ...,
+        last_log_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "last_log_time", b"last_log_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "credential", b"credential", "error", b"error", "fencing_token", b"fencing_token", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "credential", b"credential", "error", b"error", "fencing_token", b"fencing_token", "last_log_time", b"last_log_time", "run_id", b"run_id", "traceback", b"traceback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,9 +30,10 @@ from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__
 from optaic.common.v1 import bounds_pb2 as optaic_dot_common_dot_v1_dot_bounds__pb2
 from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
 from optaic.run.v1 import run_pb2 as optaic_dot_run_dot_v1_dot_run__pb2
+from optaic.run.v1 import run_log_pb2 as optaic_dot_run_dot_v1_dot_run__log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1foptaic/run/v1/run_service.proto\x12\roptaic.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1doptaic/common/v1/bounds.proto\x1a\x1boptaic/common/v1/flow.proto\x1a\x17optaic/run/v1/run.proto\"\xec\x02\n\x10SubmitRunRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x37\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12.\n\x04mode\x18\x03 \x01(\x0e\x32\x16.optaic.run.v1.RunModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12+\n\nparameters\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12\x1e\n\x0c\x66orce_reason\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\x16\n\x0e\x61llow_deletion\x18\t \x01(\x08\x12\'\n\x15\x61llow_deletion_reason\x18\n \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \")\n\rGetRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8e\x02\n\x0fListRunsRequest\x12 \n\x0binstance_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x37\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12;\n\x08statuses\x18\x03 \x03(\x0e\x32\x18.optaic.run.v1.RunStatusB\x0f\xbaH\x0c\x92\x01\t\x10@\"\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12&\n\x0cinstance_ids\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"M\n\x10ListRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.optaic.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"d\n\x10\x43\x61ncelRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"x\n\x0fRetryRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x1e\n\x0c\x66orce_reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"+\n\x0fWatchRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"n\n\x15ListActivitiesRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"^\n\x16ListActivitiesResponse\x12+\n\nactivities\x18\x01 \x03(\x0b\x32\x17.optaic.run.v1.Activity\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb4\x01\n\x11\x41\x63\x63\x65ptCodeRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12%\n\x04hash\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x18@2\x0e^[0-9a-f]{64}$\x12\x1a\n\x06reason\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\xdc\x01\n\x08\x43odeHash\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_name\x18\x02 \x01(\t\x12\x1a\n\x12\x64\x65\x66inition_version\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12\x0c\n\x04hash\x18\x05 \x01(\t\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x15ListCodeHashesRequest\x12*\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"_\n\x16ListCodeHashesResponse\x12,\n\x0b\x63ode_hashes\x18\x01 \x03(\x0b\x32\x17.optaic.run.v1.CodeHash\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa6\x07\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_FOUND\x10\x01\x12#\n\x1f\x45RROR_REASON_INSTANCE_NOT_FOUND\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_FLOW_NOT_FOUND\x10\x03\x12#\n\x1f\x45RROR_REASON_UPSTREAM_NOT_READY\x10\x04\x12\x1e\n\x1a\x45RROR_REASON_MISSING_INPUT\x10\x05\x12\x1b\n\x17\x45RROR_REASON_RUN_ACTIVE\x10\x06\x12\"\n\x1e\x45RROR_REASON_INSTANCE_DELETING\x10\x07\x12&\n\"ERROR_REASON_FORCE_REASON_REQUIRED\x10\x08\x12\x1a\n\x16\x45RROR_REASON_RUN_ENDED\x10\t\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_ENDED\x10\n\x12\x17\n\x13\x45RROR_REASON_FENCED\x10\x0b\x12 \n\x1c\x45RROR_REASON_RUN_NOT_STARTED\x10\x0c\x12!\n\x1d\x45RROR_REASON_UNSUPPORTED_FLOW\x10\r\x12 \n\x1c\x45RROR_REASON_INSTANCE_PAUSED\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_TICK_MISSED\x10\x0f\x12\x1d\n\x19\x45RROR_REASON_TICK_SKIPPED\x10\x10\x12 \n\x1c\x45RROR_REASON_TICK_SUPERSEDED\x10\x11\x12\x1d\n\x19\x45RROR_REASON_TICK_WAITING\x10\x12\x12$\n ERROR_REASON_FULL_RANGE_REQUIRED\x10\x13\x12/\n+ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED\x10\x14\x12\x1d\n\x19\x45RROR_REASON_CODE_CHANGED\x10\x16\x12-\n)ERROR_REASON_DEFINITION_VERSION_NOT_FOUND\x10\x17\x12\x1f\n\x1b\x45RROR_REASON_TICK_CANCELLED\x10\x1a\x12#\n\x1f\x45RROR_REASON_RUN_NOT_DISPATCHED\x10\x1b\x12\x1d\n\x19\x45RROR_REASON_TICK_UNKNOWN\x10\x1c\x12!\n\x1d\x45RROR_REASON_OUTPUT_MISPLACED\x10\x1d\x32\x8a\x06\n\nRunService\x12T\n\tSubmitRun\x12\x1f.optaic.run.v1.SubmitRunRequest\x1a\x12.optaic.run.v1.Run\"\x12\xe0\xf9\x18\x04\xe8\xf9\x18\x01\xf0\xf9\x18\x01\xb0\xfa\x18\x80\x80@\x12\x44\n\x06GetRun\x12\x1c.optaic.run.v1.GetRunRequest\x1a\x12.optaic.run.v1.Run\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12U\n\x08ListRuns\x12\x1e.optaic.run.v1.ListRunsRequest\x1a\x1f.optaic.run.v1.ListRunsResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x02\x12N\n\tCancelRun\x12\x1f.optaic.run.v1.CancelRunRequest\x1a\x12.optaic.run.v1.Run\"\x0c\xe0\xf9\x18\x04\xe8\xf9\x18\x01\xf0\xf9\x18\x01\x12L\n\x08RetryRun\x12\x1e.optaic.run.v1.RetryRunRequest\x1a\x12.optaic.run.v1.Run\"\x0c\xe0\xf9\x18\x04\xe8\xf9\x18\x01\xf0\xf9\x18\x01\x12J\n\x08WatchRun\x12\x1e.optaic.run.v1.WatchRunRequest\x1a\x12.optaic.run.v1.Run\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x30\x01\x12g\n\x0eListActivities\x12$.optaic.run.v1.ListActivitiesRequest\x1a%.optaic.run.v1.ListActivitiesResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12Q\n\nAcceptCode\x12 .optaic.run.v1.AcceptCodeRequest\x1a\x17.optaic.run.v1.CodeHash\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x12\x63\n\x0eListCodeHashes\x12$.optaic.run.v1.ListCodeHashesRequest\x1a%.optaic.run.v1.ListCodeHashesResponse\"\x04\xe0\xf9\x18\x02\x42H\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1foptaic/run/v1/run_service.proto\x12\roptaic.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1doptaic/common/v1/bounds.proto\x1a\x1boptaic/common/v1/flow.proto\x1a\x17optaic/run/v1/run.proto\x1a\x1boptaic/run/v1/run_log.proto\"\xec\x02\n\x10SubmitRunRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x37\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12.\n\x04mode\x18\x03 \x01(\x0e\x32\x16.optaic.run.v1.RunModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12+\n\nparameters\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12\x1e\n\x0c\x66orce_reason\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\x16\n\x0e\x61llow_deletion\x18\t \x01(\x08\x12\'\n\x15\x61llow_deletion_reason\x18\n \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \")\n\rGetRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8e\x02\n\x0fListRunsRequest\x12 \n\x0binstance_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x37\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12;\n\x08statuses\x18\x03 \x03(\x0e\x32\x18.optaic.run.v1.RunStatusB\x0f\xbaH\x0c\x92\x01\t\x10@\"\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12&\n\x0cinstance_ids\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"M\n\x10ListRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.optaic.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"d\n\x10\x43\x61ncelRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"x\n\x0fRetryRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x1e\n\x0c\x66orce_reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"+\n\x0fWatchRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"n\n\x15ListActivitiesRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"^\n\x16ListActivitiesResponse\x12+\n\nactivities\x18\x01 \x03(\x0b\x32\x17.optaic.run.v1.Activity\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb4\x01\n\x11\x41\x63\x63\x65ptCodeRequest\x12\'\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12%\n\x04hash\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x18@2\x0e^[0-9a-f]{64}$\x12\x1a\n\x06reason\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\xdc\x01\n\x08\x43odeHash\x12\x1d\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_name\x18\x02 \x01(\t\x12\x1a\n\x12\x64\x65\x66inition_version\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12\x0c\n\x04hash\x18\x05 \x01(\t\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x15ListCodeHashesRequest\x12*\n\x15\x64\x65\x66inition_version_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"_\n\x16ListCodeHashesResponse\x12,\n\x0b\x63ode_hashes\x18\x01 \x03(\x0b\x32\x17.optaic.run.v1.CodeHash\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xff\x01\n\x12ListRunLogsRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x34\n\tmin_level\x18\x02 \x01(\x0e\x32\x17.optaic.run.v1.LogLevelB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"U\n\x13ListRunLogsResponse\x12%\n\x05lines\x18\x01 \x03(\x0b\x32\x16.optaic.run.v1.LogLine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x13WatchRunLogsRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x34\n\tmin_level\x18\x02 \x01(\x0e\x32\x17.optaic.run.v1.LogLevelB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\x08position\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"f\n\x14WatchRunLogsResponse\x12%\n\x05lines\x18\x01 \x03(\x0b\x32\x16.optaic.run.v1.LogLine\x12\x10\n\x08position\x18\x02 \x01(\t\x12\x15\n\ris_incomplete\x18\x03 \x01(\x08\"2\n\x16GetRunTracebackRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\",\n\x17GetRunTracebackResponse\x12\x11\n\ttraceback\x18\x01 \x01(\t*\xa6\x07\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_FOUND\x10\x01\x12#\n\x1f\x45RROR_REASON_INSTANCE_NOT_FOUND\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_FLOW_NOT_FOUND\x10\x03\x12#\n\x1f\x45RROR_REASON_UPSTREAM_NOT_READY\x10\x04\x12\x1e\n\x1a\x45RROR_REASON_MISSING_INPUT\x10\x05\x12\x1b\n\x17\x45RROR_REASON_RUN_ACTIVE\x10\x06\x12\"\n\x1e\x45RROR_REASON_INSTANCE_DELETING\x10\x07\x12&\n\"ERROR_REASON_FORCE_REASON_REQUIRED\x10\x08\x12\x1a\n\x16\x45RROR_REASON_RUN_ENDED\x10\t\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_ENDED\x10\n\x12\x17\n\x13\x45RROR_REASON_FENCED\x10\x0b\x12 \n\x1c\x45RROR_REASON_RUN_NOT_STARTED\x10\x0c\x12!\n\x1d\x45RROR_REASON_UNSUPPORTED_FLOW\x10\r\x12 \n\x1c\x45RROR_REASON_INSTANCE_PAUSED\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_TICK_MISSED\x10\x0f\x12\x1d\n\x19\x45RROR_REASON_TICK_SKIPPED\x10\x10\x12 \n\x1c\x45RROR_REASON_TICK_SUPERSEDED\x10\x11\x12\x1d\n\x19\x45RROR_REASON_TICK_WAITING\x10\x12\x12$\n ERROR_REASON_FULL_RANGE_REQUIRED\x10\x13\x12/\n+ERROR_REASON_ALLOW_DELETION_REASON_REQUIRED\x10\x14\x12\x1d\n\x19\x45RROR_REASON_CODE_CHANGED\x10\x16\x12-\n)ERROR_REASON_DEFINITION_VERSION_NOT_FOUND\x10\x17\x12\x1f\n\x1b\x45RROR_REASON_TICK_CANCELLED\x10\x1a\x12#\n\x1f\x45RROR_REASON_RUN_NOT_DISPATCHED\x10\x1b\x12\x1d\n\x19\x45RROR_REASON_TICK_UNKNOWN\x10\x1c\x12!\n\x1d\x45RROR_REASON_OUTPUT_MISPLACED\x10\x1d\x32\xbb\x08\n\nRunService\x12T\n\tSubmitRun\x12\x1f.optaic.run.v1.SubmitRunRequest\x1a\x12.optaic.run.v1.Run\"\x12\xe0\xf9\x18\x04\xe8\xf9\x18\x01\xf0\xf9\x18\x01\xb0\xfa\x18\x80\x80@\x12\x44\n\x06GetRun\x12\x1c.optaic.run.v1.GetRunRequest\x1a\x12.optaic.run.v1.Run\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12U\n\x08ListRuns\x12\x1e.optaic.run.v1.ListRunsRequest\x1a\x1f.optaic.run.v1.ListRunsResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x02\x12N\n\tCancelRun\x12\x1f.optaic.run.v1.CancelRunRequest\x1a\x12.optaic.run.v1.Run\"\x0c\xe0\xf9\x18\x04\xe8\xf9\x18\x01\xf0\xf9\x18\x01\x12L\n\x08RetryRun\x12\x1e.optaic.run.v1.RetryRunRequest\x1a\x12.optaic.run.v1.Run\"\x0c\xe0\xf9\x18\x04\xe8\xf9\x18\x01\xf0\xf9\x18\x01\x12J\n\x08WatchRun\x12\x1e.optaic.run.v1.WatchRunRequest\x1a\x12.optaic.run.v1.Run\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x30\x01\x12g\n\x0eListActivities\x12$.optaic.run.v1.ListActivitiesRequest\x1a%.optaic.run.v1.ListActivitiesResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12Q\n\nAcceptCode\x12 .optaic.run.v1.AcceptCodeRequest\x1a\x17.optaic.run.v1.CodeHash\"\x08\xe0\xf9\x18\x05\xe8\xf9\x18\x01\x12\x63\n\x0eListCodeHashes\x12$.optaic.run.v1.ListCodeHashesRequest\x1a%.optaic.run.v1.ListCodeHashesResponse\"\x04\xe0\xf9\x18\x02\x12^\n\x0bListRunLogs\x12!.optaic.run.v1.ListRunLogsRequest\x1a\".optaic.run.v1.ListRunLogsResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12\x63\n\x0cWatchRunLogs\x12\".optaic.run.v1.WatchRunLogsRequest\x1a#.optaic.run.v1.WatchRunLogsResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x30\x01\x12j\n\x0fGetRunTraceback\x12%.optaic.run.v1.GetRunTracebackRequest\x1a&.optaic.run.v1.GetRunTracebackResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x42H\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -100,6 +101,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCODEHASHESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTCODEHASHESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTCODEHASHESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_LISTRUNLOGSREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_LISTRUNLOGSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTRUNLOGSREQUEST'].fields_by_name['min_level']._loaded_options = None
+  _globals['_LISTRUNLOGSREQUEST'].fields_by_name['min_level']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTRUNLOGSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRUNLOGSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTRUNLOGSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTRUNLOGSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_WATCHRUNLOGSREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_WATCHRUNLOGSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_WATCHRUNLOGSREQUEST'].fields_by_name['min_level']._loaded_options = None
+  _globals['_WATCHRUNLOGSREQUEST'].fields_by_name['min_level']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_WATCHRUNLOGSREQUEST'].fields_by_name['position']._loaded_options = None
+  _globals['_WATCHRUNLOGSREQUEST'].fields_by_name['position']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETRUNTRACEBACKREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_GETRUNTRACEBACKREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_RUNSERVICE'].methods_by_name['SubmitRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['SubmitRun']._serialized_options = b'\340\371\030\004\350\371\030\001\360\371\030\001\260\372\030\200\200@'
   _globals['_RUNSERVICE'].methods_by_name['GetRun']._loaded_options = None
@@ -118,34 +135,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNSERVICE'].methods_by_name['AcceptCode']._serialized_options = b'\340\371\030\005\350\371\030\001'
   _globals['_RUNSERVICE'].methods_by_name['ListCodeHashes']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['ListCodeHashes']._serialized_options = b'\340\371\030\002'
-  _globals['_ERRORREASON']._serialized_start=2161
-  _globals['_ERRORREASON']._serialized_end=3095
-  _globals['_SUBMITRUNREQUEST']._serialized_start=288
-  _globals['_SUBMITRUNREQUEST']._serialized_end=652
-  _globals['_GETRUNREQUEST']._serialized_start=654
-  _globals['_GETRUNREQUEST']._serialized_end=695
-  _globals['_LISTRUNSREQUEST']._serialized_start=698
-  _globals['_LISTRUNSREQUEST']._serialized_end=968
-  _globals['_LISTRUNSRESPONSE']._serialized_start=970
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1047
-  _globals['_CANCELRUNREQUEST']._serialized_start=1049
-  _globals['_CANCELRUNREQUEST']._serialized_end=1149
-  _globals['_RETRYRUNREQUEST']._serialized_start=1151
-  _globals['_RETRYRUNREQUEST']._serialized_end=1271
-  _globals['_WATCHRUNREQUEST']._serialized_start=1273
-  _globals['_WATCHRUNREQUEST']._serialized_end=1316
-  _globals['_LISTACTIVITIESREQUEST']._serialized_start=1318
-  _globals['_LISTACTIVITIESREQUEST']._serialized_end=1428
-  _globals['_LISTACTIVITIESRESPONSE']._serialized_start=1430
-  _globals['_LISTACTIVITIESRESPONSE']._serialized_end=1524
-  _globals['_ACCEPTCODEREQUEST']._serialized_start=1527
-  _globals['_ACCEPTCODEREQUEST']._serialized_end=1707
-  _globals['_CODEHASH']._serialized_start=1710
-  _globals['_CODEHASH']._serialized_end=1930
-  _globals['_LISTCODEHASHESREQUEST']._serialized_start=1933
-  _globals['_LISTCODEHASHESREQUEST']._serialized_end=2061
-  _globals['_LISTCODEHASHESRESPONSE']._serialized_start=2063
-  _globals['_LISTCODEHASHESRESPONSE']._serialized_end=2158
-  _globals['_RUNSERVICE']._serialized_start=3098
-  _globals['_RUNSERVICE']._serialized_end=3876
+  _globals['_RUNSERVICE'].methods_by_name['ListRunLogs']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['ListRunLogs']._serialized_options = b'\340\371\030\002\360\371\030\001'
+  _globals['_RUNSERVICE'].methods_by_name['WatchRunLogs']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['WatchRunLogs']._serialized_options = b'\340\371\030\002\360\371\030\001'
+  _globals['_RUNSERVICE'].methods_by_name['GetRunTraceback']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['GetRunTraceback']._serialized_options = b'\340\371\030\002\360\371\030\001'
+  _globals['_ERRORREASON']._serialized_start=2869
+  _globals['_ERRORREASON']._serialized_end=3803
+  _globals['_SUBMITRUNREQUEST']._serialized_start=317
+  _globals['_SUBMITRUNREQUEST']._serialized_end=681
+  _globals['_GETRUNREQUEST']._serialized_start=683
+  _globals['_GETRUNREQUEST']._serialized_end=724
+  _globals['_LISTRUNSREQUEST']._serialized_start=727
+  _globals['_LISTRUNSREQUEST']._serialized_end=997
+  _globals['_LISTRUNSRESPONSE']._serialized_start=999
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1076
+  _globals['_CANCELRUNREQUEST']._serialized_start=1078
+  _globals['_CANCELRUNREQUEST']._serialized_end=1178
+  _globals['_RETRYRUNREQUEST']._serialized_start=1180
+  _globals['_RETRYRUNREQUEST']._serialized_end=1300
+  _globals['_WATCHRUNREQUEST']._serialized_start=1302
+  _globals['_WATCHRUNREQUEST']._serialized_end=1345
+  _globals['_LISTACTIVITIESREQUEST']._serialized_start=1347
+  _globals['_LISTACTIVITIESREQUEST']._serialized_end=1457
+  _globals['_LISTACTIVITIESRESPONSE']._serialized_start=1459
+  _globals['_LISTACTIVITIESRESPONSE']._serialized_end=1553
+  _globals['_ACCEPTCODEREQUEST']._serialized_start=1556
+  _globals['_ACCEPTCODEREQUEST']._serialized_end=1736
+  _globals['_CODEHASH']._serialized_start=1739
+  _globals['_CODEHASH']._serialized_end=1959
+  _globals['_LISTCODEHASHESREQUEST']._serialized_start=1962
+  _globals['_LISTCODEHASHESREQUEST']._serialized_end=2090
+  _globals['_LISTCODEHASHESRESPONSE']._serialized_start=2092
+  _globals['_LISTCODEHASHESRESPONSE']._serialized_end=2187
+  _globals['_LISTRUNLOGSREQUEST']._serialized_start=2190
+  _globals['_LISTRUNLOGSREQUEST']._serialized_end=2445
+  _globals['_LISTRUNLOGSRESPONSE']._serialized_start=2447
+  _globals['_LISTRUNLOGSRESPONSE']._serialized_end=2532
+  _globals['_WATCHRUNLOGSREQUEST']._serialized_start=2535
+  _globals['_WATCHRUNLOGSREQUEST']._serialized_end=2664
+  _globals['_WATCHRUNLOGSRESPONSE']._serialized_start=2666
+  _globals['_WATCHRUNLOGSRESPONSE']._serialized_end=2768
+  _globals['_GETRUNTRACEBACKREQUEST']._serialized_start=2770
+  _globals['_GETRUNTRACEBACKREQUEST']._serialized_end=2820
+  _globals['_GETRUNTRACEBACKRESPONSE']._serialized_start=2822
+  _globals['_GETRUNTRACEBACKRESPONSE']._serialized_end=2866
+  _globals['_RUNSERVICE']._serialized_start=3806
+  _globals['_RUNSERVICE']._serialized_end=4889
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optaic.common.v1 import flow_pb2 as _flow_pb2
+from optaic.run.v1 import run_log_pb2 as _run_log_pb2
 from optaic.run.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
 import sys
@@ -522,3 +523,170 @@ class ListCodeHashesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCodeHashesResponse: _TypeAlias = ListCodeHashesResponse  # noqa: Y015
+
+@_typing.final
+class ListRunLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MIN_LEVEL_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    min_level: _run_log_pb2.LogLevel.ValueType
+    """Only lines of this level and above; unspecified means all."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100; 1,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only lines from this time on; absent means from the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only lines before this time; absent means to the last."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        min_level: _run_log_pb2.LogLevel.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "min_level", b"min_level", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunLogsRequest: _TypeAlias = ListRunLogsRequest  # noqa: Y015
+
+@_typing.final
+class ListRunLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_run_log_pb2.LogLine]: ...
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_run_log_pb2.LogLine] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunLogsResponse: _TypeAlias = ListRunLogsResponse  # noqa: Y015
+
+@_typing.final
+class WatchRunLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MIN_LEVEL_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    min_level: _run_log_pb2.LogLevel.ValueType
+    """Only lines of this level and above; unspecified means all."""
+    position: _builtins.str
+    """The position of the last message that was received, of a stream with the same `run_id` and `min_level`; empty means from
+    the first line.
+    """
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        min_level: _run_log_pb2.LogLevel.ValueType = ...,
+        position: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_level", b"min_level", "position", b"position", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRunLogsRequest: _TypeAlias = WatchRunLogsRequest  # noqa: Y015
+
+@_typing.final
+class WatchRunLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    IS_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    position: _builtins.str
+    """A stream from here has the lines that follow these."""
+    is_incomplete: _builtins.bool
+    """True in the last message of a run that has ended and whose worker has not delivered all lines in time. ListRunLogs has them
+    later, if they come.
+    """
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_run_log_pb2.LogLine]:
+        """May be empty."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_run_log_pb2.LogLine] | None = ...,
+        position: _builtins.str = ...,
+        is_incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_incomplete", b"is_incomplete", "lines", b"lines", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRunLogsResponse: _TypeAlias = WatchRunLogsResponse  # noqa: Y015
+
+@_typing.final
+class GetRunTracebackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunTracebackRequest: _TypeAlias = GetRunTracebackRequest  # noqa: Y015
+
+@_typing.final
+class GetRunTracebackResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACEBACK_FIELD_NUMBER: _builtins.int
+    traceback: _builtins.str
+    """Without secrets, 65,536 characters at most; the artifact `traceback` of the run has all of it. Empty if the run has none."""
+    def __init__(
+        self,
+        *,
+        traceback: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["traceback", b"traceback"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunTracebackResponse: _TypeAlias = GetRunTracebackResponse  # noqa: Y015

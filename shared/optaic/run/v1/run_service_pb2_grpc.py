@@ -81,6 +81,21 @@ class RunServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesResponse.FromString,
                 _registered_method=True)
+        self.ListRunLogs = channel.unary_unary(
+                '/optaic.run.v1.RunService/ListRunLogs',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunLogsRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunLogsResponse.FromString,
+                _registered_method=True)
+        self.WatchRunLogs = channel.unary_stream(
+                '/optaic.run.v1.RunService/WatchRunLogs',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRunLogsRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRunLogsResponse.FromString,
+                _registered_method=True)
+        self.GetRunTraceback = channel.unary_unary(
+                '/optaic.run.v1.RunService/GetRunTraceback',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -162,6 +177,31 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRunLogs(self, request, context):
+        """What the run's code printed and logged, in order of time. Prefect keeps it as long as it keeps the flow run. It is empty until
+        a worker has started the run. Errors: NOT_FOUND (RUN_NOT_FOUND); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) while Prefect does not
+        answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRunLogs(self, request, context):
+        """The same as it comes, until the run has ended and its last line was sent. If no line came for 10 seconds (a setting), a message
+        without lines. Errors: NOT_FOUND (RUN_NOT_FOUND); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) if Prefect has not answered for a while;
+        watch again from the position of the last message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRunTraceback(self, request, context):
+        """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -209,6 +249,21 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListCodeHashes,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesResponse.SerializeToString,
+            ),
+            'ListRunLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunLogs,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunLogsRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunLogsResponse.SerializeToString,
+            ),
+            'WatchRunLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRunLogs,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRunLogsRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRunLogsResponse.SerializeToString,
+            ),
+            'GetRunTraceback': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunTraceback,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -455,6 +510,87 @@ class RunService:
             '/optaic.run.v1.RunService/ListCodeHashes',
             optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__service__pb2.ListCodeHashesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/ListRunLogs',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunLogsRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRunLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/optaic.run.v1.RunService/WatchRunLogs',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRunLogsRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRunLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunTraceback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/GetRunTraceback',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.FromString,
             options,
             channel_credentials,
             insecure,

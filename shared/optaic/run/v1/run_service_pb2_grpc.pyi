@@ -69,6 +69,18 @@ class RunServiceStub:
     """
     ListCodeHashes: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListCodeHashesRequest, _run_service_pb2.ListCodeHashesResponse]
     """The hashes that are and were on record: for each definition version the newest first, which is the valid one."""
+    ListRunLogs: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunLogsRequest, _run_service_pb2.ListRunLogsResponse]
+    """What the run's code printed and logged, in order of time. Prefect keeps it as long as it keeps the flow run. It is empty until
+    a worker has started the run. Errors: NOT_FOUND (RUN_NOT_FOUND); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) while Prefect does not
+    answer.
+    """
+    WatchRunLogs: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunLogsRequest, _run_service_pb2.WatchRunLogsResponse]
+    """The same as it comes, until the run has ended and its last line was sent. If no line came for 10 seconds (a setting), a message
+    without lines. Errors: NOT_FOUND (RUN_NOT_FOUND); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) if Prefect has not answered for a while;
+    watch again from the position of the last message.
+    """
+    GetRunTraceback: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunTracebackRequest, _run_service_pb2.GetRunTracebackResponse]
+    """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -110,6 +122,18 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     ListCodeHashes: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListCodeHashesRequest, _run_service_pb2.ListCodeHashesResponse]  # type: ignore[assignment]
     """The hashes that are and were on record: for each definition version the newest first, which is the valid one."""
+    ListRunLogs: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunLogsRequest, _run_service_pb2.ListRunLogsResponse]  # type: ignore[assignment]
+    """What the run's code printed and logged, in order of time. Prefect keeps it as long as it keeps the flow run. It is empty until
+    a worker has started the run. Errors: NOT_FOUND (RUN_NOT_FOUND); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) while Prefect does not
+    answer.
+    """
+    WatchRunLogs: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunLogsRequest, _run_service_pb2.WatchRunLogsResponse]  # type: ignore[assignment]
+    """The same as it comes, until the run has ended and its last line was sent. If no line came for 10 seconds (a setting), a message
+    without lines. Errors: NOT_FOUND (RUN_NOT_FOUND); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) if Prefect has not answered for a while;
+    watch again from the position of the last message.
+    """
+    GetRunTraceback: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunTracebackRequest, _run_service_pb2.GetRunTracebackResponse]  # type: ignore[assignment]
+    """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """Submitting, watching and reading runs."""
@@ -202,5 +226,35 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListCodeHashesResponse, _abc.Awaitable[_run_service_pb2.ListCodeHashesResponse]]:
         """The hashes that are and were on record: for each definition version the newest first, which is the valid one."""
+
+    @_abc_1.abstractmethod
+    def ListRunLogs(
+        self,
+        request: _run_service_pb2.ListRunLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRunLogsResponse, _abc.Awaitable[_run_service_pb2.ListRunLogsResponse]]:
+        """What the run's code printed and logged, in order of time. Prefect keeps it as long as it keeps the flow run. It is empty until
+        a worker has started the run. Errors: NOT_FOUND (RUN_NOT_FOUND); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) while Prefect does not
+        answer.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchRunLogs(
+        self,
+        request: _run_service_pb2.WatchRunLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_run_service_pb2.WatchRunLogsResponse], _abc.AsyncIterator[_run_service_pb2.WatchRunLogsResponse]]:
+        """The same as it comes, until the run has ended and its last line was sent. If no line came for 10 seconds (a setting), a message
+        without lines. Errors: NOT_FOUND (RUN_NOT_FOUND); UNAVAILABLE (DEPENDENCY_UNAVAILABLE) if Prefect has not answered for a while;
+        watch again from the position of the last message.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRunTraceback(
+        self,
+        request: _run_service_pb2.GetRunTracebackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.GetRunTracebackResponse, _abc.Awaitable[_run_service_pb2.GetRunTracebackResponse]]:
+        """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
