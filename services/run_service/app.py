@@ -23,6 +23,7 @@ from run_service.reconcile.observing import Observer
 from run_service.reconcile.sweeping import Sweeper
 from run_service.use_cases import reading
 from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.log_tails import LogTails
 from run_service.use_cases.room import Room
 from run_service.use_cases.watching import Watches
 from servicekit import app, client
@@ -52,9 +53,10 @@ async def build(
         orchestrator = prefect = PrefectOrchestrator(settings)
         close.append(prefect.close)
     watches = Watches(parts.database, settings)
+    tails = LogTails(parts.database, orchestrator, watches, settings, parts.clock)
     room = Room(parts.database, settings.limit_of_tenant(settings.tenant_active_runs))
     deps = Dependencies(
-        parts.database, parts.clock, parts.ids, parts.signer, settings, Peers(*channels), watches, room
+        parts.database, parts.clock, parts.ids, parts.signer, settings, Peers(*channels), watches, tails, room
     )
     Comparing(deps, parts.comparison).listen()
     dispatcher = Loop("dispatches", settings.dispatch_interval_seconds, Dispatcher(deps, orchestrator).step)

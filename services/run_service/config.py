@@ -142,6 +142,21 @@ class Settings(PrefectCallerSettings, WatchSettings):
         gt=0,
         description="After this time claimed scheduled times that are not done are tried again, by any replica.",
     )
+    log_poll_seconds: float = Field(
+        default=0.5,
+        gt=0,
+        description="Time between two looks for new lines in the log of a run that somebody watches; four times as long while none come.",
+    )
+    log_patience_seconds: float = Field(
+        default=15.0,
+        ge=0,
+        description="How long a stream of a log waits for Prefect to answer; then it ends with UNAVAILABLE.",
+    )
+    log_settle_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="How long a stream of a log waits, after the end of the run, for lines that its worker has not delivered yet.",
+    )
     watch_queue_size: int = Field(
         default=64,
         gt=0,

@@ -15,6 +15,7 @@ from run_service.use_cases import (
     adoption,
     cancellation,
     code,
+    log_reading,
     reading,
     reports,
     retries,
@@ -64,6 +65,23 @@ class RunServicer(RunServiceServicer):
         self, request: run_api.ListCodeHashesRequest, _context: Any
     ) -> run_api.ListCodeHashesResponse:
         return await reading.list_code_hashes(self._deps, current(), request)
+
+    async def ListRunLogs(
+        self, request: run_api.ListRunLogsRequest, _context: Any
+    ) -> run_api.ListRunLogsResponse:
+        return await log_reading.list_run_logs(self._deps, current(), request)
+
+    async def WatchRunLogs(
+        self, request: run_api.WatchRunLogsRequest, _context: Any
+    ) -> AsyncIterator[run_api.WatchRunLogsResponse]:
+        async with aclosing(log_reading.watch_run_logs(self._deps, current(), request)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def GetRunTraceback(
+        self, request: run_api.GetRunTracebackRequest, _context: Any
+    ) -> run_api.GetRunTracebackResponse:
+        return await log_reading.get_run_traceback(self._deps, current(), request)
 
 
 class RunReportServicer(RunReportServiceServicer):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from run_service.domain.log_lines import LogLine
 from run_service.domain.pairing import FlowRunState
 
 
@@ -93,4 +94,16 @@ class Orchestrator(Protocol):
 
     async def end_flow_run(self, flow_run_id: str, state: FlowRunState, message: str) -> None:
         """Set a flow run to COMPLETED, FAILED or CANCELLED, whatever its state; ignore one that does not exist."""
+        ...
+
+    async def list_log_lines(
+        self, flow_run_id: str, *, start: datetime, end: datetime | None, min_level: int, limit: int
+    ) -> list[LogLine]:
+        """Return the first `limit` lines of a flow run's log in order of time, from `start` on and before `end`.
+
+        Only lines of `min_level` (10 is DEBUG, 50 CRITICAL) and above. A flow run that was deleted may have none.
+
+        Raises:
+            OrchestratorRefusedError: The orchestrator does not take the question.
+        """
         ...

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 import httpx
@@ -19,6 +19,7 @@ from optaic.rules.deployments import (
     flow_run_tags,
 )
 from run_service.config import Settings
+from run_service.domain.log_lines import LogLine, micros_of
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import (
     DeploymentMissingError,
@@ -27,7 +28,7 @@ from run_service.ports import (
     OrchestratorRefusedError,
     OrchestratorUnavailableError,
 )
-from servicekit import prefect
+from servicekit import off_loop, prefect
 
 _PAGE = 200  # Prefect's limit
 _CACHE_SIZE = 10_000
@@ -159,6 +160,29 @@ class PrefectOrchestrator:
         if response.status_code != _NOT_FOUND:
             _accepted(response)
 
+    async def list_log_lines(
+        self, flow_run_id: str, *, start: datetime, end: datetime | None, min_level: int, limit: int
+    ) -> list[LogLine]:
+        """Return the first lines of a flow run's log, from `start` on and before `end`."""
+        times = {"after_": start.isoformat()}  # both bounds are included
+        if end is not None:
+            times["before_"] = (end - timedelta(microseconds=1)).isoformat()
+        wanted = {
+            "flow_run_id": {"any_": [flow_run_id]},
+            "timestamp": times,
+            "level": {"ge_": min_level},
+        }
+        lines: list[LogLine] = []
+        for offset in range(0, limit, _PAGE):
+            size = min(_PAGE, limit - offset)
+            body = {"logs": wanted, "sort": "TIMESTAMP_ASC", "limit": size, "offset": offset}
+            response = await self._call("POST", "/logs/filter", body)
+            page = await off_loop.run_if_large(len(response.content), _lines_of, response)
+            lines += page
+            if len(page) < size:
+                break
+        return lines
+
     async def _list(self, ids: list[str]) -> list[dict[str, Any]]:
         body = {"flow_runs": {"id": {"any_": ids}}, "limit": _PAGE}
         answer: list[dict[str, Any]] = _accepted(await self._call("POST", "/flow_runs/filter", body))
@@ -191,6 +215,15 @@ class PrefectOrchestrator:
 
 def _state_of(flow_run: dict[str, Any]) -> FlowRunState:
     return _STATES.get(flow_run["state_type"], FlowRunState.WAITING)
+
+
+def _lines_of(response: httpx.Response) -> list[LogLine]:
+    return [
+        LogLine(
+            micros_of(datetime.fromisoformat(each["timestamp"])), each["level"], each["name"], each["message"]
+        )
+        for each in _accepted(response)
+    ]
 
 
 def _flow_run_of(found: dict[str, Any]) -> FlowRun | None:

@@ -184,6 +184,7 @@ async def test_a_revocation_ends_each_stream_and_leaves_those_of_others_open(
             statuses.WatchInstanceStatuses(status_api.WatchInstanceStatusesRequest(), metadata=metadata),
             statuses.WatchInstanceStatuses(one, metadata=metadata),
             runs.WatchRun(run_api.WatchRunRequest(run_id=run.run_id), metadata=metadata),
+            runs.WatchRunLogs(run_api.WatchRunLogsRequest(run_id=run.run_id), metadata=metadata),
         ]
 
     async def is_readable() -> bool:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from run_service.config import Settings
+from run_service.domain.log_lines import LogLine, micros_of, moment_of
 from run_service.domain.pairing import UNDER_WAY, FlowRunState
 from run_service.ports import (
     DeploymentMissingError,
@@ -47,6 +48,10 @@ class Ground(Protocol):
         """Delete a flow run."""
         ...
 
+    async def log(self, flow_run_id: str, *lines: LogLine) -> None:
+        """Add lines to the log of a flow run, as its worker does."""
+        ...
+
 
 class FakeOrchestrator:
     """Implements `run_service.ports.Orchestrator` as Prefect behaves; held to it by the conformance suite."""
@@ -58,6 +63,8 @@ class FakeOrchestrator:
         self.messages: dict[str, str] = {}  # with which it was ended
         self.listed: dict[str, FlowRun] = {}
         self.ids_by_key: dict[str, str] = {}
+        self.logs: dict[str, list[LogLine]] = {}
+        self.log_reads = 0
         self.creations: list[FlowRunRequest] = []
         self.is_down = False
         self.lost_answers = 0  # this number of creations take effect without an answer
@@ -122,6 +129,19 @@ class FakeOrchestrator:
             self.flow_runs[flow_run_id] = state
             self.messages[flow_run_id] = message
 
+    async def list_log_lines(
+        self, flow_run_id: str, *, start: datetime, end: datetime | None, min_level: int, limit: int
+    ) -> list[LogLine]:
+        self._check()
+        self.log_reads += 1
+        return [
+            line
+            for line in sorted(self.logs.get(flow_run_id, ()))
+            if line.level >= min_level
+            and line.time >= micros_of(start)
+            and (end is None or line.time < micros_of(end))
+        ][:limit]
+
     def add(
         self,
         tenant_id: str,
@@ -142,6 +162,7 @@ class FakeOrchestrator:
     def delete_flow_run(self, flow_run_id: str) -> None:
         """Somebody deletes it in the orchestrator; its idempotency key is free again."""
         del self.flow_runs[flow_run_id]
+        self.logs.pop(flow_run_id, None)
         self.ids_by_key = {key: each for key, each in self.ids_by_key.items() if each != flow_run_id}
 
 
@@ -163,6 +184,9 @@ class FakeGround:
 
     async def delete(self, flow_run_id: str) -> None:
         self.orchestrator.delete_flow_run(flow_run_id)
+
+    async def log(self, flow_run_id: str, *lines: LogLine) -> None:
+        self.orchestrator.logs.setdefault(flow_run_id, []).extend(lines)
 
 
 class PrefectGround:
@@ -196,6 +220,19 @@ class PrefectGround:
 
     async def delete(self, flow_run_id: str) -> None:
         await self._api.call("DELETE", f"/flow_runs/{flow_run_id}")
+
+    async def log(self, flow_run_id: str, *lines: LogLine) -> None:
+        body = [
+            {
+                "flow_run_id": flow_run_id,
+                "timestamp": moment_of(line.time).isoformat(),
+                "level": line.level,
+                "name": line.logger,
+                "message": line.message,
+            }
+            for line in lines
+        ]
+        await self._api.call("POST", "/logs/", body)
 
 
 def settings_for(api_url: str, timeout: float = 30) -> Settings:

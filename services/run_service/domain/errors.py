@@ -281,6 +281,13 @@ def dependency_unavailable(message: str) -> UnavailableError:
     )
 
 
+def logs_unavailable() -> UnavailableError:
+    """Return the refusal DEPENDENCY_UNAVAILABLE for a log that cannot be read."""
+    return UnavailableError(
+        "DEPENDENCY_UNAVAILABLE", "Prefect, which keeps the logs, does not answer; repeat the request"
+    )
+
+
 def dependency_refused(message: str) -> InternalError:
     """Return the error INTERNAL for a call that another service refuses: the fault is in this service."""
     return InternalError(

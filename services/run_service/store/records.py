@@ -69,6 +69,8 @@ class Record:
     progress_event_time: datetime | None
     superseded_run_ids: frozenset[str] = frozenset()
     start_secret_hash: str = ""
+    # Of the last line of its log, 1970 if it has none; None while that is not known.
+    last_log_time: datetime | None = None
 
 
 def time_of(moment: datetime) -> Timestamp:
@@ -171,6 +173,7 @@ def record_of(row: RowMapping) -> Record:
         progress_event_time=row["progress_event_time"],
         superseded_run_ids=frozenset(row["superseded_run_ids"]),
         start_secret_hash=row["start_secret_hash"],
+        last_log_time=row["last_log_time"],
     )
 
 

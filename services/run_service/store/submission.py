@@ -27,6 +27,7 @@ _LATER_COLUMNS = {
     "start_secret_hash",
     "executor",
     "progress_event_time",
+    "last_log_time",
     "superseded_run_ids",
 }
 # At the most `most`, so that a tenant with many runs costs no more.

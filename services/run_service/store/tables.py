@@ -87,6 +87,8 @@ runs = sa.Table(
     _text("executor"),
     sa.Column("retry_policy", JSONB),
     sa.Column("progress_event_time", _TIME),
+    # Of the last line of its log; null while that is not known.
+    sa.Column("last_log_time", _TIME),
     # Flow runs that had the run and lost it: what they report late is refused.
     sa.Column("superseded_run_ids", sa.ARRAY(UUID_TEXT), nullable=False, server_default="{}"),
     sa.CheckConstraint("status in ('pending', 'running', 'completed', 'failed', 'cancelled')", name="status"),
@@ -200,6 +202,16 @@ activities = sa.Table(
     sa.ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"]),
 )
 
+# The tracebacks of failed runs, apart from the runs, because few readers want them.
+tracebacks = sa.Table(
+    "run_tracebacks",
+    metadata,
+    _tenant(),
+    sa.Column("run_id", UUID_TEXT, primary_key=True),
+    sa.Column("traceback", sa.Text, nullable=False),
+    sa.ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"]),
+)
+
 # What the code of a definition version is: numbered from 1, the highest counts.
 code_hashes = sa.Table(
     "code_hashes",
@@ -301,5 +313,5 @@ ticks = sa.Table(
     sa.Index("ix_ticks_due_time", "tenant_id", "due_time"),
 )
 
-PROTECTED = (flows, runs, activities, code_hashes, *extensions.values())
+PROTECTED = (flows, runs, activities, tracebacks, code_hashes, *extensions.values())
 QUEUES = (dispatches, endings, leases, retries, ticks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from run_service.config import Settings
 from run_service.peers_adapter import Peers
 from run_service.use_cases.hints import DispatchHints
+from run_service.use_cases.log_tails import LogTails
 from run_service.use_cases.room import Room
 from run_service.use_cases.watching import Watches
 from servicekit.clock import Clock
@@ -22,7 +23,7 @@ def _wake_nothing() -> None:
 
 @dataclass
 class Dependencies:
-    """The database, the clock, the source of ids, the signer, the settings, the other services, watches, room and hints."""
+    """The database, the clock, the source of ids, the signer, the settings, the other services, watches, logs, room and hints."""
 
     database: Database
     clock: Clock
@@ -31,6 +32,7 @@ class Dependencies:
     settings: Settings
     peers: Peers
     watches: Watches
+    tails: LogTails
     room: Room
     hints: DispatchHints = field(default_factory=DispatchHints)
     wake_dispatcher: Callable[[], None] = _wake_nothing

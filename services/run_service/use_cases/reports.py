@@ -24,14 +24,14 @@ from run_service.domain.executors import check_executor, check_fence, is_executo
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, next_status
 from run_service.domain.timeline import summarize_columns
 from run_service.events import activity_row, run_event
-from run_service.store import activities, queues, results
+from run_service.store import activities, queues, results, tracebacks
 from run_service.store import runs as run_store
-from run_service.store.records import Record, message_json
+from run_service.store.records import Record, datetime_of, message_json
 from run_service.use_cases import code, credentials, outputs
 from run_service.use_cases.alerts import raise_alerts
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.transitions import announce, change_runs, error_json
-from servicekit import outbox
+from run_service.use_cases.transitions import announce, change_runs, error_json, storable
+from servicekit import off_loop, outbox
 from servicekit.context import RequestContext
 from servicekit.database import Connection
 from servicekit.errors import FieldViolation
@@ -235,6 +235,7 @@ async def complete_run(
                 "telemetry_pending": list(request.telemetry_pending),
                 **({"is_partial_range": True} if request.is_partial_range else {}),
                 "progress_pct": 100.0,
+                "last_log_time": _last_log_time(request),
             },
             flow_run="ends_itself",
         )
@@ -261,6 +262,8 @@ async def fail_run(
 ) -> run_pb2.Run:
     """Fail a run (RUNNING -> FAILED) as its executor reports."""
     tenant_id = context.tenant_id
+    size = len(request.traceback)
+    traceback = await off_loop.run_if_large(size, storable, request.traceback)  # before any lock is taken
     async with deps.database.transaction(tenant_id) as connection:
         record = await _lock_reported(deps, connection, tenant_id, request, RunEvent.FAILED)
         if record.status in ENDED:
@@ -275,13 +278,25 @@ async def fail_run(
             actor=record.executor,
             message=redact(request.error.message)[:1000],
             values={
-                "error": error_json(request.error.type, request.error.message, request.error.trace_uri),
+                "error": error_json(
+                    request.error.type,
+                    request.error.message,
+                    request.error.trace_uri,
+                    request.error.last_lines,
+                ),
                 "artifacts": dict(request.artifacts),
+                "last_log_time": _last_log_time(request),
             },
             flow_run="ends_itself",
         )
+        if traceback:
+            await tracebacks.insert_traceback(connection, tenant_id, request.run_id, traceback)
     announce(deps, tenant_id, [failed])
     return failed.run
+
+
+def _last_log_time(request: _Report) -> datetime | None:
+    return datetime_of(request.last_log_time) if request.HasField("last_log_time") else None
 
 
 async def _lock_reported(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from optaic.rules.run_logs import last_within
 from redaction import redact
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, sources_of, target_of
 from run_service.events import activity_row, run_event
@@ -83,10 +84,20 @@ async def change_runs(
     return records
 
 
-def error_json(kind: str, message: str, trace_uri: str = "") -> dict[str, str]:
+def error_json(
+    kind: str, message: str, trace_uri: str = "", last_lines: Collection[str] = ()
+) -> dict[str, Any]:
     """Return an error as it is stored, without secrets and without NUL, which PostgreSQL cannot store."""
     error = {"type": kind, "message": message, "trace_uri": trace_uri}
-    return {name: redact(value.replace("\0", "")) for name, value in error.items() if value}
+    stored: dict[str, Any] = {name: storable(value) for name, value in error.items() if value}
+    if lines := last_within([storable(line) for line in last_lines]):
+        stored["last_lines"] = lines
+    return stored
+
+
+def storable(text: str) -> str:
+    """Return a text of an executor without secrets and without NUL, which PostgreSQL cannot store."""
+    return redact(text.replace("\0", ""))
 
 
 async def fail_runs(

@@ -6,9 +6,11 @@ import asyncio
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from run_service.domain.log_lines import LogLine, moment_of
 from run_service.domain.pairing import TERMINAL, UNDER_WAY, FlowRunState
 from run_service.ports import DeploymentMissingError, FlowRunRequest
 from support.orchestrator_runs import Ground
@@ -151,3 +153,34 @@ async def test_a_recreated_deployment_is_found(ground: Ground) -> None:
 
 async def test_no_ids_have_no_states(ground: Ground) -> None:
     assert await ground.orchestrator.get_states([]) == {}
+
+
+async def _read(ground: Ground, flow_run_id: str, **given: Any) -> list[str]:
+    wanted = {"start": moment_of(0), "end": None, "min_level": 0, "limit": 1000} | given
+    return [line.message for line in await ground.orchestrator.list_log_lines(flow_run_id, **wanted)]
+
+
+async def test_a_log_is_read_in_order_of_time_by_level_and_limit(ground: Ground) -> None:
+    flow_run_id = await ground.orchestrator.create_flow_run(await _deployed(ground))
+    other = await ground.orchestrator.create_flow_run(await _deployed(ground))
+    lines = [LogLine(10**15 + number, 10 * (number % 5 + 1), "stdout", str(number)) for number in range(450)]
+    await ground.log(other, LogLine(10**15, 50, "stdout", "of another flow run"))
+    await ground.log(flow_run_id, *lines[300:])
+    await ground.log(flow_run_id, *lines[:300])
+    assert await _read(ground, flow_run_id) == [line.message for line in lines]
+    assert (
+        await ground.orchestrator.list_log_lines(
+            flow_run_id, start=moment_of(10**15 + 7), end=moment_of(10**15 + 9), min_level=0, limit=5
+        )
+        == lines[7:9]
+    )
+    assert await _read(ground, flow_run_id, min_level=40, limit=3) == ["3", "4", "8"]
+    assert len(await _read(ground, flow_run_id, limit=401)) == 401
+    assert await _read(ground, str(uuid.uuid4())) == []
+
+
+async def test_a_log_has_any_text(ground: Ground) -> None:
+    flow_run_id = await ground.orchestrator.create_flow_run(await _deployed(ground))
+    texts = ["", "ä 漢 🚀", "two\nlines", "x" * 16_000, "\x1b[31mred\r"]
+    await ground.log(flow_run_id, *(LogLine(10**15 + n, 20, "a.b", text) for n, text in enumerate(texts)))
+    assert await _read(ground, flow_run_id) == texts

@@ -123,9 +123,9 @@ async def test_no_column_of_an_ended_run_changes(connection: Connection) -> None
             with pytest.raises(psycopg.errors.CheckViolation):
                 async with connection.transaction():
                     await connection.execute(
-                        sql.SQL("update runs set {} = {} where run_id = %s").format(  # type: ignore[arg-type]
+                        sql.SQL("update runs set {} = {} where run_id = %s").format(
                             sql.Identifier(name),
-                            sql.SQL(value),  # type: ignore[arg-type]
+                            sql.SQL(value),
                         ),
                         [run_id],
                     )
@@ -166,7 +166,7 @@ async def test_the_result_of_an_ended_run_does_not_change(connection: Connection
             update = sql.SQL("update {} set {} = {} where run_id = %s").format(
                 sql.Identifier(table.name),
                 sql.Identifier(column.name),
-                sql.SQL(other),  # type: ignore[arg-type]
+                sql.SQL(other),
             )
             if status in ACTIVE or column.name in late:
                 await connection.execute(update, [run_id])

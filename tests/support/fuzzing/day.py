@@ -160,12 +160,15 @@ class Day(World):
         settled = {"runId": done[0], "fencingToken": done[1], "system": "mlflow", "reason": "r"}
         await self.call("ReportTelemetry", {**settled, "state": "TELEMETRY_STATE_DELIVERED"})
         failed = await self.run(made["derived"])
-        error = {"type": "ValueError", "message": "no"}
+        error = {"type": "ValueError", "message": "no", "lastLines": ["one"]}
         report = {"runId": failed[0], "fencingToken": failed[1], "credential": failed[2], "error": error}
+        report |= {"traceback": "Traceback", "lastLogTime": "1970-01-01T00:00:00Z"}
         await self.call("FailRun", report)
         retried = await self.call("RetryRun", {"runId": failed[0]})
         await self.call("CancelRun", {"runId": retried.run_id, "reason": "r"})
         await self.call("WatchRun", {"runId": failed[0]})
+        await self.call("WatchRunLogs", {"runId": failed[0], "minLevel": "LOG_LEVEL_WARNING"})
+        await self.call("GetRunTraceback", {"runId": failed[0]})
         await self.call("GetRun", {"runId": failed[0]})
         found = await self.call("GetInstance", {"instanceId": prices})
         version = found.dataset.pipeline.definition_version_id
@@ -321,6 +324,7 @@ class Day(World):
             "ListInstances": {"kinds": ["INSTANCE_KIND_DATASET"], "labels": {}},
             "ListRuns": {"instanceId": made["prices"]},
             "ListActivities": {"runId": runs["done"]},
+            "ListRunLogs": {"runId": runs["done"]},
         }
         for name, given in lists.items():
             page = await self.call(name, {**given, "pageSize": 1})
