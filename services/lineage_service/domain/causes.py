@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from lineage_service.domain.flows import Change, Edge, Flow, Upstream, Word
+from lineage_service.domain.flows import SCHEMA, Change, Edge, Flow, Upstream, Word
 
 MAX_CAUSES = 8  # shown for one flow
 
@@ -164,6 +164,8 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         )
         causes.append(Cause(CauseKind.PARTIAL_RANGE, flow, message))
     for edge in graph.edges_into(flow):
+        if edge.kind == SCHEMA:
+            continue  # the fingerprint says what counts of it
         cause = _edge_cause(graph.flows[edge.upstream_id], flow, edge)
         if cause is not None and cause not in causes:
             causes.append(cause)

@@ -51,6 +51,11 @@ class FlowKey(NamedTuple):
     flow_kind: str
 
 
+# The number of the protobuf EdgeKind of an upstream whose definition and settings alone count. Such an edge is stored and
+# shown, but never connected: no version is read over it, so it moves, blocks and orders nothing.
+SCHEMA = 2
+
+
 class EdgeSpec(NamedTuple):
     """One upstream to which an instance's revision connects a flow; `kind` is the number of the protobuf EdgeKind."""
 

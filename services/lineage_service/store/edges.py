@@ -6,20 +6,20 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from lineage_service.domain.flows import EdgeSpec, FlowKey, Input
+from lineage_service.domain.flows import SCHEMA, EdgeSpec, FlowKey, Input
 from servicekit.database import Connection
 
 _DISCONNECT = sa.text("""
     update edges set is_connected = false, kind = 0
-    where tenant_id = :tenant_id and downstream_id = any(:downstream_ids) and is_connected
+    where tenant_id = :tenant_id and downstream_id = any(:downstream_ids) and (is_connected or kind = :schema)
 """)
 _CONNECT = sa.text("""
     insert into edges (tenant_id, downstream_id, upstream_id, role, kind, is_connected)
-    select :tenant_id, d.downstream_id, d.upstream_id, d.role, d.kind, true
+    select :tenant_id, d.downstream_id, d.upstream_id, d.role, d.kind, d.kind <> :schema
     from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]),
                 cast(:kinds as smallint[])) as d(downstream_id, upstream_id, role, kind)
     on conflict (tenant_id, downstream_id, upstream_id, role) do update
-        set is_connected = true, kind = excluded.kind
+        set is_connected = excluded.is_connected, kind = excluded.kind
 """)
 _UNCONSUME = sa.text("""
     update edges set consumed_run_id = null, consumed_version = 0
@@ -40,7 +40,7 @@ _CONSUME = sa.text("""
 _PRUNE = sa.text("""
     delete from edges
     where tenant_id = :tenant_id and downstream_id = any(:downstream_ids)
-      and not is_connected and consumed_run_id is null and consumed_version = 0
+      and not is_connected and kind <> :schema and consumed_run_id is null and consumed_version = 0
 """)
 
 
@@ -50,16 +50,18 @@ async def connect(
     upstreams: Mapping[int, Sequence[EdgeSpec]],
     ids: Mapping[FlowKey, int],
 ) -> None:
-    """Connect each flow (a key of `upstreams`) to exactly the given upstreams."""
+    """Connect each flow (a key of `upstreams`) to exactly the given upstreams; edges of kind SCHEMA are stored unconnected."""
     edges = {
         (downstream_id, ids[edge.upstream], edge.role): edge.kind
         for downstream_id, specs in upstreams.items()
         for edge in specs
     }
-    scope = {"tenant_id": tenant_id, "downstream_ids": list(upstreams)}
+    scope = {"tenant_id": tenant_id, "downstream_ids": list(upstreams), "schema": SCHEMA}
     await connection.execute(_DISCONNECT, scope)
     if edges:
-        await connection.execute(_CONNECT, {**_columns(tenant_id, edges), "kinds": list(edges.values())})
+        await connection.execute(
+            _CONNECT, {**_columns(tenant_id, edges), "kinds": list(edges.values()), "schema": SCHEMA}
+        )
     await connection.execute(_PRUNE, scope)
 
 
@@ -75,7 +77,7 @@ async def consume(
         for downstream_id, items in inputs.items()
         for item in items
     }
-    scope = {"tenant_id": tenant_id, "downstream_ids": list(inputs)}
+    scope = {"tenant_id": tenant_id, "downstream_ids": list(inputs), "schema": SCHEMA}
     await connection.execute(_UNCONSUME, scope)
     if edges:
         parameters = {

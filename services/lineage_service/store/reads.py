@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from lineage_service.domain.causes import Graph
-from lineage_service.domain.flows import Edge, Flow, FlowKey, Upstream
+from lineage_service.domain.flows import SCHEMA, Edge, Flow, FlowKey, Upstream
 from servicekit import off_loop
 from servicekit.database import Connection, Database
 
@@ -125,8 +125,17 @@ _LIST_DOWNSTREAM_PAIRS = _limited("""
 _LIST_EDGES_AMONG = _limited("""
     select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
     from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
-      and e.upstream_id = any(:flow_ids) and e.is_connected
+      and e.upstream_id = any(:flow_ids) and (e.is_connected or e.kind = :schema)
     order by e.downstream_id, e.upstream_id, e.role
+""")
+# Flows at the other end of an edge that only names settings.
+_LIST_SCHEMA_NEIGHBOURS = _limited("""
+    select e.upstream_id, e.downstream_id from edges e
+    where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids) and e.kind = :schema
+    union
+    select e.upstream_id, e.downstream_id from edges e
+    where e.tenant_id = :tenant_id and e.upstream_id = any(:flow_ids) and e.kind = :schema
+    order by 1, 2
 """)
 
 
@@ -256,6 +265,14 @@ async def list_closure(
 
 
 async def list_edges_among(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[Edge]:
-    """Return the connected edges whose two ends are both in the list of flows."""
-    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
+    """Return the edges of the newest revisions whose two ends are both in the list of flows, those of kind SCHEMA included."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "schema": SCHEMA}
     return [Edge(*row) async for row in _in_slices(connection, _LIST_EDGES_AMONG, parameters)]
+
+
+async def list_schema_neighbours(
+    connection: Connection, tenant_id: str, flow_ids: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "schema": SCHEMA}
+    return [(row[0], row[1]) async for row in _in_slices(connection, _LIST_SCHEMA_NEIGHBOURS, parameters)]

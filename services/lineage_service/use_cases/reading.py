@@ -191,6 +191,9 @@ async def get_lineage_graph(
         above = await _nearest_first(connection, tenant_id, own, request.upstream_depth, is_upstream=True)
         below = await _nearest_first(connection, tenant_id, own, request.downstream_depth, is_upstream=False)
         order = [own, *(flow_id for _, flow_id in sorted(above + below))]
+        # What only names settings stands one step outside of what versions flow through.
+        beside = await reads.list_schema_neighbours(connection, tenant_id, order[:_GRAPH_LIMIT])
+        order = list(dict.fromkeys([*order, *(flow_id for pair in beside for flow_id in pair)]))
         ids = order[:_GRAPH_LIMIT]
         states = await list_states(connection, tenant_id, ids)
         edges = await reads.list_edges_among(connection, tenant_id, ids)
