@@ -64,12 +64,12 @@ def flow_settings(
     return {**others, "champion": champion} if flow_kind == "inference" and champion else others
 
 
-def backtest_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def backtest_settings(given: Mapping[str, Any], *, has_optimizer: bool = False) -> dict[str, Any]:
     """Return a backtest's settings with its defaults filled in and its universe sorted, since that order changes nothing."""
     assets = given.get("assets", {})
     dates = given.get("date_range", {})
     return {
-        "config": complete_config(given.get("config", {})),
+        "config": complete_config(given.get("config", {}), has_optimizer=has_optimizer),
         "universe": sorted(assets.get("universe", ())),
         "benchmark": assets.get("benchmark") or EQUAL_WEIGHT,
         "start": dates.get("start", ""),

@@ -22,6 +22,7 @@ _OUTPUT = {
     "portfolio_optimizer": "optimize",
 }
 _EDGE_KINDS = {"signal": "signal", "model": "model"}  # by the upstream's kind; all others have the role data
+SCHEMA = "schema"  # the edge of a backtest to its optimizer, which it executes itself: no output is read
 _FEATURE_ROLES = (roles.FEATURES, roles.TARGET)
 # The flow that Prefect's clock starts.
 _SCHEDULED = {**_OUTPUT, "backtest": "backtest"}
@@ -106,13 +107,14 @@ def derive_edges(
         for upstream in upstreams:
             if flow == "inference" and upstream.role == roles.TARGET:
                 continue  # only training reads the target of the prediction
-            edges.add(
-                Edge(flow, upstream.instance_id, _OUTPUT[upstream.kind], upstream.role, _edge_kind(upstream))
-            )
+            kind = _edge_kind(flow, upstream)
+            edges.add(Edge(flow, upstream.instance_id, _OUTPUT[upstream.kind], upstream.role, kind))
     return tuple(sorted(edges))
 
 
-def _edge_kind(upstream: Upstream) -> str:
+def _edge_kind(flow: str, upstream: Upstream) -> str:
+    if (flow, upstream.role) == ("backtest", roles.OPTIMIZER):
+        return SCHEMA
     return "feature" if upstream.role in _FEATURE_ROLES else _EDGE_KINDS.get(upstream.kind, "data")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from optaic.rules import roles
 from servicekit.database import Connection
 
 _REACHES_ITSELF = sa.text("""
@@ -86,6 +87,24 @@ _READERS = sa.text("""
         and version.definition_version_id = components.definition_version_id
     where reader.state <> 'deleting' order by reader.name, reader.instance_id, edge.role
 """)
+
+
+# The backtests that name one of these optimizers, each as often as it names one.
+_LIST_OPTIMIZED = sa.text("""
+    select cast(edge.instance_id as text), cast(edge.upstream_instance_id as text) from flow_edges as edge
+    join instances on instances.tenant_id = :tenant_id and instances.instance_id = edge.instance_id
+    where edge.tenant_id = :tenant_id and edge.upstream_instance_id = any(cast(:instance_ids as uuid[]))
+        and edge.flow_kind = 'backtest' and edge.role = :role and instances.state <> 'deleting'
+    order by 1, 2
+""")
+
+
+async def list_optimized(
+    connection: Connection, tenant_id: str, optimizer_ids: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return (backtest, optimizer) of the backtests that name one of the optimizers and are not being deleted."""
+    parameters = {"tenant_id": tenant_id, "instance_ids": list(optimizer_ids), "role": roles.OPTIMIZER}
+    return [(row[0], row[1]) for row in await connection.execute(_LIST_OPTIMIZED, parameters)]
 
 
 async def has_cycle(connection: Connection, tenant_id: str, instance_id: str) -> bool:

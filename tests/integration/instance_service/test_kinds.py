@@ -105,7 +105,7 @@ async def test_a_backtest_may_have_an_optimizer(service: RunningInstanceService,
     created = await service.create(given)
     assert _edges(created)["backtest"] == {
         *_edges(plain)["backtest"],
-        (made.instance_id, "optimize", "optimizer", "data"),
+        (made.instance_id, "optimize", "optimizer", "schema"),
     }
     assert _fingerprints(created) != _fingerprints(plain)
 

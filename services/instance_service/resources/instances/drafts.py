@@ -37,6 +37,7 @@ from instance_service.resources.instances.facts import (
 )
 from instance_service.resources.instances.flows import flows_of, output_violations, set_flows
 from instance_service.resources.instances.naming import bind_names, bound_names
+from instance_service.resources.instances.optimizers import optimizer_settings
 from instance_service.resources.instances.pending import Pending, prepare
 from instance_service.resources.instances.references import (
     Use,
@@ -51,6 +52,7 @@ from instance_service.resources.instances.upstreams import (
 from optaic.definition.v1.definition_pb2 import DefinitionVersion, StatusAggregationContract
 from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import DatasetSpec
+from optaic.rules import roles
 from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, MONITORING, TIMEZONE
 from optaic.rules.monitoring import differing_settings
 from optaic.rules.signal_contracts import complete_contract
@@ -133,6 +135,12 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
         sources = facts.price_sources[instance.instance_id]
         upstreams.extend(derive_prices(sources, upstreams, violations))
     settings = _settings(instance, pending.current, uses, violations)
+    revisions: dict[str, int] = {}
+    for upstream in upstreams:
+        if pending.kind == "backtest" and upstream.instance_id in facts.optimizers:
+            optimizer = facts.known[upstream.instance_id]
+            settings["optimizer"] = optimizer_settings(optimizer, facts.optimizers[upstream.instance_id])
+            revisions[upstream.instance_id] = optimizer.revision
     flows = flows_of(instance, version)
     violations.extend(output_violations(instance, pending.current, version, flows))
     if violations and not is_lenient:
@@ -141,8 +149,10 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
     dataset = dataset_of(instance)
     if dataset is not None and not dataset.monitoring_enabled:
         dataset.ClearField("evidently_project_id")
-    changes = describe_changes(pending.current, instance, uses) if pending.current else ""
-    set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, changes)
+    changes = pending.because
+    if pending.current and not changes:
+        changes = describe_changes(pending.current, instance, uses)
+    set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, revisions, changes)
     if not pending.stays:
         clear_condition(instance, FOLLOWS_NEWEST)
     if pending.current and pending.current.schedule != instance.schedule:
@@ -176,7 +186,8 @@ def _settings(
     kind, names = instance.WhichOneof("spec") or "", bound_names(instance)
     if kind == "backtest":
         given = json_format.MessageToDict(instance.backtest, preserving_proto_field_name=True)
-        return {"backtest": backtest_settings(given)}
+        has_optimizer = any(ref.role == roles.OPTIMIZER for ref in instance.upstream_refs)
+        return {"backtest": backtest_settings(given, has_optimizer=has_optimizer)}
     if kind not in DEFINED_KINDS:
         settings: dict[str, Any] = {"components": {use.reference.slot: use.settings(names) for use in uses}}
         if kind == "signal":
@@ -199,6 +210,10 @@ def _settings(
         }
     if kind == "portfolio_optimizer":
         limits = instance.portfolio_optimizer.constraints
+        if instance.portfolio_optimizer.HasField("primary_weight"):
+            signals = [ref.resource_id for ref in instance.upstream_refs if ref.role == roles.SIGNAL]
+            weight = instance.portfolio_optimizer.primary_weight
+            settings["primary"] = {"signal": signals[0] if signals else "", "weight": weight}
         held = current.portfolio_optimizer.constraints if current else None
         settings["constraints"] = {}
         for use in uses:

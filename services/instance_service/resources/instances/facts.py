@@ -35,6 +35,7 @@ class Facts:
     known: Known
     stored_columns: Mapping[str, Sequence[str]]  # of those upstreams whose columns are known
     price_sources: Mapping[str, Sequence[tuple[str, bool]]]
+    optimizers: Mapping[str, DefinitionVersion]  # what the optimizers of backtests are pinned to, by instance
 
 
 async def gather(
@@ -61,6 +62,7 @@ async def gather(
             for one in pending
             if one.kind == "backtest"
         },
+        await load_optimizers(connection, tenant_id, known, pending),
     )
 
 
@@ -134,6 +136,25 @@ async def load_price_sources(
     if not primary or any(one.role == roles.PRICES for one in named):
         return []
     return await graph.list_dataset_ancestors(connection, tenant_id, primary)
+
+
+async def load_optimizers(
+    connection: Connection, tenant_id: str, known: Known, pending: Sequence[Pending]
+) -> dict[str, DefinitionVersion]:
+    """Return the definition version of each optimizer that a backtest names, with one query."""
+    named = {
+        each.instance_id
+        for one in pending
+        if one.kind == "backtest"
+        for each in one.named
+        if each.role == roles.OPTIMIZER and each.instance_id in known
+    }
+    ids = sorted(each for each in named if known[each].WhichOneof("spec") == "portfolio_optimizer")
+    if not ids:
+        return {}
+    wanted = [("portfolio_optimizer", "", "", known[each].definition_version_id, "", "") for each in ids]
+    found = await store.resolve_versions(connection, tenant_id, wanted)
+    return {ids[position]: DefinitionVersion.FromString(row) for position, row in found.items()}
 
 
 async def load_stored_columns(

@@ -16,7 +16,7 @@ from instance_service.domain.flows import (
 from instance_service.resources.conversion import dataset_of, flow_edge
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
-from optaic.instance.v1.instance_pb2 import Instance, InstanceKind
+from optaic.instance.v1.instance_pb2 import EDGE_KIND_SCHEMA, Flow, Instance, InstanceKind
 from optaic.rules.deployments import deployment_name
 from servicekit.enums import enum_number, enum_word
 from servicekit.errors import FieldViolation
@@ -59,9 +59,14 @@ def set_flows(
     tenant_id: str,
     settings: Mapping[str, object],
     upstreams: Sequence[Upstream],
+    revisions: Mapping[str, int],
     changes: str,
 ) -> None:
-    """Set an instance's flows with edges and fingerprints; flows that `current` also has keep their state."""
+    """Set an instance's flows with edges and fingerprints; flows that `current` also has keep their state.
+
+    `revisions` has the revision of each upstream whose definition and settings alone count. While the fingerprint stays,
+    so does the revision that is named.
+    """
     before = {flow.flow_kind: flow for flow in current.flows} if current else {}
     own = enum_word(InstanceKind, instance.kind)
     champion = instance.model.champion.model_version
@@ -78,12 +83,19 @@ def set_flows(
             upstreams=[flow_edge(edge) for edge in edges[kind]],
         )
         previous = before.get(flow.flow_kind)
+        is_same = previous is not None and previous.compute_fingerprint == flow.compute_fingerprint
+        _name_revisions(flow, previous if is_same else None, revisions)
         if current is not None and previous is not None:
             flow.prefect_deployment_id = previous.prefect_deployment_id
             if previous.HasField("verified_output"):  # it names the fingerprint for which it is valid
                 flow.verified_output.CopyFrom(previous.verified_output)
-            flow.fingerprint_change = (
-                previous.fingerprint_change
-                if previous.compute_fingerprint == flow.compute_fingerprint
-                else changes
-            )
+            flow.fingerprint_change = previous.fingerprint_change if is_same else changes
+
+
+def _name_revisions(flow: Flow, held: Flow | None, revisions: Mapping[str, int]) -> None:
+    """Name the revision of each upstream whose settings alone count: the one that `held` names, or else the present one."""
+    before = {edge.upstream.instance_id: edge.upstream_revision for edge in (held.upstreams if held else ())}
+    for edge in flow.upstreams:
+        if edge.kind == EDGE_KIND_SCHEMA:
+            upstream_id = edge.upstream.instance_id
+            edge.upstream_revision = before.get(upstream_id) or revisions.get(upstream_id, 0)

@@ -34,6 +34,7 @@ class Pending:
     current: Instance | None
     violations: list[FieldViolation]
     now: Timestamp
+    because: str = ""  # what changed, where it is not the instance itself
 
     @property
     def is_referenced(self) -> bool:
@@ -62,7 +63,12 @@ def check_kind(instance: Instance) -> str:
 
 
 def prepare(
-    deps: ResourceDependencies, given: Instance, current: Instance | None = None, *, stays: bool = False
+    deps: ResourceDependencies,
+    given: Instance,
+    current: Instance | None = None,
+    *,
+    stays: bool = False,
+    because: str = "",
 ) -> Pending:
     """Copy what a client sent and complete what needs no database.
 
@@ -94,7 +100,7 @@ def prepare(
         *complete_references(references),
     ]
     now = timestamp(deps.clock.now())
-    return Pending(instance, kind, references, named_upstreams(instance), current, violations, now)
+    return Pending(instance, kind, references, named_upstreams(instance), current, violations, now, because)
 
 
 def _complete_share(dataset: DatasetSpec, current: DatasetSpec | None) -> None:

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from instance_service.resources.conversion import dataset_of
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules import roles
-from optaic.rules.backtests import FIRST_PROCEDURE, NEWEST_PROCEDURE, NEWEST_SETTINGS, VOLUME
+from optaic.rules.backtests import (
+    FIRST_PROCEDURE,
+    NEWEST_PROCEDURE,
+    NEWEST_SETTINGS,
+    VOLUME,
+    optimizer_conflicts,
+)
 from optaic.rules.forms import is_date
 from optaic.rules.kinds import DEFINED_KINDS
 from optaic.rules.schedules import is_timezone
@@ -67,9 +73,12 @@ def _backtest_violations(instance: Instance) -> Iterator[FieldViolation]:
     if has_membership and spec.assets.universe:
         text = "cannot be set together with universe, which also says who may be chosen; remove one of them"
         yield FieldViolation(f"{path}.assets.membership_id", text, "INVALID_SPEC")
+    given = {field.name: value for field, value in spec.config.ListFields()}
+    has_optimizer = any(ref.role == roles.OPTIMIZER for ref in instance.upstream_refs)
+    for name, problem in optimizer_conflicts(given, has_optimizer=has_optimizer):
+        yield FieldViolation(f"{path}.config.{name}", problem, "INVALID_SPEC")
     if spec.config.procedure > FIRST_PROCEDURE:
         return
-    given = {field.name for field, _ in spec.config.ListFields()}
     newer = [f"config.{name}" for name in NEWEST_SETTINGS if name in given]
     newer += ["config.slippage_model"] if spec.config.slippage_model == VOLUME else []
     newer += ["assets.membership_id"] if has_membership else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -83,12 +84,22 @@ async def load_standing(connection: Connection, tenant_id: str, instance_ids: Se
 
 
 async def newest_drafts(
-    deps: ResourceDependencies, connection: Connection, tenant_id: str, instances: Sequence[Instance]
+    deps: ResourceDependencies,
+    connection: Connection,
+    tenant_id: str,
+    instances: Sequence[Instance],
+    because: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Draft | DomainError]:
-    """Draft each instance with the newest versions; return by id the draft, or the error that prevents it."""
+    """Draft each instance with the newest versions; return by id the draft, or the error that prevents it.
+
+    `because` says by id what changed, where it is not the instance itself.
+    """
 
     def prepare_all() -> list[Pending]:
-        return [prepare(deps, instance, instance) for instance in instances]
+        return [
+            prepare(deps, instance, instance, because=because.get(instance.instance_id, ""))
+            for instance in instances
+        ]
 
     # A hundred instances against large schemas take a while; a thread keeps the event loop free.
     pending = await off_loop.run(prepare_all)

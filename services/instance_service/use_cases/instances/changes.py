@@ -5,6 +5,7 @@ from __future__ import annotations
 from instance_service.domain import errors
 from instance_service.resources.conversion import dataset_of, timestamp
 from instance_service.resources.instances.drafts import draft_instance
+from instance_service.resources.instances.following import follow_optimizers
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.masks import apply_mask
 from instance_service.resources.instances.naming import rename_in_dependants
@@ -132,6 +133,7 @@ async def update_instance(
         revision = Revision(current, draft, request.reason)
         await write_revisions(deps, connection, tenant_id, context.actor, [revision])
         note_revision(revision)
+        await follow_optimizers(deps, connection, tenant_id, [revision])
         if draft.instance.name != current.name:
             await rename_in_dependants(connection, tenant_id, draft.instance, current.name)
         return draft.instance

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from instance_service.events import SELF
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.instances import verdicts
+from instance_service.resources.instances.following import follow_optimizers
 from instance_service.resources.instances.revisions import write_revisions
 from instance_service.resources.instances.tracking import load_standing, moves_of, newest_drafts
 from instance_service.resources.instances.verdicts import Found
@@ -44,6 +45,7 @@ async def move_to_newest(
         snapshots = {key: instance.SerializeToString() for key, instance in moves.noted.items()}
         await store.update_snapshots(connection, tenant_id, snapshots)
         await write_revisions(deps, connection, tenant_id, SELF, moves.revisions)
+        await follow_optimizers(deps, connection, tenant_id, moves.revisions)
     return moves.changed()
 
 
