@@ -18,7 +18,6 @@ from worker.config import Settings
 from worker.confinement import Confinement
 from worker.data_removal import Removal
 from worker.locations import instance_uri
-from worker.recipe import PipelineRecipe
 
 _PROBE_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
@@ -131,12 +130,10 @@ async def confine(task: Task | Removal, tenant_id: str, settings: Settings) -> C
 
 def _places_of_run(task: Task) -> tuple[list[str], list[str]]:
     """Return the URIs of what a run reads and writes."""
-    recipe = task.recipe
-    inputs = [each.data.uri for each in recipe.inputs]
-    if isinstance(recipe, PipelineRecipe):
-        bases = [] if recipe.base is None else [recipe.base.uri]
-        return [*bases, *inputs], [task.location.data_uri]
-    return inputs, [task.location.outputs_uri(task.run_id)]
+    recipe, location = task.recipe, task.location
+    bases = [] if recipe.base is None else [recipe.base.uri]
+    written = location.data_uri if recipe.keeps_dataset else location.outputs_uri(task.run_id)
+    return [*bases, *(each.data.uri for each in recipe.inputs)], [written]
 
 
 def _places_of_removal(task: Removal, tenant_id: str) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Check the guardrails of a pipeline's definition before anything is written; pure functions on tables.
+"""Check the guardrails of a definition before what it produced is written; pure functions on tables.
 
 `docs/definitions.md` has the rules. What cannot be judged, for want of a column, counts as broken.
 """
@@ -14,8 +14,9 @@ import polars as pl
 
 from optaic.plugins import GuardrailViolated, PluginError, is_dated, take_days, zone_of
 from optaic.plugins.words import describe_columns, describe_type
-from optaic.rules.columns import DATE, VALUE
+from optaic.rules.columns import DATE, ENTITY, KEYS, VALUE, WEIGHT
 
+_ROUNDING = 1e-9  # of weights, which a solver finds to some digits only
 _LONGEST = 1_000  # characters of what is said of one
 
 
@@ -34,7 +35,7 @@ def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of
 
     Args:
         table: the whole content of the new version.
-        guardrails: of the pipeline's definition.
+        guardrails: of the definition that produced it.
         as_of: the day for which it was made.
 
     Raises:
@@ -44,8 +45,8 @@ def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of
     for one in guardrails:
         if one.check not in _CHECKS:
             raise PluginError(
-                f"guardrail {one.name!r}: the check {one.check!r} does not exist for a refresh; publish a version "
-                "of the pipeline that names another check",
+                f"guardrail {one.name!r}: the check {one.check!r} does not exist; publish a version of the definition that "
+                "names another check",
                 type="UnsupportedGuardrail",
             )
         problem = _CHECKS[one.check](table, one.parameters, as_of)
@@ -112,11 +113,63 @@ def _freshness(table: pl.DataFrame, parameters: Mapping[str, Any], as_of: dt.dat
     )
 
 
+def _weights_sum(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.date) -> str:
+    """Check the sum of the weights of each date."""
+    if problem := _no_weights(table):
+        return problem
+    target, tolerance = float(parameters.get("target", 1.0)), float(parameters.get("tolerance", 1e-6))
+    sums = _by_date(table, pl.col(WEIGHT).sum())
+    wrong = sums.filter(~((pl.col(WEIGHT) - target).abs() <= tolerance))
+    return _first_date(wrong, f"sum to {{}}, not to {target:g} (tolerance {tolerance:g})")
+
+
+def _weights_limits(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.date) -> str:
+    """Check each weight against bounds."""
+    if problem := _no_weights(table):
+        return problem
+    low, high = parameters.get("min"), parameters.get("max")
+    weight = pl.col(WEIGHT)
+    outside = ~weight.is_finite()
+    if low is not None:
+        outside |= weight < low - _ROUNDING
+    if high is not None:
+        outside |= weight > high + _ROUNDING
+    found = table.filter(outside)
+    names = ", ".join(f"{row[0]} ({row[1]:g})" for row in found.select(ENTITY, WEIGHT).head(5).iter_rows())
+    return (
+        f"{found.height} weights outside [{_number(low)}, {_number(high)}]: {names}" if found.height else ""
+    )
+
+
+def _leverage(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.date) -> str:
+    """Check the sum of the absolute weights of each date."""
+    if problem := _no_weights(table):
+        return problem
+    most = float(parameters["max"])
+    wrong = _by_date(table, pl.col(WEIGHT).abs().sum()).filter(~(pl.col(WEIGHT) <= most + _ROUNDING))
+    return _first_date(wrong, f"have the absolute sum {{}}; at most {most:g} is allowed")
+
+
+def _no_weights(table: pl.DataFrame) -> str:
+    return next((_absent(name, table.columns) for name in (*KEYS, WEIGHT) if name not in table.columns), "")
+
+
+def _by_date(table: pl.DataFrame, total: pl.Expr) -> pl.DataFrame:
+    return table.group_by(DATE).agg(total).sort(DATE)
+
+
+def _first_date(wrong: pl.DataFrame, text: str) -> str:
+    return f"the weights of {wrong[DATE][0]} {text.format(f'{wrong[WEIGHT][0]:g}')}" if wrong.height else ""
+
+
 _CHECKS: Mapping[str, Callable[[pl.DataFrame, Mapping[str, Any], dt.date], str]] = {
     "required_columns": _required_columns,
     "signal_bounds": _signal_bounds,
     "point_in_time": _point_in_time,
     "freshness": _freshness,
+    "weights_sum": _weights_sum,
+    "weights_limits": _weights_limits,
+    "leverage": _leverage,
 }
 
 

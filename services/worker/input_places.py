@@ -10,6 +10,11 @@ from optaic.rules.locations import data_folder, is_inside
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
 
+_ON_A_BASE = (
+    flow_pb2.FLOW_KIND_REFRESH,
+    flow_pb2.FLOW_KIND_OPTIMIZE,
+)  # flows that build on their previous version
+
 
 def check_places(tenant_id: str, run: run_pb2.Run) -> None:
     """Refuse a run whose inputs or base are another flow's data; the data root may have been moved since.
@@ -35,5 +40,5 @@ def _list_places(run: run_pb2.Run) -> Iterator[tuple[str, str, str, flow_pb2.Flo
             pinned.instance_id,
             pinned.flow_kind,
         )
-    if run.flow_kind == flow_pb2.FLOW_KIND_REFRESH:
+    if run.flow_kind in _ON_A_BASE:
         yield "the previous version", run.base_version.uri, run.instance_id, run.flow_kind

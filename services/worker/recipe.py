@@ -35,6 +35,13 @@ class Component(Plugin):
 
 
 @dataclass(frozen=True)
+class ConfiguredOptimizer(Component):
+    """An optimizer, its configuration and its limits on weights."""
+
+    constraints: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class StoredData:
     """One version of a dataset, and how it is read."""
 
@@ -83,6 +90,9 @@ class PipelineRecipe:
     max_deleted_share: float | None  # None: how much is deleted is not judged
     allow_deletion: bool
     base_pipeline: Component | None = None  # the pipeline that computed the base; None if unknown
+    keeps_dataset: ClassVar[bool] = (
+        True  # its output is a version of the flow's dataset, not a folder of the run
+    )
     may_reshape: bool = False  # a full refresh was requested: columns may be gone or of another type
     repins_types: bool = False
 
@@ -112,8 +122,19 @@ class BacktestRecipe:
     signals: tuple[Input, ...]  # the primary first
     settings: BacktestSettings
     membership: Input | None = None
-    components: ClassVar[tuple[Component, ...]] = ()
-    plugins: ClassVar[tuple[Plugin, ...]] = ()
+    optimizer: ConfiguredOptimizer | None = None  # which decides the weights
+    keeps_dataset: ClassVar[bool] = False
+    base: ClassVar[None] = None
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Return the plugins whose configuration it has, those of its inputs excepted."""
+        return () if self.optimizer is None else (self.optimizer,)
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Return the code that it executes, that of its inputs excepted."""
+        return self.components
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -136,6 +157,8 @@ class ExperimentRecipe:
     guardrails: tuple[Guardrail, ...] = ()
     scheduled_date: dt.date | None = None
     components: ClassVar[tuple[Component, ...]] = ()
+    keeps_dataset: ClassVar[bool] = False
+    base: ClassVar[None] = None
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
@@ -149,11 +172,41 @@ class ExperimentRecipe:
         return (*self.read, *([self.prices] if self.prices is not None else []))
 
 
-Recipe = PipelineRecipe | BacktestRecipe | ExperimentRecipe
+@dataclass(frozen=True)
+class OptimizationRecipe:
+    """The recipe of an optimizer's decision."""
+
+    optimizer: ConfiguredOptimizer
+    signals: tuple[Input, ...]  # the primary first
+    prices: Input  # which give the returns
+    primary_weight: float
+    data_date: dt.date | None  # None: the last date that every signal has
+    guardrails: tuple[Guardrail, ...]
+    base: StoredData | None  # the earlier decisions
+    keeps_dataset: ClassVar[bool] = True
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Return the plugins whose configuration it has, those of its inputs excepted."""
+        return (self.optimizer,)
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Return the code that it executes, that of its inputs excepted."""
+        return (self.optimizer,)
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Return everything that it reads."""
+        return (*self.signals, self.prices)
+
+
+Recipe = PipelineRecipe | BacktestRecipe | ExperimentRecipe | OptimizationRecipe
 
 
 def list_plugins(recipe: Recipe) -> list[Plugin]:
-    """Return all code that a recipe executes, each definition version once."""
+    """Return all code that a recipe executes, each definition version once; code of no definition is the worker's own."""
     used = [*recipe.plugins]
     used += [plugin for given in recipe.inputs for plugin in (given.data.store, given.data.accessor)]
-    return list({plugin.definition_version_id: plugin for plugin in used}.values())
+    of_definitions = [plugin for plugin in used if plugin.definition_version_id]
+    return list({plugin.definition_version_id: plugin for plugin in of_definitions}.values())

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,19 @@ class World:
         instance.backtest.signals.primary = signal.instance_id
         instance.backtest.date_range.start = "2020-01-02"
         instance.backtest.config.top_n = 2
+        return self.instances.put(instance)
+
+    def optimizer(
+        self, signals: Sequence[Any], prices: Any, definition: str = "minimum_cvar", **config: Any
+    ) -> Any:
+        """Return an optimizer of signals, whose returns come from prices."""
+        instance = instance_pb2.Instance(name="mvo", kind=instance_pb2.INSTANCE_KIND_PORTFOLIO_OPTIMIZER)
+        instance.portfolio_optimizer.SetInParent()
+        instance.definition_name, instance.definition_version_id = definition, VERSION_IDS[definition]
+        instance.config.update(config)
+        for each in signals:
+            instance.upstream_refs.add(resource_id=each.instance_id, role="signal")
+        instance.upstream_refs.add(resource_id=prices.instance_id, role="covariance")
         return self.instances.put(instance)
 
 

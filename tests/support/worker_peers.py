@@ -45,6 +45,9 @@ CODE = {
     "delta_next": "worker.builtin.delta_store:DeltaStore",
     "BACK": "support.worker_plugins:Back",
     "countdown": "support.worker_plugins:Countdown",
+    "minimum_cvar": "worker.builtin.optimizers:MinimumCVaROptimizer",
+    "equal_weight": "worker.builtin.optimizers:EqualWeightOptimizer",
+    "told_weights": "support.told_weights:ToldWeights",
 }
 VERSION_IDS = {name: new_id() for name in CODE}
 MACRO_IDS = {name: new_id() for name in MACROS}

@@ -65,16 +65,11 @@ def flow_not_found(instance_id: str, flow_kind: str) -> NotFoundError:
     return NotFoundError("FLOW_NOT_FOUND", text, metadata=metadata)
 
 
-def unsupported_flow(flow_kind: str, *, has_optimizer: bool) -> UnimplementedError:
+def unsupported_flow(flow_kind: str) -> UnimplementedError:
     """Return the refusal UNSUPPORTED_FLOW."""
-    what, remedy = (
-        (f"a {flow_kind} flow with an optimizer", "remove the optimizer from the instance")
-        if has_optimizer
-        else (f"a {flow_kind} flow", "choose another flow_kind")
-    )
     return UnimplementedError(
         "UNSUPPORTED_FLOW",
-        f"workers cannot execute {what} yet; {remedy}",
+        f"workers cannot execute a {flow_kind} flow yet; choose another flow_kind",
         metadata={"flow_kind": flow_kind},
     )
 

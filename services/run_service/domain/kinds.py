@@ -6,7 +6,6 @@ from collections.abc import Collection
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS
-from optaic.rules.roles import OPTIMIZER  # the worker's procedure does not know it yet
 from run_service.domain.errors import flow_not_found, unsupported_flow
 from servicekit.enums import enum_word
 
@@ -34,14 +33,14 @@ def run_kind(instance_id: str, instance_kind: str, flow_kind: str) -> str:
     return _RUN_KINDS[flow_kind]
 
 
-def check_computed(flow_kind: str, roles: Collection[str]) -> None:
+def check_computed(flow_kind: str) -> None:
     """Refuse a flow that no worker can execute; its run could only fail.
 
     Raises:
         UnimplementedError: UNSUPPORTED_FLOW.
     """
-    if flow_kind not in COMPUTED_FLOWS or OPTIMIZER in roles:
-        raise unsupported_flow(flow_kind, has_optimizer=OPTIMIZER in roles)
+    if flow_kind not in COMPUTED_FLOWS:
+        raise unsupported_flow(flow_kind)
 
 
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:

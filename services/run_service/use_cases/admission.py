@@ -116,7 +116,7 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
     chosen = choose_flow(instance_id, flows, flow_kind)
     word = enum_word(flow_pb2.FlowKind, chosen)
     instance_kind = enum_word(instance_pb2.InstanceKind, instance.kind)
-    check_computed(word, [edge.role for edge in flows[chosen].upstreams])
+    check_computed(word)
     return FoundFlow(
         tenant_id, instance, flows[chosen], word, run_kind(instance.instance_id, instance_kind, word)
     )
@@ -158,7 +158,9 @@ async def _ask(deps: Dependencies, found: FoundFlow, *, must_compare: bool) -> _
     known = _known_numbers(answer)
     if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
         return _Answered(answer, 1, None)
-    keys = sorted({own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams)})
+    keys = sorted(
+        {own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams if has_versions(edge))}
+    )
     flows = [(instance_id, enum_word(flow_pb2.FlowKind, kind)) for instance_id, kind in keys]
     ours = await run_store.list_newest_runs(deps.database, found.tenant_id, flows)
     unknown = _unknown_to(answer, known, own, ours, found.flow.compute_fingerprint)
@@ -173,6 +175,11 @@ async def _ask(deps: Dependencies, found: FoundFlow, *, must_compare: bool) -> _
     completed = [each for each in ours if _flow_key(each) == own and each.status is RunStatus.COMPLETED]
     newest_completed = max(completed, key=lambda run: run.run_number, default=None)
     return _Answered(answer, max(numbers, default=0) + 1, newest_completed)
+
+
+def has_versions(edge: instance_pb2.FlowEdge) -> bool:
+    """Return whether a run reads a version over an edge; of others it reads the definition and settings alone."""
+    return edge.kind != instance_pb2.EDGE_KIND_SCHEMA
 
 
 def _key(flow: flow_pb2.FlowRef) -> _FlowKey:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
 
+from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.domain.admission import check_allow_deletion, check_force
 from run_service.domain.errors import (
@@ -27,7 +29,14 @@ from run_service.store.submission import (
     is_flow_deleted,
     write_submission,
 )
-from run_service.use_cases.admission import Admission, FoundFlow, WantedRun, admit, find_flow
+from run_service.use_cases.admission import (
+    Admission,
+    FoundFlow,
+    WantedRun,
+    admit,
+    find_flow,
+    has_versions,
+)
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import make_ending
 from servicekit import audit, idempotency
@@ -229,6 +238,7 @@ def _admitted_run(admission: Admission, run_id: str, number: int, now: datetime)
     """Return the new run with the inputs that it will read."""
     run = _new_run(admission.found, admission.wanted, run_id, number, now)
     run.input_versions.extend(admission.answer.input_versions)
+    run.input_versions.extend(_pin_settings(admission.found))
     run.lineage_revision = admission.answer.lineage_revision
     if admission.answer.HasField("base_version"):
         run.base_version.CopyFrom(admission.answer.base_version)
@@ -236,6 +246,20 @@ def _admitted_run(admission: Admission, run_id: str, number: int, now: datetime)
             run.base_version.instance_revision = newest.instance_revision
             run.base_version.is_partial_range = newest.is_partial_range
     return run
+
+
+def _pin_settings(found: FoundFlow) -> Iterator[flow_pb2.InputVersion]:
+    """Yield the upstreams of which no version is read, at the revisions that the flow's fingerprint covers."""
+    names = {ref.resource_id: ref.name for ref in found.instance.upstream_refs}
+    for edge in found.flow.upstreams:
+        if not has_versions(edge):
+            yield flow_pb2.InputVersion(
+                role=edge.role,
+                instance_id=edge.upstream.instance_id,
+                flow_kind=edge.upstream.flow_kind,
+                instance_name=names.get(edge.upstream.instance_id, ""),
+                instance_revision=edge.upstream_revision,
+            )
 
 
 def _new_run(found: FoundFlow, wanted: WantedRun, run_id: str, number: int, now: datetime) -> run_pb2.Run:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from worker.computing.backtest import simulate
+from worker.computing.optimization import optimize
 from worker.computing.output import Output, Progress
 from worker.computing.preview import preview
 from worker.computing.refresh import refresh
 from worker.locations import FlowLocation
-from worker.recipe import ExperimentRecipe, PipelineRecipe, Recipe
+from worker.recipe import ExperimentRecipe, OptimizationRecipe, PipelineRecipe, Recipe
 
 __all__ = ["Output", "Progress", "compute"]
 
@@ -23,4 +24,6 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
         return refresh(recipe, location, progress)
     if isinstance(recipe, ExperimentRecipe):
         return preview(recipe, location.outputs_uri(run_id), run_id, progress)
+    if isinstance(recipe, OptimizationRecipe):
+        return optimize(recipe, location, progress)
     return simulate(recipe, location.outputs_uri(run_id), run_id, progress)

@@ -7,6 +7,7 @@ from optaic.run.v1 import run_pb2
 from worker import backtest
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.computing.inputs import open_input, read_signal
+from worker.computing.optimization import load_optimizer
 from worker.computing.output import Output, Progress, scale
 from worker.locations import write_table
 from worker.recipe import BacktestRecipe
@@ -22,6 +23,7 @@ def simulate(recipe: BacktestRecipe, outputs_uri: str, run_id: str, progress: Pr
         recipe.settings,
         scale(progress, 0.05, 0.85),
         None if recipe.membership is None else open_input(recipe.membership).frame,
+        None if recipe.optimizer is None else load_optimizer(recipe.optimizer),
     )
     progress(0.9, "writing artifacts")
     artifacts = {name: f"{outputs_uri}{name}.parquet" for name in found.tables}

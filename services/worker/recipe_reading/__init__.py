@@ -12,8 +12,15 @@ from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
 from worker.recipe import Recipe
 from worker.recipe_reading.backtest import make_backtest
-from worker.recipe_reading.components import Versions, find_dataset, read_component, to_mapping
-from worker.recipe_reading.inputs import read_inputs
+from worker.recipe_reading.components import (
+    Versions,
+    find_dataset,
+    read_component,
+    read_optimizer,
+    to_mapping,
+)
+from worker.recipe_reading.inputs import is_read_by_settings, read_inputs
+from worker.recipe_reading.optimization import make_optimization
 from worker.recipe_reading.preview import make_preview
 from worker.recipe_reading.refresh import make_refresh
 
@@ -81,7 +88,17 @@ def make_recipe(
             type="UnsupportedFlow",
         )
     if flow == "backtest":
-        return make_backtest(instance, inputs)
+        optimizers = [
+            upstream
+            for pinned in run.input_versions
+            for upstream in upstreams
+            if is_read_by_settings(run, pinned) and upstream.instance_id == pinned.instance_id
+        ]
+        return make_backtest(
+            instance, inputs, read_optimizer(optimizers[0], versions) if optimizers else None
+        )
+    if flow == "optimize":
+        return make_optimization(run, instance, inputs, versions)
     if flow == "preview":
         return make_preview(run, instance, inputs, versions)
     return make_refresh(run, instance, inputs, versions, base_instance)

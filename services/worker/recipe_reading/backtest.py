@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 from optaic.instance.v1 import instance_pb2
 from optaic.plugins import MissingInput
-from optaic.rules.roles import MEMBERSHIP, PRICES
+from optaic.rules.roles import MEMBERSHIP, OPTIMIZER, PRICES
 from worker.backtest.settings import BacktestSettings
-from worker.recipe import BacktestRecipe, Input
+from worker.recipe import BacktestRecipe, ConfiguredOptimizer, Input
 from worker.recipe_reading.components import to_mapping
 
 
-def make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> BacktestRecipe:
+def make_backtest(
+    instance: instance_pb2.Instance, inputs: Sequence[Input], optimizer: ConfiguredOptimizer | None
+) -> BacktestRecipe:
     """Return what a backtest computes.
 
     Raises:
-        MissingInput: the run reads no version of a signal, of the membership or of exactly one dataset of prices.
+        InvalidConfig: a setting is wrong, or does not fit the backtest's having an optimizer or not.
+        MissingInput: the run reads no version of a signal, of the membership or of exactly one dataset of prices, or names no
+            revision of the optimizer.
     """
     spec = instance.backtest
     wanted = (spec.signals.primary, *spec.signals.secondary)
@@ -42,11 +46,16 @@ def make_backtest(instance: instance_pb2.Instance, inputs: Sequence[Input]) -> B
         raise MissingInput(
             f"upstream_refs: a backtest needs exactly one dataset of prices, not {len(prices)}; give one dataset the role {PRICES}"
         )
+    if optimizer is None and any(ref.role == OPTIMIZER for ref in instance.upstream_refs):
+        raise MissingInput(
+            "upstream_refs: the run names no revision of the optimizer; submit a new run, which reads the present one"
+        )
     settings = to_mapping(spec)
     settings.setdefault("assets", {})["universe"] = universe
     return BacktestRecipe(
         prices[0],
         tuple(by_id[signal] for signal in wanted),
-        BacktestSettings.from_spec(settings),
+        BacktestSettings.from_spec(settings, has_optimizer=optimizer is not None),
         memberships[0] if memberships else None,
+        optimizer,
     )

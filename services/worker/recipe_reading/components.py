@@ -18,7 +18,7 @@ from optaic.plugins.numbers import type_numbers
 from optaic.rules.columns import value_column
 from optaic.run.v1 import run_pb2
 from worker.guardrails import Guardrail
-from worker.recipe import Component, Plugin
+from worker.recipe import Component, ConfiguredOptimizer, Plugin
 
 Versions = Mapping[str, definition_pb2.DefinitionVersion]  # by definition version id
 _ANYTHING: Mapping[str, Any] = {}  # the schema that says nothing
@@ -52,6 +52,19 @@ def read_component(version: definition_pb2.DefinitionVersion, config: Struct) ->
     """Return a component as it is configured."""
     values = read_struct(config, to_mapping(version.parameters_schema))
     return Component(version.code_ref, values, **describe_version(version))
+
+
+def read_optimizer(instance: instance_pb2.Instance, versions: Versions) -> ConfiguredOptimizer:
+    """Return an optimizer as it is configured."""
+    version = versions[instance.definition_version_id]
+    schema = to_mapping(version.parameters_schema)
+    limits = schema.get("$defs", {}).get("constraints", _ANYTHING)
+    return ConfiguredOptimizer(
+        version.code_ref,
+        read_struct(instance.config, schema),
+        read_struct(instance.portfolio_optimizer.constraints, limits),
+        **describe_version(version),
+    )
 
 
 def describe_version(version: definition_pb2.DefinitionVersion) -> dict[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.plugins import MissingInput
-from optaic.rules.columns import value_column
-from optaic.rules.kinds import TIMEZONE
+from optaic.rules.roles import OPTIMIZER
 from optaic.run.v1 import run_pb2
-from worker.recipe import Input, StoredData
-from worker.recipe_reading.components import Versions, find_dataset, read_components
+from worker.recipe import Input
+from worker.recipe_reading.components import Versions
+from worker.recipe_reading.outputs import form_of
 
 
 def read_inputs(
@@ -26,18 +27,18 @@ def read_inputs(
     """
     inputs = []
     for pinned in run.input_versions:
+        if is_read_by_settings(run, pinned):
+            continue
         upstream = upstreams[pinned.instance_id]
         # As the reader's expressions name it, whatever it was called when it was computed.
         name = named.get((pinned.role, pinned.instance_id), "") or pinned.instance_name or upstream.name
-        dataset = find_dataset(upstream)
+        form = form_of(upstream, versions)
         if not pinned.physical_version:
             raise MissingInput(f"upstream {name} ({pinned.role}) has no output to read; run it first")
-        if dataset is None:
+        if form is None:
             raise MissingInput(
-                f"upstream {name} ({pinned.role}) is neither a dataset nor a signal; name one in upstream_refs"
+                f"upstream {name} ({pinned.role}) gives no dataset to read; name another one in upstream_refs"
             )
-        pipeline, store, accessor = read_components(dataset, versions)
-        data = StoredData(store, accessor, pinned.uri, pinned.physical_version, dataset.timezone or TIMEZONE)
         inputs.append(
             Input(
                 pinned.role,
@@ -45,8 +46,13 @@ def read_inputs(
                 pinned.instance_id,
                 pinned.version,
                 pinned.digest,
-                data,
-                value_column(pipeline.config.get("output")),
+                form.at(pinned.uri, pinned.physical_version),
+                form.value_column,
             )
         )
     return tuple(inputs)
+
+
+def is_read_by_settings(run: run_pb2.Run, pinned: flow_pb2.InputVersion) -> bool:
+    """Return whether a run reads only the definition and the settings of an upstream, whatever output that has."""
+    return run.flow_kind == flow_pb2.FLOW_KIND_BACKTEST and pinned.role == OPTIMIZER

@@ -6,6 +6,7 @@ DATE = "date"
 ENTITY = "entity"
 VALUE = "value"  # of a signal, and of what an expression computes
 CONFIDENCE = "confidence"  # of a prediction
+WEIGHT = "weight"  # of what an optimizer gives
 KEYS = (DATE, ENTITY)  # they identify a row
 PREDICTED = (VALUE, CONFIDENCE)  # what a model's output has besides the keys
 

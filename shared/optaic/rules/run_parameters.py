@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 START, END = "start", "end"  # the first and the last date that the run computes
 DATA_DATE = "data_date"  # the day that the data should reach
 REPIN_TYPES = "repin_types"  # whether the types of columns are determined again
-PARAMETERS: Mapping[str, Sequence[str]] = {"refresh": (START, END, DATA_DATE, REPIN_TYPES)}  # by flow
+PARAMETERS: Mapping[str, Sequence[str]] = {  # by flow
+    "refresh": (START, END, DATA_DATE, REPIN_TYPES),
+    "optimize": (DATA_DATE,),
+}
 SWITCHES = (REPIN_TYPES,)  # true or false; the others are dates
 RANGE = (START, END)  # parameters that limit the run to some dates

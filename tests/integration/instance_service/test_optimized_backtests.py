@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from instance_service.events import SELF
-from optaic.instance.v1.instance_pb2 import EDGE_KIND_SCHEMA, FlowEdge, Instance
+from optaic.instance.v1.instance_pb2 import EDGE_KIND_DATA, EDGE_KIND_SCHEMA, FlowEdge, Instance
 from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest, ListInstanceRevisionsRequest
 from support.definitions import MANIFESTS, optimizer, publish
 from support.instance_service import TENANT, RunningInstanceService, refusal
@@ -193,7 +193,7 @@ async def test_a_backtest_of_an_earlier_release_follows_too(world: World) -> Non
     earlier = Instance()
     earlier.CopyFrom(created)
     edge = edge_of(earlier)
-    edge.kind, edge.upstream_revision = 1, 0
+    edge.kind, edge.upstream_revision = EDGE_KIND_DATA, 0
     earlier.flows[0].compute_fingerprint = "earlier"
     async with world.service.app.deps.database.transaction(TENANT) as connection:
         await connection.execute(

@@ -83,7 +83,6 @@ async def test_fifty_submits_of_one_flow_make_one_run(service: RunningRunService
         ("MODEL", flow_pb2.FLOW_KIND_TRAINING),
         ("MODEL", flow_pb2.FLOW_KIND_INFERENCE),
         ("MODEL", flow_pb2.FLOW_KIND_MONITORING),
-        ("PORTFOLIO_OPTIMIZER", flow_pb2.FLOW_KIND_OPTIMIZE),
     ],
 )
 async def test_a_flow_that_nothing_computes_is_refused_and_leaves_no_trace(
@@ -100,11 +99,25 @@ async def test_a_flow_that_nothing_computes_is_refused_and_leaves_no_trace(
     assert not service.lineage.requests
 
 
-async def test_a_backtest_with_an_optimizer_is_refused(service: RunningRunService) -> None:
+async def test_a_backtest_pins_the_revision_of_its_optimizer_and_no_version(
+    service: RunningRunService,
+) -> None:
     instance = service.instances.add(kind="BACKTEST", flow_kind=flow_pb2.FLOW_KIND_BACKTEST)
-    instance.flows[0].upstreams.add(role="optimizer").upstream.instance_id = new_id()
-    async with refused("UNSUPPORTED_FLOW"):
-        await service.submit(instance)
+    edge = instance.flows[0].upstreams.add(
+        role="optimizer", kind=instance_pb2.EDGE_KIND_SCHEMA, upstream_revision=7
+    )
+    edge.upstream.instance_id, edge.upstream.flow_kind = new_id(), flow_pb2.FLOW_KIND_OPTIMIZE
+    instance.upstream_refs.add(resource_id=edge.upstream.instance_id, role="optimizer", name="mvo")
+    run = await service.submit(instance)
+    (pinned,) = [each for each in run.input_versions if each.role == "optimizer"]
+    assert pinned == flow_pb2.InputVersion(
+        role="optimizer",
+        instance_id=edge.upstream.instance_id,
+        flow_kind=flow_pb2.FLOW_KIND_OPTIMIZE,
+        instance_name="mvo",
+        instance_revision=7,
+    )
+    assert (await service.get(run.run_id)).input_versions == run.input_versions
 
 
 async def test_numbers_of_a_flow_have_no_gaps(service: RunningRunService) -> None:

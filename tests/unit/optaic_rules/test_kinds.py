@@ -78,9 +78,9 @@ def test_the_worker_executes_what_run_service_admits(kind: str, flow: str) -> No
     assert is_executed is (flow in kinds.COMPUTED_FLOWS and flow in kinds.FLOWS.get(kind, ()))
     if flow not in kinds.COMPUTED_FLOWS:
         with pytest.raises(UnimplementedError):
-            check_computed(flow, [])
+            check_computed(flow)
     else:
-        check_computed(flow, [])
+        check_computed(flow)
 
 
 def test_the_contract_states_the_defaults_of_a_dataset() -> None:
