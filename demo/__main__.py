@@ -12,9 +12,10 @@ from rich.console import Console
 
 import devstack
 from demo.equity_figure import draw_equity
-from demo.job import Job, StepFailedError, Tools
+from demo.job import Job
 from demo.observer import observe
 from demo.screen import Screen, print_metrics
+from demo.stage import StepFailedError, Tools
 from demo.summary import describe_instances, describe_job, describe_versions, write_summary
 from devstack.logins import split_login
 from optaic.client import AsyncClient
@@ -76,7 +77,7 @@ async def _show_job(stack: devstack.Stack, console: Console) -> int:
     figure = OUTPUT / "equity_curve.png"
     await asyncio.to_thread(draw_equity, curve, figure, title="momentum_backtest", metrics=metrics)
     versions = await describe_versions(tools, await _describe_servers(stack))
-    write_summary(describe_job(job, instances, metrics, versions, figure), OUTPUT / "summary.json")
+    write_summary(describe_job(job, instances, backtest.run, versions, figure), OUTPUT / "summary.json")
     print_metrics(console, metrics)
     console.print(f"{OUTPUT / 'summary.json'}\n{figure}")
     return 0

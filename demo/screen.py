@@ -10,7 +10,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from demo.job import Job
+from demo.stage import Stage
 
 STYLES = {
     "READY": "green",
@@ -37,7 +37,7 @@ class Screen:
         self._console = console
         self._live = Live(console=console, auto_refresh=True, refresh_per_second=8, transient=False)
         self._printed = 0
-        self._job: Job | None = None
+        self._job: Stage | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -48,7 +48,7 @@ class Screen:
         if self._console.is_terminal:
             self._live.stop()
 
-    def follow(self, job: Job) -> None:
+    def follow(self, job: Stage) -> None:
         """Show this job from now on."""
         self._job = job
 
@@ -65,7 +65,7 @@ class Screen:
             self._console.print(f"✔ {step.title}  {step.seconds:.1f} s")
             self._printed += 1
 
-    def _render(self, job: Job) -> RenderableType:
+    def _render(self, job: Stage) -> RenderableType:
         steps = Table.grid(padding=(0, 1))
         for step in job.steps:
             mark: RenderableType = Text("✔", "green") if step.is_done else Spinner("dots")

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from demo.job import Job, Tools
+from demo.stage import Stage, Tools
 from optaic.client import word
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import run_pb2
@@ -24,6 +24,7 @@ def _describe_run(name: str, run: run_pb2.Run) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "instance": name,
+        "kind": word(run, "kind"),
         "status": word(run, "status"),
         "run_number": run.run_number,
         "orchestrator_run_id": run.orchestrator_run_id,
@@ -35,11 +36,12 @@ def _describe_run(name: str, run: run_pb2.Run) -> dict[str, Any]:
             "started_to_completed": _seconds(run.start_time, run.end_time),
         },
         "input_versions": {pin.instance_name: pin.version for pin in run.input_versions},
+        "metrics": MessageToDict(run.metrics),
         "artifacts": dict(run.artifacts),
     }
 
 
-async def describe_instances(job: Job) -> list[dict[str, Any]]:
+async def describe_instances(job: Stage) -> list[dict[str, Any]]:
     """Return a description of every instance of the job: its kind, its counterparts, and the state of its flows."""
     return [
         _describe_instance(instance, await job.client.status.get(instance.instance_id))
@@ -91,13 +93,13 @@ async def describe_versions(tools: Tools, servers: dict[str, str]) -> dict[str, 
 
 
 def describe_job(
-    job: Job,
+    job: Stage,
     instances: list[dict[str, Any]],
-    metrics: dict[str, Any],
+    backtest: run_pb2.Run,
     versions: dict[str, str],
     figure: Path,
 ) -> dict[str, Any]:
-    """Describe the whole job: its steps, instances, results and events."""
+    """Describe the whole job: its steps, instances, runs and events; above all the backtest of the signal."""
     statuses = {name: job.observed.statuses[instance.instance_id] for name, instance in job.instances.items()}
     return {
         "versions": versions,
@@ -105,9 +107,9 @@ def describe_job(
         "instance_ids": {name: instance.instance_id for name, instance in job.instances.items()},
         "runs": [_describe_run(name, run) for name, run in job.runs],
         "statuses": statuses,
-        "metrics": metrics,
+        "metrics": MessageToDict(backtest.metrics),
         "events": dict(sorted(job.observed.events.items())),
-        "artifacts": {**job.runs[-1][1].artifacts, "equity_curve_picture": figure.absolute().as_uri()},
+        "artifacts": {**backtest.artifacts, "equity_curve_picture": figure.absolute().as_uri()},
         "findings": job.notes,
         "steps": [{"title": step.title, "seconds": round(step.seconds, 3)} for step in job.steps],
         "seconds": round(sum(step.seconds for step in job.steps), 3),

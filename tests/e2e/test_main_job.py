@@ -54,16 +54,18 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     assert demo.returncode == 0, output
     summary = json.loads((tmp_path / "build/demo/summary.json").read_text())
     assert set(summary["statuses"].values()) == {"READY"}
-    assert [run["instance"] for run in summary["runs"]] == [
-        "sp500_prices",
-        "momentum_12_1",
-        "momentum_backtest",
-    ] * 2
-    assert {run["status"] for run in summary["runs"]} == {"COMPLETED"}
-    assert summary["runs"][-1]["input_versions"] == {"sp500_prices": 2, "momentum_12_1": 2}
+    runs = summary["runs"]
+    first = ["sp500_prices", "momentum_12_1", "momentum_backtest"]
+    assert [run["instance"] for run in runs] == [*first, *first, "momentum_preview"]
+    assert {run["status"] for run in runs} == {"COMPLETED"}
+    assert {run["kind"] for run in runs} == {"PIPELINE", "BACKTEST", "EXPERIMENT"}
+    assert all(run["metrics"] and run["artifacts"] for run in runs)
+    assert runs[5]["input_versions"] == {"sp500_prices": 2, "momentum_12_1": 2}
+    assert {"mean_coverage", "ic_mean_21", "quintile_returns_21"} <= set(runs[6]["metrics"])
+    assert {"preview", "preview_sample"} == set(runs[6]["artifacts"])
     assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])
     assert [instance["kind"] for instance in summary["instances"]] == [
-        *("DATASET", "SIGNAL", "BACKTEST", "EXPERIMENT", "MODEL", "PORTFOLIO_OPTIMIZER")
+        *("DATASET", "SIGNAL", "BACKTEST", "EXPERIMENT", "MODEL", "PORTFOLIO_OPTIMIZER"),
     ]
     assert {instance["state"] for instance in summary["instances"]} == {"ACTIVE"}
     assert all(
@@ -73,7 +75,7 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     assert [flow["kind"] for flow in model["flows"]] == ["TRAINING", "INFERENCE", "MONITORING"]
     assert model["mlflow_experiment_id"]
     assert model["evidently_project_id"]
-    assert summary["events"]["RunCompleted"] == 6
+    assert summary["events"]["RunCompleted"] == len(runs)
     assert summary["events"]["InstanceCreated"] >= 3
     assert {"equity_curve", "trades", "weights_history", "daily_returns"} <= set(summary["artifacts"])
     assert (tmp_path / "build/demo/equity_curve.png").read_bytes().startswith(PNG)
@@ -88,7 +90,7 @@ def test_the_main_job_passes_over_tls(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "build/demo/summary.json").read_text())
     assert set(summary["statuses"].values()) == {"READY"}
     assert {run["status"] for run in summary["runs"]} == {"COMPLETED"}
-    assert summary["events"]["RunCompleted"] == 6
+    assert summary["events"]["RunCompleted"] == len(summary["runs"])
     logs = tmp_path / ".state/demo/logs"
     assert "broker connected" in (logs / "run-service.log").read_text()
     assert "TLS required for client connections" in (logs / "nats.log").read_text()

@@ -1,0 +1,141 @@
+"""The part that all chapters of the job share: its steps, its runs, and what is seen of them; no chapter is known here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from demo.observer import Observed
+from optaic.client import AsyncClient, RunHandle
+from optaic.instance.v1 import instance_pb2
+from optaic.lineage.v1 import lineage_pb2
+from optaic.run.v1 import run_pb2
+
+
+class StepFailedError(Exception):
+    """A step did not give what it promises."""
+
+
+def expect(condition: bool, promise: str) -> None:
+    """Raise StepFailedError if a condition does not hold.
+
+    Raises:
+        StepFailedError: it is broken.
+    """
+    if not condition:
+        raise StepFailedError(f"expected {promise}")
+
+
+@dataclass
+class Step:
+    """One step as it went."""
+
+    title: str
+    seconds: float = 0.0
+    is_done: bool = False
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The addresses and logins of the tools that instances are paired with."""
+
+    prefect_api_url: str
+    mlflow_url: str
+    evidently_workspace: Path
+    prefect_login: tuple[str, str] | None = None
+    mlflow_login: tuple[str, str] | None = None
+
+    def prefect(self) -> httpx.AsyncClient:
+        """Return a client of Prefect's API."""
+        return httpx.AsyncClient(base_url=self.prefect_api_url, timeout=10, auth=self.prefect_login)
+
+    def mlflow(self) -> httpx.AsyncClient:
+        """Return a client of MLflow."""
+        return httpx.AsyncClient(base_url=self.mlflow_url, timeout=10, auth=self.mlflow_login)
+
+
+@dataclass
+class Stage:
+    """A running stack, and what the job has done on it so far."""
+
+    client: AsyncClient
+    observed: Observed
+    tools: Tools
+    on_change: Callable[[], None]
+    steps: list[Step] = field(default_factory=list)
+    instances: dict[str, instance_pb2.Instance] = field(default_factory=dict)
+    """Those whose flows run, by name."""
+    others: dict[str, instance_pb2.Instance] = field(default_factory=dict)
+    """Those that are only created, by name."""
+    runs: list[tuple[str, run_pb2.Run]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What each step found worth saying."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names of the instances by id."""
+        return {instance.instance_id: name for name, instance in self.instances.items()}
+
+    @asynccontextmanager
+    async def step(self, title: str) -> AsyncIterator[None]:
+        """Time one step and show it."""
+        step = Step(title)
+        self.steps.append(step)
+        self.on_change()
+        begun = time.perf_counter()
+        try:
+            yield
+            step.is_done = True
+        finally:
+            step.seconds = time.perf_counter() - begun
+            self.on_change()
+
+    async def execute(self, name: str) -> RunHandle:
+        """Run an instance's flow and see its status go RUNNING, then READY."""
+        instance_id = self.instances[name].instance_id
+        seen_before = len(self.observed.history)
+        handle = await self.client.runs.submit(self.instances[name])
+        run = await handle.wait(timeout=90)
+        self.runs.append((name, run))
+        expect(
+            run.status == run_pb2.RUN_STATUS_COMPLETED,
+            f"the run of {name} to complete: {run.error.type} {run.error.message}",
+        )
+        await self.until_words(instance_id, seen_before, "READY")
+        words = self.observed.words(instance_id, seen_before)
+        expect(words == ["RUNNING", "READY"], f"{name} to go RUNNING, READY; seen {words}")
+        async with self.tools.prefect() as prefect:
+            answer = await prefect.get(f"/flow_runs/{run.orchestrator_run_id}")
+            expect(answer.status_code == httpx.codes.OK, f"the run of {name} to be a Prefect flow run")
+        return handle
+
+    async def until_words(self, instance_id: str, since: int, last: str) -> None:
+        """Wait until the watch has delivered a status word."""
+        await self.observed.until(
+            lambda: self.observed.words(instance_id, since)[-1:] == [last],
+            f"{self.names[instance_id]} {last}",
+            15,
+        )
+
+    async def explain(self, name: str) -> list[tuple[lineage_pb2.Cause, list[str]]]:
+        """Return the causes of an instance's staleness, each with its path by names."""
+        answer = await self.client.lineage.explain(self.instances[name])
+        return [
+            (explanation.cause, [step.instance_name for step in explanation.path])
+            for explanation in answer.explanations
+        ]
+
+    def expect_ready(self) -> None:
+        """Check that the watch has shown every instance READY.
+
+        Raises:
+            StepFailedError: one has another status.
+        """
+        for name, instance in self.instances.items():
+            status = self.observed.statuses[instance.instance_id]
+            expect(status == "READY", f"{name} READY at the end, it is {status}")
