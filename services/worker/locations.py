@@ -62,6 +62,24 @@ def write_table(uri: str, table: pl.DataFrame) -> None:
         table.write_parquet(stream)
 
 
+def write_text(uri: str, text: str) -> None:
+    """Write one text file; folders are made."""
+    with _open(uri) as stream:
+        stream.write(text.encode("utf-8", errors="replace"))
+
+
+def read_text(uri: str) -> str:
+    """Read one text file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    filesystem, path = fs.FileSystem.from_uri(uri)
+    with filesystem.open_input_stream(path) as stream:
+        content: bytes = stream.read()
+    return content.decode()
+
+
 def _open(uri: str) -> fs.NativeFile:
     filesystem, path = fs.FileSystem.from_uri(uri)
     filesystem.create_dir(path.rpartition("/")[0], recursive=True)

@@ -11,6 +11,7 @@ from optaic.expression import Macro
 from optaic.plugins import DateRange, Mode
 from optaic.rules.columns import VALUE
 from optaic.rules.kinds import TIMEZONE
+from optaic.rules.monitoring import MonitoringSettings
 from worker.backtest.settings import BacktestSettings
 from worker.builtin.signal_guard import SignalContract
 from worker.guardrails import Guardrail
@@ -201,7 +202,45 @@ class OptimizationRecipe:
         return (*self.signals, self.prices)
 
 
-Recipe = PipelineRecipe | BacktestRecipe | ExperimentRecipe | OptimizationRecipe
+@dataclass(frozen=True)
+class MonitoredModel:
+    """What the monitoring of a model knows of it: the configuration that trained the version whose predictions it reads."""
+
+    module: Component
+    macros: Mapping[str, Macro]
+    operators: Mapping[str, Plugin]
+    training_uri: str = ""  # the folder of that trained version; empty if it is not known
+
+
+@dataclass(frozen=True)
+class MonitoringRecipe:
+    """The recipe of a monitoring, of a dataset or, with `model`, of a model's features and predictions."""
+
+    watched: Input  # the dataset, or the predictions
+    others: tuple[Input, ...]  # the features and the target of a model
+    settings: MonitoringSettings
+    data_date: dt.date | None
+    model: MonitoredModel | None = None
+    keeps_dataset: ClassVar[bool] = False
+    base: ClassVar[None] = None
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Return everything that it reads."""
+        return (self.watched, *self.others)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Return the plugins whose configuration it has, those of its inputs excepted."""
+        return () if self.model is None else (self.model.module,)
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Return the code that it executes, that of its inputs excepted."""
+        return () if self.model is None else (self.model.module, *self.model.operators.values())
+
+
+Recipe = PipelineRecipe | BacktestRecipe | ExperimentRecipe | OptimizationRecipe | MonitoringRecipe
 
 
 def list_plugins(recipe: Recipe) -> list[Plugin]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from worker.computing.backtest import simulate
+from worker.computing.monitoring import watch
 from worker.computing.optimization import optimize
 from worker.computing.output import Output, Progress
 from worker.computing.preview import preview
 from worker.computing.refresh import refresh
 from worker.locations import FlowLocation
-from worker.recipe import ExperimentRecipe, OptimizationRecipe, PipelineRecipe, Recipe
+from worker.recipe import ExperimentRecipe, MonitoringRecipe, OptimizationRecipe, PipelineRecipe, Recipe
 
 __all__ = ["Output", "Progress", "compute"]
 
@@ -26,4 +27,6 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
         return preview(recipe, location.outputs_uri(run_id), run_id, progress)
     if isinstance(recipe, OptimizationRecipe):
         return optimize(recipe, location, progress)
+    if isinstance(recipe, MonitoringRecipe):
+        return watch(recipe, location.outputs_uri(run_id), run_id, progress)
     return simulate(recipe, location.outputs_uri(run_id), run_id, progress)

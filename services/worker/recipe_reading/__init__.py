@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.plugins import PluginError
-from optaic.rules.kinds import COMPUTED_FLOWS, DEFINED_KINDS, FLOWS
+from optaic.rules.kinds import COMPUTED_FLOWS, DEFINED_KINDS, FLOWS, MONITORING
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
 from worker.recipe import Recipe
@@ -20,6 +20,7 @@ from worker.recipe_reading.components import (
     to_mapping,
 )
 from worker.recipe_reading.inputs import is_read_by_settings, read_inputs
+from worker.recipe_reading.monitoring import make_monitoring
 from worker.recipe_reading.optimization import make_optimization
 from worker.recipe_reading.preview import make_preview
 from worker.recipe_reading.refresh import make_refresh
@@ -101,4 +102,6 @@ def make_recipe(
         return make_optimization(run, instance, inputs, versions)
     if flow == "preview":
         return make_preview(run, instance, inputs, versions)
+    if flow == MONITORING:
+        return make_monitoring(run, instance, inputs)
     return make_refresh(run, instance, inputs, versions, base_instance)

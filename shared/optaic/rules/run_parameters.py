@@ -10,6 +10,7 @@ REPIN_TYPES = "repin_types"  # whether the types of columns are determined again
 PARAMETERS: Mapping[str, Sequence[str]] = {  # by flow
     "refresh": (START, END, DATA_DATE, REPIN_TYPES),
     "optimize": (DATA_DATE,),
+    "monitoring": (DATA_DATE,),
 }
 SWITCHES = (REPIN_TYPES,)  # true or false; the others are dates
 RANGE = (START, END)  # parameters that limit the run to some dates

@@ -6,13 +6,7 @@ import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_events_pb2, run_pb2, run_service_pb2
-from run_service.domain import kinds
 from support.run_service import RunningRunService, refused
-
-
-@pytest.fixture(autouse=True)
-def _computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "COMPUTED_FLOWS", (*kinds.COMPUTED_FLOWS, "monitoring"))
 
 
 def _result() -> run_pb2.MonitoringResult:
