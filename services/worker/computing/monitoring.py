@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
-
-import polars as pl
 
 from optaic.plugins import (
-    InputTable,
-    MissingInput,
-    MLModule,
     SchemaMismatch,
     is_dated,
-    load,
     take_days,
     zone_of,
 )
 from optaic.plugins.words import describe_columns, describe_type
-from optaic.rules.columns import DATE, ENTITY, KEYS, VALUE
+from optaic.rules.columns import DATE, KEYS
 from optaic.rules.monitoring import MOST_ALERTS
-from optaic.rules.roles import TARGET
 from optaic.run.v1 import run_pb2
 from worker.builtin.digest import canonicalize, compute_digest
-from worker.builtin.features import build_features, build_target, read_features
-from worker.computing.inputs import has_later, make_store, open_input, open_inputs
+from worker.computing.inputs import has_later, make_store, open_input
 from worker.computing.output import Output, Progress
-from worker.locations import read_text, write_table, write_text
-from worker.monitoring import Findings, Labels, Subject, monitor
-from worker.monitoring.windows import Training
-from worker.recipe import MonitoredModel, MonitoringRecipe
-
-_PREDICTION = "prediction"
+from worker.locations import write_table, write_text
+from worker.monitoring import Findings, Subject, monitor
+from worker.recipe import MonitoringRecipe
 
 
 def watch(recipe: MonitoringRecipe, outputs_uri: str, run_id: str, progress: Progress) -> Output:
     """Execute the recipe of a monitoring; its output is the folder of its report.
 
     Raises:
-        MissingInput: there is no prediction yet.
         NoDataInRange: there are too few sessions.
         SchemaMismatch: the watched table has no dates, or nothing to compare.
     """
     progress(0.05, "reading")
-    subject = _open_dataset(recipe) if recipe.model is None else _open_model(recipe, recipe.model)
+    subject = _open_dataset(recipe)
     progress(0.3, "comparing the windows")
     found = monitor(subject, recipe.settings)
     progress(0.5, "making the report")
@@ -88,48 +73,6 @@ def _open_dataset(recipe: MonitoringRecipe) -> Subject:
     keys = make_store(watched.data.store, watched.data.timezone).key_columns()
     days = take_days(table[DATE], zone_of(table[DATE], watched.data.timezone))
     return Subject(table, days, tuple(dict.fromkeys((*keys, *KEYS))))
-
-
-def _open_model(recipe: MonitoringRecipe, model: MonitoredModel) -> Subject:
-    predictions = open_input(recipe.watched, recipe.data_date).frame.select(*KEYS, VALUE)
-    if predictions.is_empty():
-        until = f" up to {recipe.data_date}" if recipe.data_date else ""
-        raise MissingInput(f"there is no prediction{until}; run the flow inference of the model first")
-    tables = [table for given in open_inputs(recipe.others, recipe.data_date).values() for table in given]
-    features = _build(model, [table for table in tables if table.role != TARGET])
-    module = load(model.module.code_ref, MLModule)(model.module.config)
-    labels = build_target(model.module.config, tables, model.macros)
-    name = _PREDICTION
-    while name in features.columns:
-        name = f"{name}_"
-    kind = features.schema[DATE]
-    said = predictions.with_columns(pl.col(DATE).cast(kind), pl.col(ENTITY).cast(pl.String))
-    # What the model has not been asked about yet is not judged.
-    asked = features.filter(pl.col(DATE) <= said[DATE].max())
-    table = asked.join(said.rename({VALUE: name}), on=KEYS, how="full", coalesce=True).sort(KEYS)
-    classify = module.classify if module.task == "classification" else None
-    return Subject(
-        table,
-        take_days(table[DATE], zone_of(table[DATE])),
-        KEYS,
-        _read_training(model.training_uri),
-        Labels(labels.with_columns(pl.col(DATE).cast(kind)), said, classify),
-    )
-
-
-def _build(model: MonitoredModel, tables: list[InputTable]) -> pl.DataFrame:
-    return build_features(read_features(model.module.config), tables, model.macros)
-
-
-def _read_training(uri: str) -> Training | None:
-    """Return the training period of a trained version; None where it does not say."""
-    if not uri:
-        return None
-    try:
-        period: Mapping[str, Any] = json.loads(read_text(f"{uri}training.json"))["reference"]
-        return dt.date.fromisoformat(period["start"]), dt.date.fromisoformat(period["end"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _write_report(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from optaic.plugins import take_days, zone_of
+from optaic.plugins import SchemaMismatch, take_days, zone_of
+from optaic.plugins.words import describe_columns
 from optaic.rules.columns import DATE, VALUE
 from optaic.rules.monitoring import MonitoringSettings
 from worker.monitoring.alerts import Alert, find_alerts
@@ -58,10 +59,16 @@ def monitor(subject: Subject, settings: MonitoringSettings) -> Findings:
 
     Raises:
         NoDataInRange: there are too few sessions.
+        SchemaMismatch: no column can be compared.
     """
     windows = choose_windows(subject.days, settings, subject.training)
     reference, current = windows.select(subject.table, subject.days)
     judged, left_out = list_columns(subject.table, subject.keys)
+    if not judged:
+        raise SchemaMismatch(
+            f"there is nothing to compare: besides its keys the table has {describe_columns(left_out)}, and monitoring compares "
+            "columns of numbers and of texts; refresh data that has such columns, or switch monitoring off"
+        )
     columns = judge_columns(reference, current, judged, settings)
     metrics: dict[str, object] = {
         **windows.metrics(),
@@ -90,7 +97,7 @@ def _sum_up(columns: pl.DataFrame) -> dict[str, object]:
         pl.max_horizontal("psi", "ks", "js"), descending=True, nulls_last=True, maintain_order=True
     )
     numbers = columns.filter(pl.col("outlier_count").is_not_null())
-    cells = columns["missing_count"].sum() + columns["present_count"].sum()
+    missing, present = int(columns["missing_count"].sum()), int(columns["present_count"].sum())
     return {
         "monitored_columns": columns.height,
         "compared_columns": compared.height,
@@ -99,8 +106,8 @@ def _sum_up(columns: pl.DataFrame) -> dict[str, object]:
         "drift_share": len(drifted) / compared.height if compared.height else None,
         "largest_psi": columns["psi"].max(),
         "largest_ks": columns["ks"].max(),
-        "missing_share": columns["missing_count"].sum() / cells if cells else None,
-        "outlier_share": _ratio(numbers["outlier_count"].sum(), numbers["present_count"].sum()),
+        "missing_share": _ratio(missing, missing + present),
+        "outlier_share": _ratio(int(numbers["outlier_count"].sum()), int(numbers["present_count"].sum())),
         "infinite_values": columns["infinite_count"].sum(),
         "columns_without_reference": _names(columns, pl.col("reference_missing_share") == 1.0),
         "columns_without_values": _names(columns, pl.col("missing_share") == 1.0),
@@ -117,7 +124,7 @@ def _names(columns: pl.DataFrame, condition: pl.Expr) -> list[str]:
     return names
 
 
-def _ratio(part: float, whole: float) -> float | None:
+def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 

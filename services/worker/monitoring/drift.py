@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import ks_2samp
 
 BINS = 10
 LEAST_SHARE = 1e-4  # of a bin: an empty one would make the index infinite
@@ -37,6 +35,8 @@ def population_stability(reference: Any, current: Any) -> float:
 
 def kolmogorov_smirnov(reference: Any, current: Any) -> tuple[float, float]:
     """Return the statistic of the two-sample Kolmogorov-Smirnov test and its two-sided p-value."""
+    from scipy.stats import ks_2samp  # noqa: PLC0415 - the process that only supervises children never needs it
+
     method = "auto" if reference.size * current.size <= _MOST_EXACT else "asymp"
     found = ks_2samp(reference, current, method=method)
     return float(found.statistic), float(found.pvalue)
@@ -44,6 +44,8 @@ def kolmogorov_smirnov(reference: Any, current: Any) -> tuple[float, float]:
 
 def jensen_shannon(reference: pl.Series, current: pl.Series) -> float:
     """Return the Jensen-Shannon distance (natural logarithm) between the shares of the categories."""
+    from scipy.spatial.distance import jensenshannon  # noqa: PLC0415 - likewise
+
     counts = [
         values.value_counts(name="count").rename({values.name: "category"}) for values in (reference, current)
     ]

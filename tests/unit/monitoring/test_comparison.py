@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from optaic.plugins import NoDataInRange
+from optaic.plugins import NoDataInRange, SchemaMismatch
 from optaic.rules.monitoring import MonitoringSettings
 from worker.monitoring import Findings, Labels, Subject, monitor
 from worker.monitoring.drift import jensen_shannon, kolmogorov_smirnov, population_stability
@@ -205,6 +205,11 @@ def test_columns_that_come_and_go_are_named_and_judged_no_further() -> None:
         ("missing_share", name) for name in ("old", "none", "text")
     }
     assert found.metrics["warnings"]
+
+
+def test_a_table_without_anything_to_compare_is_refused() -> None:
+    with pytest.raises(SchemaMismatch, match="nothing to compare: besides its keys the table has 1 column,"):
+        watch(panel(70).with_columns(pl.col("date").alias("listed")))
 
 
 def test_what_is_neither_number_nor_category_is_left_out_and_said() -> None:
