@@ -204,7 +204,7 @@ class OptimizationRecipe:
 
 @dataclass(frozen=True)
 class MonitoredModel:
-    """What the monitoring of a model knows of it: the configuration that trained the version whose predictions it reads."""
+    """A monitored model: the configuration that trained the version whose predictions are read."""
 
     module: Component
     macros: Mapping[str, Macro]

@@ -17,7 +17,7 @@ _HALF = 0.5  # a probability above it predicts the class
 
 @dataclass(frozen=True)
 class Realised:
-    """How predictions turned out; None where that is not defined."""
+    """The outcome of predictions; None where that is not defined."""
 
     ic: float | None
     hit_rate: float | None
