@@ -40,6 +40,7 @@ CODE = {
     "probe": "support.worker_plugins:Probe",
     "dying": "support.dying_plugins:Dying",
     "attacking": "support.attacking_plugins:Attacking",
+    "gated": "support.worker_plugins:GatedAccessor",
     "shown": "support.worker_plugins:Shown",
     "odd_column": "support.worker_plugins:OddColumn",
     "delta_next": "worker.builtin.delta_store:DeltaStore",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ import polars as pl
 
 from optaic.expression import Parameter, Scope
 from optaic.plugins import Operator, Pipeline, PipelineContext, PluginError
+from worker.builtin.simple_accessor import SimpleAccessor
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -121,3 +124,16 @@ class Shown(Pipeline):
     def run(self, context: PipelineContext) -> pl.DataFrame:
         """Return the file at `path`."""
         return pl.read_parquet(str(context.config["path"]))
+
+
+class GatedAccessor(SimpleAccessor):
+    """An accessor that waits for the file `gate`, or ends its process, as soon as a run reads by it."""
+
+    def read(self, *given: Any, **selection: Any) -> pl.DataFrame:
+        """Return everything, if the gate opens."""
+        gate = Path(str(self.config["gate"]))
+        gate.with_suffix(".entered").write_text(str(os.getpid()), encoding="ascii")
+        if self.config["is_fatal"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        wait_until(gate.exists)
+        return super().read(*given, **selection)
