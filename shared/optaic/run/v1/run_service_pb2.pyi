@@ -141,7 +141,7 @@ class SubmitRunRequest(_message.Message):
     """Why; required with `allow_deletion`."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Of a refresh: `start`, `end` and `data_date`, as YYYY-MM-DD; other flows take none. What the data is,
+        """Of a refresh: `start`, `end` and `data_date`, as YYYY-MM-DD. Of a training: `data_date`; it reads nothing later. What the data is,
         belongs to the instance's `config`. With `start` or `end`, both included, only rows of that range are inserted,
         updated and deleted; what lies outside stays. Errors: INVALID_ARGUMENT naming each that is unknown or no date.
         """
