@@ -322,6 +322,7 @@ class Settings(PrefectSettings):
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
             # These start threads when they are imported, which a process that forks must not have: OpenBLAS,
             # and the allocators inside of Polars and Arrow.
             "OPENBLAS_NUM_THREADS": "1",

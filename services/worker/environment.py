@@ -35,7 +35,14 @@ _NAMES = frozenset(
             "TERM",
         ),
         *("VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
-        *("CURL_CA_BUNDLE", "PREFECT_HOME", "DO_NOT_TRACK", "_RJEM_MALLOC_CONF", "JE_ARROW_MALLOC_CONF"),
+        *(
+            "CURL_CA_BUNDLE",
+            "PREFECT_HOME",
+            "DO_NOT_TRACK",
+            "MLFLOW_DISABLE_TELEMETRY",
+            "_RJEM_MALLOC_CONF",
+            "JE_ARROW_MALLOC_CONF",
+        ),
     }
 )
 _PREFIXES = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "NUMEXPR_", "NUMBA_", "POLARS_", "RAYON_")

@@ -64,8 +64,7 @@ def write_table(uri: str, table: pl.DataFrame) -> None:
 
 def write_text(uri: str, text: str) -> None:
     """Write one text file; folders are made."""
-    with _open(uri) as stream:
-        stream.write(text.encode("utf-8", errors="replace"))
+    write_file(uri, text.encode("utf-8", errors="replace"))
 
 
 def read_text(uri: str) -> str:
@@ -78,6 +77,18 @@ def read_text(uri: str) -> str:
     with filesystem.open_input_stream(path) as stream:
         content: bytes = stream.read()
     return content.decode()
+
+
+def write_file(uri: str, content: bytes) -> None:
+    """Write one file; folders are made."""
+    with _open(uri) as stream:
+        stream.write(content)
+
+
+def copy_folder(source: Path, uri: str) -> None:
+    """Copy the files below a folder of this machine to another one; folders are made."""
+    for path in sorted(each for each in source.rglob("*") if each.is_file()):
+        write_file(f"{uri.rstrip('/')}/{path.relative_to(source).as_posix()}", path.read_bytes())
 
 
 def _open(uri: str) -> fs.NativeFile:

@@ -14,5 +14,8 @@ PRELOAD = (
     "pyarrow.parquet",
     "scipy.stats",
     "skfolio.datasets",
+    "worker.builtin.ml_modules",
+    "worker.computing.training",
+    "mlflow.sklearn",
     "worker.loaded_code",
 )

@@ -240,7 +240,38 @@ class MonitoringRecipe:
         return () if self.model is None else (self.model.module, *self.model.operators.values())
 
 
-Recipe = PipelineRecipe | BacktestRecipe | ExperimentRecipe | OptimizationRecipe | MonitoringRecipe
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """The recipe of a training."""
+
+    module: Component
+    inputs: tuple[Input, ...]  # of the roles `features` and `target`
+    macros: Mapping[str, Macro]
+    operators: Mapping[str, Plugin]  # those that are not the language's own, by name
+    data_date: dt.date | None  # nothing later is read; None: everything is
+    instance_revision: int
+    keeps_dataset: ClassVar[bool] = False
+    base: ClassVar[None] = None
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Return the plugin whose configuration it has."""
+        return (self.module,)
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Return the code that it executes, that of its inputs excepted."""
+        return (self.module, *self.operators.values())
+
+
+Recipe = (
+    PipelineRecipe
+    | BacktestRecipe
+    | ExperimentRecipe
+    | OptimizationRecipe
+    | MonitoringRecipe
+    | TrainingRecipe
+)
 
 
 def list_plugins(recipe: Recipe) -> list[Plugin]:

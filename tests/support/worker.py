@@ -30,6 +30,7 @@ from servicekit.server import Server
 from servicekit.settings import ServiceSettings
 from support.guardians import Guardians
 from support.identities import tokens_file
+from support.panels import CONFIG
 from support.plugin_packages import REGISTERED
 from support.sources import FOLDERS
 from support.worker_peers import (
@@ -150,6 +151,14 @@ class World:
         instance.definition_name, instance.definition_version_id = definition, known[definition]
         instance.config.update(config or {"x": "close", "long": 252, "short": 21})
         instance.macro_version_ids.update({name: known[name] for name in macros})
+        return self.instances.put(instance)
+
+    def model(self, definition: str = "ridge", **config: Any) -> Any:
+        """Return a model with two features of the upstream `prices`."""
+        instance = instance_pb2.Instance(name="model", kind=instance_pb2.INSTANCE_KIND_MODEL)
+        instance.model.SetInParent()
+        instance.definition_name, instance.definition_version_id = definition, VERSION_IDS[definition]
+        instance.config.update({**CONFIG, **config})
         return self.instances.put(instance)
 
     def backtest(self, signal: Any) -> Any:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from optaic.expression import ExpressionError, Macro, parse
-from optaic.expression.compiler import evaluate
+from optaic.expression import OPERATORS, ExpressionError, Macro, parse
+from optaic.expression.compiler import IMPLEMENTATIONS, evaluate
 from optaic.expression.joining import join_inputs
-from optaic.plugins import InputTable, InvalidConfig, InvalidExpression
+from optaic.plugins import InputTable, InvalidConfig, InvalidExpression, Operator
 from optaic.rules.columns import DATE, KEYS
 from worker.builtin.parameters import Config, read_choice, read_number, read_section, read_text, read_whole
 
+TARGET, LABEL_END = "target", "label_end"  # columns of the labels
+_NONE: Mapping[str, Operator] = {}
 TRANSFORMS = ("standardize", "winsorize", "fill_median")
 
 
@@ -67,37 +69,68 @@ def _read_feature(given: object, path: str) -> Feature:
 
 
 def build_features(
-    features: Sequence[Feature], tables: Sequence[InputTable], macros: Mapping[str, Macro]
+    features: Sequence[Feature],
+    tables: Sequence[InputTable],
+    macros: Mapping[str, Macro],
+    operators: Mapping[str, Operator] = _NONE,
 ) -> pl.DataFrame:
     """Build a sorted table `date, entity` with a column for each feature; null where a feature has no value.
+
+    `operators` are those of other packages, by the names that the expressions use.
 
     Raises:
         InvalidExpression: an expression does not parse, or names what no table has.
     """
     built: pl.DataFrame | None = None
     for feature in features:
-        column = _evaluate(feature.expression, tables, macros, feature.name)
+        column = _evaluate(feature.expression, tables, macros, operators, feature.name)
         built = column if built is None else built.join(column, on=KEYS, how="full", coalesce=True)
     assert built is not None
     return built.sort(KEYS)
 
 
-def build_target(config: Config, tables: Sequence[InputTable], macros: Mapping[str, Macro]) -> pl.DataFrame:
+def read_horizon(config: Config) -> int:
+    """Read `target.horizon`: how many sessions later the target of a row is known."""
+    return read_whole(read_section(config, "target"), "horizon", 1, minimum=1, maximum=10_000)
+
+
+def build_target(
+    config: Config,
+    tables: Sequence[InputTable],
+    macros: Mapping[str, Macro],
+    operators: Mapping[str, Operator] = _NONE,
+) -> pl.DataFrame:
     """Build a table `date, entity, target`: the value of `target.expression` after `target.horizon` more sessions."""
-    section = read_section(config, "target")
-    horizon = read_whole(section, "horizon", 1, minimum=1, maximum=10_000)
-    later = _evaluate(read_text(section, "expression"), tables, macros, "target")
+    return build_labels(config, tables, macros, operators).drop(LABEL_END)
+
+
+def build_labels(
+    config: Config,
+    tables: Sequence[InputTable],
+    macros: Mapping[str, Macro],
+    operators: Mapping[str, Operator] = _NONE,
+) -> pl.DataFrame:
+    """Build the same with `label_end`, the session on which the target became known."""
+    text = read_text(read_section(config, "target"), "expression")
+    later = _evaluate(text, tables, macros, operators, TARGET)
     sessions = later.select(pl.col(DATE).unique().sort())
-    ahead = sessions.select(DATE, pl.col(DATE).shift(-horizon).alias("later"))
-    known = ahead.join(later.rename({DATE: "later"}), on="later")
-    return known.select(*KEYS, "target").sort(KEYS)
+    ahead = sessions.select(DATE, pl.col(DATE).shift(-read_horizon(config)).alias(LABEL_END))
+    known = ahead.join(later.rename({DATE: LABEL_END}), on=LABEL_END)
+    return known.select(*KEYS, TARGET, LABEL_END).sort(KEYS)
 
 
 def _evaluate(
-    text: str, tables: Sequence[InputTable], macros: Mapping[str, Macro], output: str
+    text: str,
+    tables: Sequence[InputTable],
+    macros: Mapping[str, Macro],
+    operators: Mapping[str, Operator],
+    output: str,
 ) -> pl.DataFrame:
     try:
-        expression = parse(text, macros=macros)
-        return evaluate(expression, join_inputs(expression, tables), output=output)
+        signatures = {name: operator.signature() for name, operator in operators.items()}
+        expression = parse(text, {**OPERATORS, **signatures}, macros)
+        compiled = {name: operator.compile for name, operator in operators.items()}
+        joined = join_inputs(expression, tables)
+        return evaluate(expression, joined, output=output, operators={**IMPLEMENTATIONS, **compiled})
     except ExpressionError as error:
         raise InvalidExpression(f"{output}: {error}") from error

@@ -78,7 +78,12 @@ class ScikitModule(MLModule):
         self._is_fitted = True
 
     def _learn(self, values: Any, labels: Any) -> None:
-        self._pipeline.fit(values, labels)
+        # A column without any value teaches nothing, as a constant one does; scikit-learn refuses the former.
+        self._pipeline.fit(np.where(np.isnan(values).all(axis=0), 0.0, values), labels)
+
+    def estimator(self) -> object | None:
+        """Return the transforms and the estimator as one pipeline."""
+        return self._pipeline if self._is_fitted else None
 
     def predict(self, features: pl.DataFrame) -> pl.DataFrame:
         """Compute the columns `prediction` and `confidence`."""
@@ -154,6 +159,8 @@ class HistGradientBoostingModule(ScikitModule):
 class LogisticModule(ScikitModule):
     """A model of whether the target will exceed `threshold`: the probability, and how certain it is."""
 
+    task = "classification"
+
     def _estimator(self) -> Any:
         config = self.config
         return LogisticRegression(
@@ -162,8 +169,12 @@ class LogisticModule(ScikitModule):
             class_weight="balanced" if config.get("balanced") is True else None,
         )
 
+    def classify(self, target: pl.Series) -> pl.Series:
+        """Return which targets lie above the threshold."""
+        return target > read_number(self.config, "threshold", 0.0)
+
     def _labels(self, target: pl.Series) -> Any:
-        return (target > read_number(self.config, "threshold", 0.0)).to_numpy()
+        return self.classify(target).to_numpy()
 
     def _learn(self, values: Any, labels: Any) -> None:
         if labels.all() or not labels.any():

@@ -9,7 +9,14 @@ from worker.computing.output import Output, Progress
 from worker.computing.preview import preview
 from worker.computing.refresh import refresh
 from worker.locations import FlowLocation
-from worker.recipe import ExperimentRecipe, MonitoringRecipe, OptimizationRecipe, PipelineRecipe, Recipe
+from worker.recipe import (
+    ExperimentRecipe,
+    MonitoringRecipe,
+    OptimizationRecipe,
+    PipelineRecipe,
+    Recipe,
+    TrainingRecipe,
+)
 
 __all__ = ["Output", "Progress", "compute"]
 
@@ -29,4 +36,8 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
         return optimize(recipe, location, progress)
     if isinstance(recipe, MonitoringRecipe):
         return watch(recipe, location.outputs_uri(run_id), run_id, progress)
+    if isinstance(recipe, TrainingRecipe):
+        from worker.computing import training  # noqa: PLC0415 - it loads what only processes of runs may hold
+
+        return training.fit(recipe, location, run_id, progress)
     return simulate(recipe, location.outputs_uri(run_id), run_id, progress)

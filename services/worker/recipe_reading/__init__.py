@@ -24,6 +24,7 @@ from worker.recipe_reading.monitoring import make_monitoring
 from worker.recipe_reading.optimization import make_optimization
 from worker.recipe_reading.preview import make_preview
 from worker.recipe_reading.refresh import make_refresh
+from worker.recipe_reading.training import make_training
 
 __all__ = ["Versions", "find_dataset", "list_version_ids", "make_recipe", "read_component", "to_mapping"]
 
@@ -104,4 +105,6 @@ def make_recipe(
         return make_preview(run, instance, inputs, versions)
     if flow == MONITORING:
         return make_monitoring(run, instance, inputs)
+    if flow == "training":
+        return make_training(run, instance, inputs, versions)
     return make_refresh(run, instance, inputs, versions, base_instance)

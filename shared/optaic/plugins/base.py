@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optaic.plugins.context import PipelineContext
 from optaic.plugins.errors import CannotRemove
@@ -164,6 +166,9 @@ class Accessor(ABC):
 class MLModule(ABC):
     """A model that learns a number from features. Made once per run from the model instance's config."""
 
+    # What `prediction` is: of a regression the target, of a classification the probability of what `classify` finds.
+    task: ClassVar[Literal["regression", "classification"]] = "regression"
+
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         self.config = dict(config or {})
 
@@ -189,6 +194,24 @@ class MLModule(ABC):
             NotFitted: it has not learnt yet.
             SchemaMismatch: the columns are not those it learnt from.
         """
+
+    def classify(self, target: pl.Series) -> pl.Series:
+        """Return which targets are of the class that a classification predicts; override it where that is not `> 0`."""
+        return target > 0
+
+    def save(self, path: Path) -> None:
+        """Write what the model has learnt to a file; override it, with `load`, where pickle cannot write it."""
+        with path.open("wb") as file:
+            pickle.dump(vars(self), file, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote, into a model that was made with the same config."""
+        with path.open("rb") as file:
+            vars(self).update(pickle.load(file))  # noqa: S301 - a run of the same instance wrote it
+
+    def estimator(self) -> object | None:
+        """Return the fitted estimator of scikit-learn that predicts from the features, for MLflow; None if there is none."""
+        return None
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,6 @@ async def test_fifty_submits_of_one_flow_make_one_run(service: RunningRunService
     ("kind", "flow_kind"),
     [
         ("DATASET", flow_pb2.FLOW_KIND_MONITORING),
-        ("MODEL", flow_pb2.FLOW_KIND_TRAINING),
         ("MODEL", flow_pb2.FLOW_KIND_INFERENCE),
         ("MODEL", flow_pb2.FLOW_KIND_MONITORING),
     ],

@@ -15,7 +15,7 @@ from support.run_service import RunningRunService, refused
 Started = run_report_service_pb2.StartRunResponse
 DELIVERED = run_report_service_pb2.TELEMETRY_STATE_DELIVERED
 DROPPED = run_report_service_pb2.TELEMETRY_STATE_DROPPED
-NAMES = {"mlflow_run_id": "0af1", "model_version": "3"}
+NAMES: dict[str, Any] = {"mlflow_run_id": "0af1", "model_version": "3"}
 
 
 async def _start(service: RunningRunService) -> Started:

@@ -1,0 +1,135 @@
+"""Train a model: measure one that learned from the earlier sessions, then learn again from all of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+from threadpoolctl import threadpool_limits
+
+from optaic.plugins import MLModule, PluginInvalid, take_days, zone_of
+from optaic.rules.columns import DATE, KEYS, VALUE
+from worker.training.importance import measure_importance
+from worker.training.metrics import measure
+from worker.training.rows import CONFIDENCE, LABEL_END, PREDICTION, TARGET, Rows, keep_labelled
+from worker.training.settings import TrainingSettings
+from worker.training.split import divide
+
+_ANSWER = {"prediction": PREDICTION, "confidence": CONFIDENCE}  # columns of what a model answers
+Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, and what is known of it."""
+
+    module: MLModule  # learnt from all rows, unless it was not to be refitted
+    metrics: Mapping[str, object]
+    validation_predictions: pl.DataFrame  # date, entity, value, confidence: of the model before the refit
+    importance: pl.DataFrame  # feature, mean, std
+    train_end: dt.date  # the last session of the rows that it used
+    label_end: dt.date  # the session on which the last of their targets became known
+    validation_label_end: dt.date  # the same of the model that was measured
+    reference: tuple[dt.date, dt.date]  # the first and the last session that it learned from
+    train_row_count: int
+    validation_row_count: int
+
+
+def train(
+    make: Callable[[], MLModule],
+    rows: Rows,
+    settings: TrainingSettings,
+    horizon: int,
+    tell: Tell = lambda _fraction, _message: None,
+) -> Trained:
+    """Train on these rows; whatever is random follows from the seed.
+
+    Raises:
+        NoDataInRange: too little is left to learn from.
+        PluginInvalid: the model does not answer with one prediction for each row.
+    """
+    features = rows.features
+    split = divide(rows.table, settings, horizon)
+    # The same sums in the same order, on every machine and beside every other run.
+    with threadpool_limits(limits=1):
+        tell(0.1, f"fitting on {split.train.height} rows")
+        measured = make()
+        _fit(measured, split.train, features)
+        tell(0.4, "validating")
+        later = _predict(measured, split.later, features)
+        validation = keep_labelled(later)
+        figures = {
+            f"{part}_{name}": value
+            for part, table in (
+                ("train", _predict(measured, split.train, features)),
+                ("validation", validation),
+            )
+            for name, value in measure(measured, table).items()
+        }
+        tell(0.5, "measuring the importance of features")
+        importance = measure_importance(measured, validation, features, settings.seed)
+        final, used = measured, split.train
+        if settings.refit:
+            used = keep_labelled(rows.table)
+            tell(0.7, f"fitting on all {used.height} rows")
+            final = make()
+            _fit(final, used, features)
+    return Trained(
+        module=final,
+        metrics={
+            **figures,
+            **split.counts,
+            "validation_rows_without_prediction": validation[PREDICTION].is_null().sum(),
+            "importance": dict(importance.select("feature", "mean").iter_rows()),
+            "features_without_values": [name for name in features if not _has_value(used[name])],
+            "targets_without_features": rows.unmatched_targets,
+            "is_refitted": settings.refit,
+        },
+        validation_predictions=later.select(
+            *KEYS, pl.col(PREDICTION).alias(VALUE), pl.col(CONFIDENCE).alias("confidence")
+        ),
+        importance=importance,
+        train_end=_last(used, DATE),
+        label_end=_last(used, LABEL_END),
+        validation_label_end=_last(split.train, LABEL_END),
+        reference=(_days(used, DATE).min(), _last(used, DATE)),  # type: ignore[arg-type] # there are rows
+        train_row_count=split.train.height,
+        validation_row_count=split.validation.height,
+    )
+
+
+def _fit(module: MLModule, rows: pl.DataFrame, features: list[str]) -> None:
+    module.fit(rows.select(features), rows[TARGET].cast(pl.Float64))
+
+
+def _predict(module: MLModule, rows: pl.DataFrame, features: list[str]) -> pl.DataFrame:
+    """Return the rows with what the model predicts of them; what is not finite is null."""
+    said = module.predict(rows.select(features))
+    name = type(module).__name__
+    if not isinstance(said, pl.DataFrame) or not _ANSWER.keys() <= set(said.columns):
+        raise PluginInvalid(
+            f"{name}.predict must return a polars DataFrame with {' and '.join(_ANSWER)}; correct the plugin"
+        )
+    if said.height != rows.height:
+        raise PluginInvalid(
+            f"{name}.predict returned {said.height} rows for {rows.height} rows of features; correct the plugin"
+        )
+    numbers = {new: pl.col(old).cast(pl.Float64) for old, new in _ANSWER.items()}
+    finite = [pl.when(number.is_finite()).then(number).alias(new) for new, number in numbers.items()]
+    return rows.hstack(said.select(finite))
+
+
+def _has_value(column: pl.Series) -> bool:
+    return bool(column.cast(pl.Float64).is_finite().any())
+
+
+def _days(rows: pl.DataFrame, name: str) -> pl.Series:
+    return take_days(rows[name], zone_of(rows[name]))
+
+
+def _last(rows: pl.DataFrame, name: str) -> dt.date:
+    last = _days(rows, name).max()
+    assert isinstance(last, dt.date)
+    return last
