@@ -79,9 +79,7 @@ async def test_fifty_submits_of_one_flow_make_one_run(service: RunningRunService
 @pytest.mark.parametrize(
     ("kind", "flow_kind"),
     [
-        ("DATASET", flow_pb2.FLOW_KIND_MONITORING),
         ("MODEL", flow_pb2.FLOW_KIND_INFERENCE),
-        ("MODEL", flow_pb2.FLOW_KIND_MONITORING),
     ],
 )
 async def test_a_flow_that_nothing_computes_is_refused_and_leaves_no_trace(
