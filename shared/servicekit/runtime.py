@@ -18,6 +18,10 @@ from redaction import redact
 
 _GIVE_BACK_SECONDS = 60.0
 _trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library
+_mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)  # the same
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # of mallopt
+_LARGE = 256 << 10  # bytes; what is larger goes back to the system as soon as it is free
+_ARENAS = 2  # the threads of gRPC and of drivers need no more, and each arena keeps holes of its own
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -31,6 +35,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         await main(stop)
 
     sys.excepthook = _log_without_secrets
+    keep_memory_dense()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(with_signals())
 
@@ -39,6 +44,13 @@ def keep_loaded() -> None:
     """Exempt all that is loaded from the collection of cycles, which would stop every thread for a tenth of a second."""
     gc.collect()
     gc.freeze()
+
+
+def keep_memory_dense() -> None:
+    """Have the C library keep large requests apart, so that they leave no holes that only grow."""
+    if _mallopt is not None:
+        _mallopt(_MMAP_THRESHOLD, _LARGE)
+        _mallopt(_ARENA_MAX, _ARENAS)
 
 
 async def give_back_memory() -> None:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.faults
 _IS_FULL = os.environ.get("OPTAIC_FAULTS") == "full"
 _COUNT, _SECONDS = (100_000, float("inf")) if _IS_FULL else (1_500, 25.0)
 _WARM = 30_000  # requests after which a service has filled its caches
+_LOOK = 10_000  # requests between two measurements of the memory
 _AT_ONCE = 2_500  # between two ordinary days, whose requests are new
 _MOST_GROWTH = 1.05
 _SEED = os.environ.get("OPTAIC_FUZZ_SEED", "2026")
@@ -76,14 +77,16 @@ async def _attack(day: Day, campaign: Campaign) -> dict[str, float]:
     """Send the requests; return by how much each service has grown since it was warm."""
     processes, end = day.services.processes, time.monotonic() + _SECONDS
     warm: dict[str, int] = {}
+    memory: dict[str, int] = {}
     while campaign.count < _COUNT and time.monotonic() < end and not campaign.is_hopeless:
         await campaign.run(min(_AT_ONCE, _COUNT - campaign.count), end - time.monotonic())
-        if not warm and campaign.count >= _WARM:
-            warm = {name: await process.memory() for name, process in processes.items()}
+        if campaign.count % _LOOK == 0:
+            memory = {name: await process.memory() for name, process in processes.items()}
+            warm = warm or (memory if campaign.count >= _WARM else {})
         if campaign.count < _COUNT and time.monotonic() < end:
             with contextlib.suppress(grpc.aio.AioRpcError):  # an attack may have taken what this day needs
                 await day.live()
-        print(f"{campaign.count} requests: {dict(campaign.codes)}")  # noqa: T201 - the log of a campaign
+        print(f"{campaign.count} requests: {dict(campaign.codes)}, bytes: {memory}")  # noqa: T201 - the log of a campaign
     return {name: await processes[name].memory() / before for name, before in warm.items()}
 
 
