@@ -577,8 +577,13 @@ class ListTrainedVersionsResponse(_message.Message):
 
     TRAINED_VERSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MONITORED_RUN_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
+    monitored_run_id: _builtins.str
+    """For a monitoring: the training run whose model was read by the inference that made the predictions it is pinned to. Empty if
+    that is not known.
+    """
     @_builtins.property
     def trained_versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainedVersion]: ...
     def __init__(
@@ -586,10 +591,11 @@ class ListTrainedVersionsResponse(_message.Message):
         *,
         trained_versions: _abc.Iterable[Global___TrainedVersion] | None = ...,
         next_page_token: _builtins.str = ...,
+        monitored_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "trained_versions", b"trained_versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["monitored_run_id", b"monitored_run_id", "next_page_token", b"next_page_token", "trained_versions", b"trained_versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
