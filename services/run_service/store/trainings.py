@@ -8,6 +8,7 @@ from optaic.run.v1 import run_report_service_pb2
 from run_service.domain.statuses import RunStatus
 from run_service.store.tables import extensions, runs
 from servicekit.database import Connection
+from servicekit.ids import is_id
 
 _TRAINING = "training"
 _TABLE = extensions[_TRAINING]
@@ -38,3 +39,14 @@ async def list_trained_versions(
         statement = statement.where(runs.c.run_number < before)
     rows = (await connection.execute(statement)).mappings()
     return [run_report_service_pb2.TrainedVersion(**row) for row in rows]
+
+
+async def get_model_run(connection: Connection, tenant_id: str, inference_run_id: str) -> str:
+    """Return the training run whose model an inference read; empty if that is not known."""
+    if not is_id(inference_run_id):
+        return ""
+    table = extensions["inference"]
+    statement = sa.select(sa.func.coalesce(table.c.model_run_id, "")).where(
+        table.c.tenant_id == tenant_id, table.c.run_id == inference_run_id
+    )
+    return str((await connection.execute(statement)).scalar_one_or_none() or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optaic.rules import roles
 from optaic.rules.pages import DEFAULT_SIZE
 from optaic.run.v1 import run_report_service_pb2
 from run_service.domain.errors import run_not_found
@@ -38,8 +39,12 @@ async def list_trained_versions(
         found = await trainings.list_trained_versions(
             connection, tenant_id, record.run.instance_id, before=before, limit=size + 1
         )
+        monitored = [each.version_id for each in record.run.input_versions if each.role == roles.MONITORED]
+        read = await trainings.get_model_run(connection, tenant_id, monitored[0]) if monitored else ""
     page = pages.fit(found, size, lambda each: each.ByteSize())
-    response = run_report_service_pb2.ListTrainedVersionsResponse(trained_versions=page)
+    response = run_report_service_pb2.ListTrainedVersionsResponse(
+        trained_versions=page, monitored_run_id=read
+    )
     if len(found) > len(page):
         response.next_page_token = tokens.encode({"run_number": page[-1].run_number})
     return response

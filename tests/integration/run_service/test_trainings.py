@@ -8,12 +8,14 @@ import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
+from optaic.lineage.v1.lineage_service_pb2 import CheckUpstreamFreshnessResponse
 from optaic.rules.kinds import FLOWS
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from run_service.domain import kinds
 from support.run_service import RunningRunService, refused
 
 TRAINING, INFERENCE = flow_pb2.FLOW_KIND_TRAINING, flow_pb2.FLOW_KIND_INFERENCE
+MONITORING = flow_pb2.FLOW_KIND_MONITORING
 Started = run_report_service_pb2.StartRunResponse
 Answer = run_report_service_pb2.ListTrainedVersionsResponse
 
@@ -98,3 +100,37 @@ async def test_only_the_executor_that_holds_the_run_reads_them(service: RunningR
     await service.cancel(inference.run.run_id)
     async with refused("RUN_ENDED"):
         await _list(service, inference)
+
+
+async def test_a_monitoring_is_told_whose_predictions_it_reads(service: RunningRunService) -> None:
+    model = _add_model(service)
+    model.flows.add(flow_kind=MONITORING, compute_fingerprint="f" * 64)
+    trained = await _train(service, model, "2024-03-01")
+    await _train(service, model, "2024-04-01")
+    inference = await _start(service, model, INFERENCE)
+    assert not (await _list(service, inference)).monitored_run_id
+    predicted = await service.complete(
+        inference.run.run_id,
+        inference.fencing_token,
+        inference=run_pb2.InferenceResult(model_run_id=trained.run_id),
+    )
+    for version_id, expected in ((predicted.run_id, trained.run_id), (trained.run_id, ""), ("", "")):
+        _pin(service, model, version_id)
+        monitoring = await _start(service, model, MONITORING)
+        assert (await _list(service, monitoring)).monitored_run_id == expected
+        assert len((await _list(service, monitoring)).trained_versions) == 2
+        await service.fail(monitoring.run.run_id, monitoring.fencing_token)
+
+
+def _pin(service: RunningRunService, model: instance_pb2.Instance, version_id: str) -> None:
+    read = flow_pb2.InputVersion(
+        role="monitored",
+        instance_id=model.instance_id,
+        flow_kind=INFERENCE,
+        version=1,
+        version_id=version_id,
+        physical_version="1",
+    )
+    service.lineage.answer = lambda _: CheckUpstreamFreshnessResponse(
+        all_ready=True, lineage_revision=7, input_versions=[read]
+    )
