@@ -37,7 +37,7 @@ async def preview_momentum(stage: Stage) -> None:
     )
     stage.instances[EXPERIMENT] = await stage.client.instances.wait_until_active(experiment.instance_id)
     handle = await stage.execute(EXPERIMENT)
-    result, metrics = handle.run.experiment, dict(handle.run.metrics)
+    result, metrics = handle.run.experiment, handle.metrics
     table = await handle.artifact("preview")
     expect(result.row_count == table.height > 0, f"a preview of {result.row_count} rows to have them")
     expect(result.nan_share == 0, "the first dates of the preview to have had their warm-up")
