@@ -132,8 +132,9 @@ def _places_of_run(task: Task) -> tuple[list[str], list[str]]:
     """Return the URIs of what a run reads and writes."""
     recipe, location = task.recipe, task.location
     bases = [] if recipe.base is None else [recipe.base.uri]
-    written = location.data_uri if recipe.keeps_dataset else location.outputs_uri(task.run_id)
-    return [*bases, *(each.data.uri for each in recipe.inputs)], [written]
+    written = [location.data_uri] if recipe.keeps_dataset else []
+    written += [location.outputs_uri(task.run_id)] if recipe.has_artifacts else []
+    return [*bases, *(each.data.uri for each in recipe.inputs)], written
 
 
 def _places_of_removal(task: Removal, tenant_id: str) -> tuple[list[str], list[str]]:

@@ -91,9 +91,8 @@ class PipelineRecipe:
     max_deleted_share: float | None  # None: how much is deleted is not judged
     allow_deletion: bool
     base_pipeline: Component | None = None  # the pipeline that computed the base; None if unknown
-    keeps_dataset: ClassVar[bool] = (
-        True  # its output is a version of the flow's dataset, not a folder of the run
-    )
+    keeps_dataset: ClassVar[bool] = True  # it writes a version of the flow's dataset
+    has_artifacts: ClassVar[bool] = False  # it writes files to the run's own folder
     may_reshape: bool = False  # a full refresh was requested: columns may be gone or of another type
     repins_types: bool = False
 
@@ -125,6 +124,7 @@ class BacktestRecipe:
     membership: Input | None = None
     optimizer: ConfiguredOptimizer | None = None  # which decides the weights
     keeps_dataset: ClassVar[bool] = False
+    has_artifacts: ClassVar[bool] = True
     base: ClassVar[None] = None
 
     @property
@@ -159,6 +159,7 @@ class ExperimentRecipe:
     scheduled_date: dt.date | None = None
     components: ClassVar[tuple[Component, ...]] = ()
     keeps_dataset: ClassVar[bool] = False
+    has_artifacts: ClassVar[bool] = True
     base: ClassVar[None] = None
 
     @property
@@ -185,6 +186,7 @@ class OptimizationRecipe:
     guardrails: tuple[Guardrail, ...]
     base: StoredData | None  # the earlier decisions
     keeps_dataset: ClassVar[bool] = True
+    has_artifacts: ClassVar[bool] = True
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -222,6 +224,7 @@ class MonitoringRecipe:
     data_date: dt.date | None
     model: MonitoredModel | None = None
     keeps_dataset: ClassVar[bool] = False
+    has_artifacts: ClassVar[bool] = True
     base: ClassVar[None] = None
 
     @property
@@ -251,6 +254,7 @@ class TrainingRecipe:
     data_date: dt.date | None  # nothing later is read; None: everything is
     instance_revision: int
     keeps_dataset: ClassVar[bool] = False
+    has_artifacts: ClassVar[bool] = True
     base: ClassVar[None] = None
 
     @property

@@ -15,13 +15,14 @@ from worker.builtin.delta_store import DeltaStore
 from worker.computing.inputs import has_later, make_store, open_input, read_signal
 from worker.computing.output import Output, Progress
 from worker.guardrails import check_guardrails
-from worker.locations import FlowLocation
+from worker.locations import FlowLocation, write_table
 from worker.optimization.decisions import add_decision, table_of, weights_before
 from worker.optimization.measures import measure
 from worker.optimization.returns import Past, read_past
 from worker.optimization.scores import Scores, combine_scores
 from worker.recipe import ConfiguredOptimizer, OptimizationRecipe
 
+WEIGHTS = "weights"  # the artifact with the new decision
 _MOST_NAMES = 20  # in one sentence
 
 
@@ -35,7 +36,7 @@ class _Question:
     left_out: list[str]  # with a score and without a close
 
 
-def optimize(recipe: OptimizationRecipe, location: FlowLocation, progress: Progress) -> Output:
+def optimize(recipe: OptimizationRecipe, location: FlowLocation, run_id: str, progress: Progress) -> Output:
     """Execute the recipe of a decision; its output is a version of the flow's dataset, which keeps the earlier decisions.
 
     Raises:
@@ -61,6 +62,8 @@ def optimize(recipe: OptimizationRecipe, location: FlowLocation, progress: Progr
     before = weights_before(earlier, scores.date)
     decisions = add_decision(earlier, decision, scores.date)
     progress(0.9, f"writing {decisions.height} rows")
+    artifact = f"{location.outputs_uri(run_id)}{WEIGHTS}.parquet"
+    write_table(artifact, decision)
     base = recipe.base if recipe.base is not None and recipe.base.uri == location.data_uri else None
     stored = DeltaStore().write(decisions, None if base is None else base.physical_version, location.data_uri)
     sessions = optimizer.sessions_needed()
@@ -86,7 +89,7 @@ def optimize(recipe: OptimizationRecipe, location: FlowLocation, progress: Progr
             **{f"guardrail.{name}": text for name, text in warned.items()},
             "warnings": _warn(asked, past),
         },
-        artifacts={"weights": stored.uri},
+        artifacts={"data": stored.uri, WEIGHTS: artifact},
         result=run_pb2.PortfolioOptimizationResult(
             decision_date=str(scores.date),
             solver_status=status,

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.columns import VALUE, WEIGHT, value_column
+from optaic.rules.kept_outputs import KEPT_BY, READ_BY
 from optaic.rules.kinds import TIMEZONE
 from worker.recipe import Component, StoredData
 from worker.recipe_reading.components import Versions, find_dataset, read_components
 
 # The worker's own code, which no definition has: what the flows of these kinds give lies in a dataset that they alone write.
-KEPT_BY = Component("worker.builtin.delta_store:DeltaStore", {})
-READ_BY = Component("worker.builtin.simple_accessor:SimpleAccessor", {})
+_KEPT_BY, _READ_BY = Component(KEPT_BY, {}), Component(READ_BY, {})
 _VALUES = {"portfolio_optimizer": WEIGHT}  # the column of values of what a kind gives
 
 
@@ -38,4 +38,4 @@ def form_of(instance: instance_pb2.Instance, versions: Versions) -> OutputForm |
             store, accessor, dataset.timezone or TIMEZONE, value_column(pipeline.config.get("output"))
         )
     kind = instance.WhichOneof("spec")
-    return OutputForm(KEPT_BY, READ_BY, value_column=_VALUES[kind]) if kind in _VALUES else None
+    return OutputForm(_KEPT_BY, _READ_BY, value_column=_VALUES[kind]) if kind in _VALUES else None

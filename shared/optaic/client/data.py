@@ -21,6 +21,7 @@ from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from optaic.instance.v1 import instance_pb2, spec_pb2
 from optaic.rules.forms import is_id
+from optaic.rules.kept_outputs import KEPT_BY, KEPT_FLOWS, READ_BY
 from optaic.run.v1 import run_pb2
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Data:
             flow: The flow, or an instance, its id or its name.
             version: A logical number, or a version id (a run's id); left out: the current one.
             output: Which table of several, for example `trades` of a backtest; left out: a dataset's or signal's data,
-                a backtest's `equity_curve`.
+                an optimizer's decisions, a backtest's `equity_curve`.
             columns: Those that are wanted; `date` and `entity` always come along. Left out: all.
             entities: Those that are wanted; left out: all.
             start: The first day that is wanted, as date or text.
@@ -85,6 +86,10 @@ class Data:
             and output in {"", _DATA}
         ):
             stored = await self._describe(instance, dataset, found)
+            return await asyncio.to_thread(read_stored, stored, wanted)
+        if _kind_of(reference) in KEPT_FLOWS and output in {"", _DATA}:
+            store, accessor = (Plugin(code_ref, {}, {}) for code_ref in (KEPT_BY, READ_BY))
+            stored = Stored(instance.name, store, accessor, "", found.uri, found.physical_version)
             return await asyncio.to_thread(read_stored, stored, wanted)
         name = output or _FIRST.get(reference.flow_kind, "")
         artifacts = (await self._runs.get(found.version_id)).artifacts
@@ -176,8 +181,12 @@ def _number(runs: Sequence[run_pb2.Run]) -> dict[int, flow_pb2.VersionRef]:
     return versions
 
 
+def _kind_of(flow: flow_pb2.FlowRef) -> str:
+    return flow_pb2.FlowKind.Name(flow.flow_kind).removeprefix("FLOW_KIND_").lower()
+
+
 def _no_version(flow: flow_pb2.FlowRef, wanted: str) -> errors.NotFoundError:
-    kind = flow_pb2.FlowKind.Name(flow.flow_kind).removeprefix("FLOW_KIND_").lower()
+    kind = _kind_of(flow)
     return errors.NotFoundError(
         grpc.StatusCode.NOT_FOUND,
         "VERSION_NOT_FOUND",

@@ -99,6 +99,7 @@ async def test_a_decision_and_its_figures(job: Job) -> None:
     assert (result.decision_date, result.solver_status) == (str(date), "optimal")
     assert (result.asset_count, result.decision_count) == (len(held), 1)
     assert run.output_version.last_data_date == str(date)
+    assert pl.read_parquet(run.artifacts["weights"]).equals(table)
     assert not run.is_partial_range
 
 
