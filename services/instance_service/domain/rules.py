@@ -10,6 +10,8 @@ from instance_service.domain.flows import Upstream, has_output
 from optaic.rules import roles
 from servicekit.errors import FieldViolation
 
+_READING_COLUMNS = (roles.INPUT, roles.FEATURES)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -22,8 +24,16 @@ class Rule:
 
     @property
     def taken_kinds(self) -> tuple[str, ...]:
-        """Return the kinds of upstream that the role takes: whatever takes a signal takes a model's predictions."""
-        return (*self.kinds, "model") if "signal" in self.kinds and "model" not in self.kinds else self.kinds
+        """Return the kinds of upstream that the role takes.
+
+        Whatever takes a signal takes a model's predictions; what reads columns of datasets reads an optimizer's weights too.
+        """
+        implied = {
+            "model": "signal" in self.kinds,
+            "portfolio_optimizer": "dataset" in self.kinds and self.role in _READING_COLUMNS,
+        }
+        more = (kind for kind, is_taken in implied.items() if is_taken and kind not in self.kinds)
+        return (*self.kinds, *more)
 
 
 BACKTEST_RULES = (

@@ -11,7 +11,7 @@ from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_ACTIVE, EdgeKind, Ins
 from optaic.instance.v1.instance_service_pb2 import GetInstanceRequest
 from servicekit.enums import enum_word
 from support.definitions import MANIFESTS, MODEL_CONFIG, experiment, model, optimizer, publish
-from support.instance_service import RunningInstanceService, refusal
+from support.instance_service import RunningInstanceService, derived, refusal
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -108,6 +108,27 @@ async def test_a_backtest_may_have_an_optimizer(service: RunningInstanceService,
         (made.instance_id, "optimize", "optimizer", "schema"),
     }
     assert _fingerprints(created) != _fingerprints(plain)
+
+
+async def test_what_reads_columns_of_datasets_reads_an_optimizers_weights(
+    service: RunningInstanceService, world: World
+) -> None:
+    made = await service.create(optimizer(world.project_id, "mvo", world.signal, world.prices))
+    reads = {"refresh": {(made.instance_id, "optimize", "input", "data")}}
+    config = {"expression": "ZSCORE(mvo.weight)"}
+    tilted = derived(world.project_id, "tilted", made.instance_id)
+    tilted["dataset"]["pipeline"]["config"] = config
+    assert _edges(await service.create(tilted)) == reads
+    tilted["dataset"]["pipeline"]["config"] = {"expression": "mvo.close"}
+    refused = await refusal(service.create({**tilted, "name": "wrong"}))
+    assert "weight" in str(refused)
+    backtest = {
+        "projectId": world.project_id,
+        "name": "b",
+        "backtest": {"signals": {"primary": made.instance_id}},
+    }
+    refused = await refusal(service.create(backtest))
+    assert refused.reason == "WRONG_UPSTREAM_KIND"
 
 
 @pytest.mark.parametrize(

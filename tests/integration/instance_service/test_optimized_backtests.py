@@ -91,7 +91,7 @@ async def test_a_change_of_what_counts_gives_the_backtest_a_revision_at_once(
     moved = await world.get(created.instance_id)
     assert moved.revision == 2
     assert fingerprint(moved) != fingerprint(created)
-    assert moved.flows[0].fingerprint_change.startswith("the optimizer mvo changed: ")
+    assert moved.flows[0].fingerprint_change.startswith("its optimizer changed: its ")
     assert edge_of(moved).upstream_revision == 2
     assert (await world.get(other.instance_id)).revision == 1
     revisions = await world.service.instances.ListInstanceRevisions(
@@ -141,7 +141,7 @@ async def test_a_backtest_follows_an_optimizer_that_tracks_the_newest_version(wo
     schema = MANIFESTS["halves"]["parametersSchema"]
     await publish(world.service, "halves", "1.2.0", parametersSchema={**schema, "title": "Halves"})
     moved = await world.service.until(created.instance_id, lambda found: found.revision > 1)
-    assert "the optimizer tracking changed: definition halves moved from version 1.0.0 to" in (
+    assert "its optimizer changed: definition halves moved from version 1.0.0 to" in (
         moved.flows[0].fingerprint_change
     )
     assert fingerprint(moved) != fingerprint(created)

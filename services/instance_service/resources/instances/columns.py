@@ -20,7 +20,7 @@ from optaic.expression import (
 )
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules import roles
-from optaic.rules.columns import KEYS, PREDICTED
+from optaic.rules.columns import KEYS, PREDICTED, WEIGHT
 
 _READ_WHOLE = ("simple", "point_in_time")  # accessors that show the columns as they are stored
 _ONE_FIELD = "field"
@@ -86,10 +86,12 @@ def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[s
 def _readable(upstream: Instance, stored: Sequence[str] | None) -> list[str] | None:
     """Return the columns that a reader of an upstream sees, without keys; None where they are not known.
 
-    Those of a dataset depend on its newest output and its accessor; all models predict the same columns.
+    Those of a dataset depend on its newest output and its accessor; all models predict the same columns, and all optimizers
+    give weights.
     """
-    if upstream.WhichOneof("spec") == "model":
-        return list(PREDICTED)
+    given = {"model": PREDICTED, "portfolio_optimizer": (WEIGHT,)}
+    if (columns := given.get(upstream.WhichOneof("spec") or "")) is not None:
+        return list(columns)
     dataset = dataset_of(upstream)
     if dataset is None or stored is None:
         return None

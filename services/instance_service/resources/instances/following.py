@@ -36,7 +36,8 @@ async def follow_optimizers(
         revisions: of instances of any kind.
     """
     changed = {
-        each.current.instance_id: f"the optimizer {each.draft.instance.name} changed: {each.draft.changes}"
+        # Its name is not said: who may read a backtest may not always read the optimizer.
+        each.current.instance_id: f"its optimizer changed: {each.draft.changes}"
         for each in revisions
         if each.current.WhichOneof("spec") == "portfolio_optimizer"
         and not counts_alike(each.current, each.draft.instance)
