@@ -166,7 +166,7 @@ extensions: dict[str, sa.Table] = {
     "portfolio_optimization": _extension(
         "portfolio_optimization_runs",
         *_of(sa.Text, "decision_date", "solver_status"),
-        *_of(sa.BigInteger, "asset_count"),
+        *_of(sa.BigInteger, "asset_count", "decision_count"),
     ),
     "training": _extension(
         "training_runs",

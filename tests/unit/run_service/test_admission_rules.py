@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from optaic.run.v1.run_report_service_pb2 import CompleteRunRequest
 from run_service.domain.admission import Blocking, check_force, check_upstreams
 from run_service.domain.executors import check_executor, check_fence
 from run_service.domain.kinds import RUN_KINDS, choose_flow, run_kind
@@ -62,6 +63,13 @@ def test_the_default_flow_is_the_first() -> None:
 
 def test_every_run_kind_has_its_extension_table() -> None:
     assert set(RUN_KINDS) == set(extensions)
+
+
+@pytest.mark.parametrize("kind", RUN_KINDS)
+def test_every_field_of_a_result_has_its_column(kind: str) -> None:
+    result = CompleteRunRequest.DESCRIPTOR.fields_by_name[kind].message_type
+    columns = {column.name for column in extensions[kind].columns} - {"tenant_id", "run_id"}
+    assert columns == {field.name for field in result.fields}
 
 
 def test_the_run_kind_follows_from_instance_and_flow() -> None:
