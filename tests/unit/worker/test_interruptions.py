@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from optaic.common.v1 import flow_pb2
+from optaic.rules.locations import flow_folder
 from optaic.run.v1 import run_pb2
+from servicekit.enums import enum_word
 from support.polling import eventually
 from support.worker import World
 from support.worker_peers import pin
@@ -50,11 +52,17 @@ def submit_optimization(job: Job) -> run_pb2.Run:
     return job.world.runs.submit(optimizer, flow_pb2.FLOW_KIND_OPTIMIZE, read)
 
 
+def submit_monitoring(job: Job) -> run_pb2.Run:
+    dataset = job.world.instances.newest(job.gated.instance_id)
+    return job.world.runs.submit(dataset, flow_pb2.FLOW_KIND_MONITORING, {"monitored": job.gated})
+
+
 KINDS = {
     "refresh": submit_refresh,
     "preview": submit_preview,
     "backtest": submit_backtest,
     "optimize": submit_optimization,
+    "monitoring": submit_monitoring,
 }
 
 
@@ -81,7 +89,8 @@ async def make_job(world: World, root: Path, *, is_fatal: bool = False) -> Job:
 
 def list_written(root: Path, run: run_pb2.Run) -> list[str]:
     """Return the files of the flow, its traceback excepted."""
-    files = (file for file in (root / "acme" / run.instance_id).rglob("*") if file.is_file())
+    folder = flow_folder("acme", run.instance_id, enum_word(flow_pb2.FlowKind, run.flow_kind))
+    files = (file for file in (root / folder).rglob("*") if file.is_file())
     return [file.name for file in files if file.name != "traceback.txt"]
 
 
