@@ -6,14 +6,11 @@ seconds and 280 MB. Its local workspace needs no server: writing these files cre
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
 import functools
 import json
 import os
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,6 +21,7 @@ from typing import TypeVar
 from instance_service.domain.flows import parse_name
 from instance_service.ports import Ensured, MonitoringProject, OutsideUnavailableError
 from optaic.plugins.words import describe_error
+from servicekit.hanging import HangingCalls, HangingError
 
 _FILE = "metadata.json"
 _VERSION = "2"
@@ -43,8 +41,7 @@ class EvidentlyProjects:
 
     def __init__(self, workspace: Path, timeout_seconds: float) -> None:
         self._workspace = workspace
-        self._timeout_seconds = timeout_seconds
-        self._threads: set[threading.Thread] = set()
+        self._calls = HangingCalls("evidently", timeout_seconds, _MOST_THREADS)
 
     async def ping(self) -> None:
         """Check that the workspace can be reached; see the port."""
@@ -90,24 +87,12 @@ class EvidentlyProjects:
             yield [found for found in await self._run(read) if found.installation_id == installation_id]
 
     async def _run(self, work: Callable[[], _T]) -> _T:
-        """Run `work` in a thread with a timeout; a thread that waits for a hanging mount cannot be ended.
-
-        So it is a daemon thread of its own: `to_thread` or an executor would let other work and the end of the process wait.
-        """
-        self._threads = {thread for thread in self._threads if thread.is_alive()}
-        if len(self._threads) >= _MOST_THREADS:
-            text = (
-                f"the workspace {self._workspace} hangs: {_MOST_THREADS} threads wait for it; check its mount"
-            )
-            raise OutsideUnavailableError("EvidentlyUnavailable", text)
-        outcome: concurrent.futures.Future[_T] = concurrent.futures.Future()
-        outcome.set_running_or_notify_cancel()  # a caller that gives up must not cancel the work
-        thread = threading.Thread(target=_settle, args=(outcome, work), name="evidently", daemon=True)
-        self._threads.add(thread)
-        thread.start()
+        """Run `work` in a thread with a timeout."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await asyncio.wrap_future(outcome)
+            return await self._calls.run(work)
+        except HangingError as error:
+            text = f"the workspace {self._workspace} hangs: {error}"
+            raise OutsideUnavailableError("EvidentlyUnavailable", text) from error
         except OSError as error:  # includes TimeoutError
             text = f"the workspace {self._workspace} cannot be used: {describe_error(error)}"
             raise OutsideUnavailableError("EvidentlyUnavailable", text) from error
@@ -171,13 +156,6 @@ class EvidentlyProjects:
                 deleted
             )  # a rename, so that readers see the removal at once
         shutil.rmtree(deleted, ignore_errors=True)
-
-
-def _settle(outcome: concurrent.futures.Future[_T], work: Callable[[], _T]) -> None:
-    try:
-        outcome.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - the waiting caller gets it
-        outcome.set_exception(error)
 
 
 def _id(name: str) -> str:
