@@ -21,6 +21,7 @@ from optaic.cli.session import (
 )
 from optaic.client import AsyncClient, RunHandle, word
 from optaic.instance.v1 import instance_pb2
+from optaic.rules.monitoring import describe_alert
 from optaic.run.v1 import run_pb2
 
 app = typer.Typer(no_args_is_help=True)
@@ -87,7 +88,7 @@ def get(
     run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a run: its figures and warnings, or why it failed."""
+    """Show a run: its figures, warnings and alerts, or why it failed."""
 
     async def command(client: AsyncClient) -> None:
         handle = await client.runs.handle(run_id)
@@ -98,6 +99,7 @@ def get(
         if handle.run.error.type:
             print_line(f"{handle.run.error.type}: {handle.run.error.message}")
         _show_figures(handle.metrics)
+        _show_alerts(handle.run.monitoring)
 
     run(command)
 
@@ -187,6 +189,14 @@ def _show_figures(metrics: Mapping[str, Any]) -> None:
         print_table(("FIGURE", "VALUE"), [(name, _figure(figures[name])) for name in sorted(figures)])
     for warning in metrics.get(_WARNINGS) or ():
         print_line(f"warning: {warning}")
+
+
+def _show_alerts(result: run_pb2.MonitoringResult) -> None:
+    """Write one line for each figure of a monitoring that crossed its threshold."""
+    for alert in result.alerts:
+        print_line(f"alert: {describe_alert(alert.metric, alert.column, alert.value, alert.threshold)}")
+    if more := result.alert_count - len(result.alerts):
+        print_line(f"alert: {more} more (column_metrics of the run has all)")
 
 
 def _figure(value: Any) -> str:
