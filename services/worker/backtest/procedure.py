@@ -15,6 +15,7 @@ from worker.backtest.market import prepare
 from worker.backtest.measures import measure
 from worker.backtest.metrics import compute_metrics
 from worker.backtest.panel import build_panel
+from worker.backtest.positions import list_positions
 from worker.backtest.result import BacktestResult, make_result
 from worker.backtest.sessions import find_decisions
 from worker.backtest.settings import BacktestSettings
@@ -65,7 +66,8 @@ def run(
             for row in drawdowns.iter_rows(named=True)
         ],
     }
-    others = {"drawdowns": drawdowns, "monthly_returns": list_months(panel, path)}
+    positions = list_positions(panel, path)
+    others = {"drawdowns": drawdowns, "monthly_returns": list_months(panel, path), "positions": positions}
     return make_result(panel, path, metrics, others)
 
 

@@ -32,7 +32,7 @@ async def test_a_membership_says_who_may_be_chosen(world: World, tmp_path: Path)
     read = {"membership": members, "prices": prices, "signal": refresh}
     run = await execute(world, world.runs.submit(backtest, BACKTEST, read), tmp_path)
     assert set(run.artifacts) == {
-        "equity_curve", "trades", "weights_history", "daily_returns", "drawdowns", "monthly_returns",
+        "equity_curve", "trades", "weights_history", "daily_returns", "drawdowns", "monthly_returns", "positions",
     }  # fmt: skip
     assert set(pl.read_parquet(run.artifacts["trades"])["entity"]) == {"AAPL", "AMD"}
     assert run.metrics["members"] == 2
