@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from google.protobuf.message import Message
+
 from optaic.instance.v1.spec_pb2 import MonitoringConfig
 
 REFERENCE_SESSIONS = 252  # where neither the configuration nor a training period says what is compared with
@@ -39,9 +41,10 @@ FLOORS = frozenset(figure for figure, name in THRESHOLDS.items() if name.startsw
 
 def read_settings(config: MonitoringConfig) -> MonitoringSettings:
     """Return the settings of a configuration, with the defaults for what it leaves out."""
+    messages: tuple[Message, ...] = (config, config.thresholds)
     given = {
         name: getattr(message, name)
-        for message in (config, config.thresholds)
+        for message in messages
         for name in _NAMES
         if name in message.DESCRIPTOR.fields_by_name and message.HasField(name)
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING, FlowKind
+from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING
 from optaic.instance.v1.instance_pb2 import Instance
 from support.definitions import model, publish
 from support.instance_service import RunningInstanceService, refusal
@@ -21,7 +21,7 @@ DEFAULTS = {
 }  # fmt: skip
 
 
-def _fingerprints(instance: Instance) -> dict[FlowKind, str]:
+def _fingerprints(instance: Instance) -> dict[int, str]:
     return {flow.flow_kind: flow.compute_fingerprint for flow in instance.flows}
 
 

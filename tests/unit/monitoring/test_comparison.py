@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def psi_by_hand(reference: Any, current: Any) -> float:
     return total
 
 
-SAMPLES = {
+SAMPLES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "alike": (lambda r: r.normal(size=500), lambda r: r.normal(size=300)),
     "moved": (lambda r: r.normal(size=500), lambda r: r.normal(1, 2, 300)),
     "apart": (lambda r: r.normal(size=500), lambda r: r.normal(50, 1, 300)),
@@ -249,7 +250,10 @@ def test_a_column_drifts_by_either_figure_and_the_share_counts_those_that_can_be
 
 def test_alerts_name_what_crossed_and_the_furthest_column_first() -> None:
     numbers = np.random.default_rng(7)
-    step = lambda n, size: numbers.normal(size=n) + size * (np.arange(n) >= n // 2)  # noqa: E731 - a short formula
+
+    def step(n: int, size: float) -> Any:
+        return numbers.normal(size=n) + size * (np.arange(n) >= n // 2)
+
     table = panel(126, a=lambda n: step(n, 1.0), b=lambda n: step(n, 5.0), c=lambda n: step(n, 0.0))
     alerts = watch(table, max_ks=1.0, max_outlier_share=1.0).alerts
     assert [(alert.metric, alert.column) for alert in alerts[:3]] == [

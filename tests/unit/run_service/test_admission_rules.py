@@ -68,6 +68,7 @@ def test_every_run_kind_has_its_extension_table() -> None:
 @pytest.mark.parametrize("kind", RUN_KINDS)
 def test_every_field_of_a_result_has_its_column(kind: str) -> None:
     result = CompleteRunRequest.DESCRIPTOR.fields_by_name[kind].message_type
+    assert result is not None
     columns = {column.name for column in extensions[kind].columns} - {"tenant_id", "run_id"}
     assert columns == {field.name for field in result.fields}
 

@@ -147,7 +147,7 @@ async def test_the_guardrails_of_the_definition_hold(world: World, tmp_path: Pat
     world.definitions.content["STD"] = version
     run = world.runs.submit(world.experiment("STD", x="close", n=5), PREVIEW, {"input": read})
     await execute(world, run, tmp_path, Outcome.FAILED if blocks else Outcome.COMPLETED)
-    said = run.error.message if blocks else run.metrics["guardrail.small"]
+    said = run.error.message if blocks else str(run.metrics["guardrail.small"])
     assert "values of 'value' outside [, 0]" in said
     assert bool(list_previews(tmp_path)) is not blocks
     assert run.error.type == ("GuardrailViolated" if blocks else "")
