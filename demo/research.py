@@ -1,17 +1,26 @@
-"""The second chapter of the job: what a researcher does with the prices and the signal of the first one."""
+"""The second chapter of the job: what a researcher builds on the prices and the signal of the first one."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from demo.stage import Stage, expect
 from optaic.client import word
 from optaic.instance.v1 import instance_pb2
 
-EXPERIMENT = "momentum_preview"
-_HORIZON = 21
+PRICES, SIGNAL, BACKTEST = "sp500_prices", "momentum_12_1", "momentum_backtest"
+EXPERIMENT, MODEL, OPTIMIZER, OPTIMIZED = "momentum_preview", "next_month", "min_cvar", "optimized_backtest"
+_HORIZON = 21  # sessions, about a month
+_ROUNDING = 1e-6  # of a solver
+_FEATURES = {
+    "momentum": f"{SIGNAL}.value",
+    "reversal": f"REVERSAL({PRICES}.close, 5)",
+    "risk": f"RANK(VOLATILITY({PRICES}.close, 63))",
+}
 
 
 async def research(stage: Stage) -> None:
-    """Preview the signal, and create what is built on it.
+    """Preview the signal, train a model on it, and have an optimizer weigh what a backtest holds.
 
     Raises:
         StepFailedError: a step did not give what it promises.
@@ -19,23 +28,36 @@ async def research(stage: Stage) -> None:
     async with stage.step("Preview momentum beside the returns that follow it"):
         await preview_momentum(stage)
     async with stage.step(
-        "Create one instance of every other kind, with its objects in Prefect, MLflow and Evidently"
+        "Create a model, an optimizer and a backtest of both, with their objects in Prefect, MLflow and Evidently"
     ):
         await create_every_kind(stage)
+    async with stage.step(f"Train {MODEL}: it is measured on sessions that it has not seen"):
+        await train(stage)
+    async with stage.step(f"Decide the weights of {OPTIMIZER}"):
+        await optimize(stage)
+    async with stage.step(f"Run {OPTIMIZED} with these weights, beside {BACKTEST}"):
+        await compare_backtests(stage)
+
+
+async def _create(stage: Stage, name: str, **given: Any) -> instance_pb2.Instance:
+    """Create an instance beside the prices, and wait until the outside systems have what belongs to it."""
+    project = stage.instances[PRICES].project_id
+    created = await stage.client.instances.create(project=project, name=name, **given)
+    stage.instances[name] = await stage.client.instances.wait_until_active(created.instance_id)
+    return stage.instances[name]
 
 
 async def preview_momentum(stage: Stage) -> None:
     """Run an experiment with the macro MOMENTUM; check that it is READY and that its table has the rows it counts."""
-    prices = stage.instances["sp500_prices"]
-    experiment = await stage.client.instances.create(
-        project=prices.project_id,
-        name=EXPERIMENT,
+    prices = stage.instances[PRICES]
+    await _create(
+        stage,
+        EXPERIMENT,
         experiment={"date_range": {"start": "2015-01-02"}},
         definition_name="MOMENTUM",
         config={"x": "close", "long": 252, "short": 21},
         upstreams={"input": prices, "prices": prices},
     )
-    stage.instances[EXPERIMENT] = await stage.client.instances.wait_until_active(experiment.instance_id)
     handle = await stage.execute(EXPERIMENT)
     result, metrics = handle.run.experiment, handle.metrics
     table = await handle.artifact("preview")
@@ -48,41 +70,51 @@ async def preview_momentum(stage: Stage) -> None:
 
 
 async def create_every_kind(stage: Stage) -> None:
-    """Create a model and an optimizer; check that each is ACTIVE with its ids in outside systems."""
-    prices, signal = stage.instances["sp500_prices"], stage.instances["momentum_12_1"]
-    model = await stage.client.instances.create(
-        project=prices.project_id,
-        name="next_month",
+    """Create a model, an optimizer and a backtest; check that each is ACTIVE with its ids in outside systems."""
+    prices, signal = stage.instances[PRICES], stage.instances[SIGNAL]
+    model = await _create(
+        stage,
+        MODEL,
         model={},
         definition_name="ridge",
         config={
-            "features": [{"name": "momentum", "expression": "value"}],
-            "target": {"expression": "PCT(close, 21)", "horizon": 21},
+            "features": [{"name": name, "expression": text} for name, text in _FEATURES.items()],
+            "target": {"expression": f"PCT(close, {_HORIZON})", "horizon": _HORIZON},
         },
-        upstreams={"features": signal, "target": prices},
+        upstreams={"features": [signal, prices], "target": prices},
     )
-    optimizer = await stage.client.instances.create(
-        project=prices.project_id,
-        name="min_cvar",
+    optimizer = await _create(
+        stage,
+        OPTIMIZER,
         portfolio_optimizer={},
         definition_name="minimum_cvar",
+        config={"top_n": 10},
         upstreams={"signal": signal, "covariance": prices},
     )
-    for created in (model, optimizer):
-        instance = await stage.client.instances.wait_until_active(created.instance_id)
-        stage.others[instance.name] = instance
-    await _check_handles(stage, stage.others[model.name])
+    backtest = await _create(
+        stage,
+        OPTIMIZED,
+        backtest={
+            "assets": {"benchmark": "equal_weight"},
+            "signals": {"primary": signal.instance_id},
+            "date_range": {"start": "2015-01-02"},
+            "config": {"rebalance_frequency": "monthly", "transaction_costs": 0.001, "top_n": 10},
+        },
+        upstreams={"prices": prices, "optimizer": optimizer},
+    )
+    await _check_handles(stage, model, stage.instances[EXPERIMENT], optimizer, backtest)
 
 
-async def _check_handles(stage: Stage, model: instance_pb2.Instance) -> None:
+async def _check_handles(stage: Stage, model: instance_pb2.Instance, *others: instance_pb2.Instance) -> None:
     """Check that Prefect has each flow's deployment, MLflow the model's experiment, and Evidently its project."""
-    instances = {**stage.others, EXPERIMENT: stage.instances[EXPERIMENT]}
     async with stage.tools.prefect() as prefect, stage.tools.mlflow() as mlflow:
-        for name, instance in instances.items():
+        for instance in (model, *others):
             for flow in instance.flows:
                 answer = await prefect.get(f"/deployments/{flow.prefect_deployment_id}")
                 is_there = answer.is_success
-                expect(is_there, f"{word(flow, 'flow_kind')} of {name} to have a deployment in Prefect")
+                expect(
+                    is_there, f"{word(flow, 'flow_kind')} of {instance.name} to have a deployment in Prefect"
+                )
         asked = {"experiment_id": model.model.mlflow_experiment_id}
         answer = await mlflow.get("/api/2.0/mlflow/experiments/get", params=asked)
         expect(answer.is_success, f"{model.name} to have an experiment in MLflow")
@@ -91,3 +123,37 @@ async def _check_handles(stage: Stage, model: instance_pb2.Instance) -> None:
     is_there = (stage.tools.evidently_workspace / project).is_dir()
     expect(bool(project) and is_there, f"{model.name} to have a project in Evidently's workspace")
     stage.notes.append(f"{model.name}: MLflow experiment {experiment}, Evidently project {project}")
+
+
+async def train(stage: Stage) -> None:
+    """Train the model; its inference and its monitoring have not run yet."""
+    handle = await stage.execute(MODEL, "training", then="NOT_INITIALIZED")
+    result = handle.run.training
+    expect(
+        0 < result.validation_row_count < result.train_row_count,
+        f"{MODEL} to be measured on fewer rows than it learns from",
+    )
+    stage.notes.append(
+        f"{MODEL}: trained on {result.train_row_count} rows until {result.train_end}, measured on "
+        f"{result.validation_row_count} later ones"
+    )
+
+
+async def optimize(stage: Stage) -> None:
+    """Decide the weights of the last date of the signal; check that they are a portfolio."""
+    handle = await stage.execute(OPTIMIZER)
+    total = float((await handle.artifact("weights"))["weight"].sum())
+    expect(abs(total - 1) < _ROUNDING, f"the weights of {OPTIMIZER} to have the sum 1, not {total}")
+    decision = handle.run.portfolio_optimization
+    stage.notes.append(
+        f"{OPTIMIZER}: {decision.asset_count} entities on {decision.decision_date}, expected volatility "
+        f"{handle.metrics['volatility']:.1%}"
+    )
+
+
+async def compare_backtests(stage: Stage) -> None:
+    """Run the backtest whose weights the optimizer decides, and put it beside that of the signal alone."""
+    handle = await stage.execute(OPTIMIZED)
+    before = next(run for name, run in reversed(stage.runs) if name == BACKTEST)
+    volatility, plain = handle.metrics["volatility"], dict(before.metrics)["volatility"]
+    stage.notes.append(f"{OPTIMIZED}: volatility {volatility:.1%} a year, {BACKTEST} {plain:.1%}")

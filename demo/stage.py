@@ -95,23 +95,30 @@ class Stage:
             step.seconds = time.perf_counter() - begun
             self.on_change()
 
-    async def execute(self, name: str) -> RunHandle:
-        """Run an instance's flow and see its status go RUNNING, then READY."""
+    async def execute(self, name: str, flow: str = "", then: str = "READY") -> RunHandle:
+        """Run a flow of an instance, its own if none is named, and see the instance's status go RUNNING, then on.
+
+        Args:
+            name: of the instance.
+            flow: for example `training`.
+            then: the status afterwards; an instance with several flows is READY when all of them are.
+        """
         instance_id = self.instances[name].instance_id
         seen_before = len(self.observed.history)
-        handle = await self.client.runs.submit(self.instances[name])
+        handle = await self.client.runs.submit(self.instances[name], flow_kind=flow or 0)
         run = await handle.wait(timeout=90)
         self.runs.append((name, run))
+        what = f"the {flow} of {name}" if flow else f"the run of {name}"
         expect(
             run.status == run_pb2.RUN_STATUS_COMPLETED,
-            f"the run of {name} to complete: {run.error.type} {run.error.message}",
+            f"{what} to complete: {run.error.type} {run.error.message}",
         )
-        await self.until_words(instance_id, seen_before, "READY")
+        await self.until_words(instance_id, seen_before, then)
         words = self.observed.words(instance_id, seen_before)
-        expect(words == ["RUNNING", "READY"], f"{name} to go RUNNING, READY; seen {words}")
+        expect(words == ["RUNNING", then], f"{name} to go RUNNING, {then}; seen {words}")
         async with self.tools.prefect() as prefect:
             answer = await prefect.get(f"/flow_runs/{run.orchestrator_run_id}")
-            expect(answer.status_code == httpx.codes.OK, f"the run of {name} to be a Prefect flow run")
+            expect(answer.status_code == httpx.codes.OK, f"{what} to be a Prefect flow run")
         return handle
 
     async def until_words(self, instance_id: str, since: int, last: str) -> None:
