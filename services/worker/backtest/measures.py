@@ -12,6 +12,7 @@ from worker.backtest.execution import Path
 from worker.backtest.metrics import ROUNDING, SESSIONS_PER_YEAR, daily_returns
 from worker.backtest.panel import Panel
 from worker.backtest.tables import Matrix
+from worker.statistics.moments import describe
 
 _TAIL = 0.05  # of the returns, for the value at risk
 
@@ -23,6 +24,8 @@ def measure(panel: Panel, path: Path, known: Mapping[str, Any]) -> dict[str, flo
     gross, net = (np.abs(path.values).sum(axis=1) / nav, path.values.sum(axis=1) / nav)
     beta = _beta(returns, benchmark)
     tail = _tail(returns)
+    # Returns that are equal but for rounding have no shape.
+    moments = describe(returns if returns.size and np.ptp(returns) >= ROUNDING else returns[:0])
     found = {
         "alpha": None if beta is None else _mean(returns - beta * benchmark, SESSIONS_PER_YEAR),
         "beta": beta,
@@ -30,8 +33,8 @@ def measure(panel: Panel, path: Path, known: Mapping[str, Any]) -> dict[str, flo
         "down_capture": _divide(_mean(returns[benchmark < 0.0]), _mean(benchmark[benchmark < 0.0])),
         "sortino_ratio": _sortino(returns),
         "calmar_ratio": _divide(known["annualized_return"], -known["max_drawdown"]),
-        "skewness": _moment(returns, 3),
-        "excess_kurtosis": None if (fourth := _moment(returns, 4)) is None else fourth - 3.0,
+        "skewness": moments.skewness,
+        "excess_kurtosis": moments.kurtosis,
         "var_95": tail[0],
         "cvar_95": tail[1],
         "hit_rate": _mean((returns > 0.0).astype(np.float64)),
@@ -69,14 +72,6 @@ def _sortino(returns: Matrix) -> float | None:
     return (
         mean / downside * math.sqrt(SESSIONS_PER_YEAR) if mean is not None and downside > ROUNDING else None
     )
-
-
-def _moment(returns: Matrix, order: int) -> float | None:
-    """Return a standardised central moment, biased."""
-    if returns.size < 2 or np.ptp(returns) < ROUNDING:  # noqa: PLR2004 - one return has no deviation
-        return None
-    away = returns - returns.mean()
-    return float((away**order).mean() / (away**2).mean() ** (order / 2))
 
 
 def _tail(returns: Matrix) -> tuple[float | None, float | None]:
