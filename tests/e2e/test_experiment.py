@@ -55,6 +55,7 @@ async def test_an_experiment_is_ready_until_something_below_it_moves(stack: Runn
         assert set(shown["entity"]) == {"AAPL", "GE"}
         assert (shown["date"].dt.year() == 2020).all()
         assert (await handle.artifact("preview_sample")).equals(shown)
+        assert (await client.data.read(experiment)).equals(shown)
         result, metrics = handle.run.experiment, handle.metrics
         assert result.row_count == metrics["row_count"] == shown.height
         assert result.mean == metrics["mean"] == pytest.approx(shown["value"].mean())
