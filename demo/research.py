@@ -126,8 +126,9 @@ async def _check_handles(stage: Stage, model: instance_pb2.Instance, *others: in
 
 
 async def train(stage: Stage) -> None:
-    """Train the model; its inference and its monitoring have not run yet."""
+    """Train the model; its inference and its monitoring do not run."""
     handle = await stage.execute(MODEL, "training", then="NOT_INITIALIZED")
+    stage.others[MODEL] = stage.instances.pop(MODEL)
     result = handle.run.training
     expect(
         0 < result.validation_row_count < result.train_row_count,
