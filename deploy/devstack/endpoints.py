@@ -126,7 +126,7 @@ class Endpoints:
         return {"OPTAIC_PREFECT_AUTH_STRING": self.prefect_login} if self.prefect_login else {}
 
     def mlflow_credentials(self) -> dict[str, str]:
-        """Return the environment variables by which instance-service logs in to the stack's own MLflow."""
+        """Return the environment variables by which instance-service and workers log in to the stack's own MLflow."""
         found = split_login(self.mlflow_login)
         return {"OPTAIC_MLFLOW_USERNAME": found[0], "OPTAIC_MLFLOW_PASSWORD": found[1]} if found else {}
 

@@ -103,6 +103,7 @@ def make_worker(name: str, state: State, settings: Settings, endpoints: Endpoint
     environment = {
         **_common(settings, endpoints, f"worker-{tenant}"),
         **endpoints.prefect_credentials(),
+        **endpoints.mlflow_credentials(),
         "OPTAIC_TENANTS": json.dumps([tenant]),
         "OPTAIC_EXECUTOR_TOKEN": ""
         if endpoints.certificates
@@ -110,6 +111,7 @@ def make_worker(name: str, state: State, settings: Settings, endpoints: Endpoint
         "OPTAIC_SOURCE_ROOTS": json.dumps(settings.source_roots),
         "OPTAIC_SOURCE_EXCLUDED": json.dumps([*settings.source_excluded, *_own_data(state, endpoints)]),
         "OPTAIC_RUN_OUTPUT_FOLDER": str(state.logs / f"runs{suffix}"),
+        "OPTAIC_TELEMETRY_FOLDER": str(state.root / f"telemetry{suffix}"),
         # Prefect's own worker starts each run in a process that has no -P.
         **({"PYTHONSAFEPATH": "1"} if settings.executor == "process" else {}),
         **(

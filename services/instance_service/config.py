@@ -5,11 +5,12 @@ from pathlib import Path
 from pydantic import Field
 
 from optaic.rules.deployments import WORK_POOL
+from servicekit.mlflow import MlflowSettings
 from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import ServiceSettings
 
 
-class Settings(PrefectCallerSettings, ServiceSettings):
+class Settings(PrefectCallerSettings, MlflowSettings, ServiceSettings):
     """The settings that instance-service adds to those of every service."""
 
     work_pool: str = Field(
@@ -17,20 +18,6 @@ class Settings(PrefectCallerSettings, ServiceSettings):
         min_length=1,
         description="Prefect work pool of the deployments of the tenant `default`; those of another tenant are in "
         "<this pool>-<tenant>.",
-    )
-    mlflow_url: str = Field(
-        default="http://127.0.0.1:5000",
-        description="Address of MLflow; the service starts and runs even while MLflow is down.",
-    )
-    mlflow_token: str = Field(
-        default="", repr=False, description="Bearer token for MLflow; if empty, none is sent."
-    )
-    mlflow_username: str = Field(
-        default="", description="User name for MLflow's basic authentication; if set, the token is not used."
-    )
-    mlflow_password: str = Field(default="", repr=False, description="That user's password.")
-    mlflow_timeout_seconds: float = Field(
-        default=5.0, gt=0, description="Longest time of one call to MLflow."
     )
     evidently_workspace: Path = Field(
         default=Path("workspace"),

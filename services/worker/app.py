@@ -24,6 +24,7 @@ async def main(stop: asyncio.Event) -> None:
     list_registered_code()  # before any run can put a package anywhere
     # Before any run starts, so that an operator can still correct the folder.
     prepare_folder(Path(settings.run_output_folder))
+    prepare_folder(Path(settings.telemetry_folder), "OPTAIC_TELEMETRY_FOLDER")
     forkserver = Forkserver(preload.PRELOAD)
     warming = asyncio.create_task(forkserver.start(), name="warming")
     await asyncio.sleep(0)  # let it begin: both processes spend seconds on imports, side by side
@@ -33,6 +34,7 @@ async def main(stop: asyncio.Event) -> None:
     from worker.housekeeping import remove_leftovers  # noqa: PLC0415 - the same
     from worker.peers import connect_peers  # noqa: PLC0415 - the same
     from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
+    from worker.telemetry import make_telemetry  # noqa: PLC0415 - the same
 
     quieten(settings.log_level)
     # The first run need not wait for the hashes of what is built in.
@@ -45,14 +47,18 @@ async def main(stop: asyncio.Event) -> None:
     await warming
     process_tree.adopt_orphans()  # what a guardian leaves that is killed itself
     guardians = Guardians(forkserver)
+    telemetry = make_telemetry(settings)
     async with WorkPool(settings) as pool, connect_peers(settings) as peers:
+        delivering = asyncio.create_task(telemetry.run(peers, stop), name="telemetry")
         housekeeping = asyncio.create_task(
             remove_leftovers(settings, guardians.start, stop), name="housekeeping"
         )
         try:
-            await Executor(settings, pool, guardians.start, peers).run(stop)
+            await Executor(settings, pool, guardians.start, peers, telemetry).run(stop)
         finally:
-            housekeeping.cancel()
-            await asyncio.wait({housekeeping})
+            for task in (housekeeping, delivering):
+                task.cancel()
+            await asyncio.wait({housekeeping, delivering})
+            await telemetry.close()
             await guardians.wait()
             await forkserver.stop()

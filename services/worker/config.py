@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from optaic.rules.deployments import WORK_POOL, work_pool_of
 from optaic.rules.locations import normalize_root
 from redaction import PREFIX, redact_urls
+from servicekit.mlflow import MlflowSettings
 from servicekit.prefect import PrefectSettings
 from worker.limits import Limits
 from worker.sources.policy import (
@@ -27,7 +28,7 @@ CodeCheck = Literal["auto", "refuse", "warn"]
 _FIRST_UID, _LAST_UID = 1000, 2**31 - 2
 
 
-class Settings(PrefectSettings):
+class Settings(PrefectSettings, MlflowSettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
 
     instance_address: str = Field(description="host:port of instance-service.")
@@ -161,6 +162,22 @@ class Settings(PrefectSettings):
         default=100,
         gt=0,
         description="Number of runs whose output is kept; the output of older runs is removed.",
+    )
+
+    telemetry_folder: str = Field(
+        default_factory=lambda: f"{tempfile.gettempdir()}/optaic-telemetry-{os.getuid()}",
+        description="Folder on this machine for what runs owe MLflow and Evidently while these are away. Name one that survives a "
+        "restart of the machine.",
+    )
+    telemetry_entries: int = Field(
+        default=10_000,
+        gt=0,
+        description="Number of entries of that folder; what a run owes beyond it is dropped, and the run says so.",
+    )
+    telemetry_patience_seconds: float = Field(
+        default=15.0,
+        ge=0,
+        description="How long a run waits for MLflow or Evidently before it completes without them.",
     )
 
     source_schemes: tuple[str, ...] = Field(

@@ -113,7 +113,12 @@ async def confine(task: Task | Removal, tenant_id: str, settings: Settings) -> C
     """
     means = await find_means(settings)
     data, outputs = _places_of_removal(task, tenant_id) if isinstance(task, Removal) else _places_of_run(task)
-    own = [settings.run_output_folder, settings.secrets_folder, *settings.source_excluded]
+    own = [
+        settings.run_output_folder,
+        settings.telemetry_folder,
+        settings.secrets_folder,
+        *settings.source_excluded,
+    ]
     users = map(int, settings.child_uids.split("-"))
     return Confinement(
         user=ownership.user_of(tenant_id, *users) if means.has_user else None,

@@ -30,6 +30,7 @@ from worker.recipe_reading import list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
 from worker.run_access import find_access
 from worker.run_output import OutputLimits
+from worker.telemetry import Telemetry, list_debts, make_telemetry
 from worker.ticket import Ticket
 
 ABANDONED = "abandoned"  # the message of a cancellation after which the run is not reported as failed
@@ -54,9 +55,15 @@ class Ending:
 
 
 async def execute_run(
-    ticket: Ticket, settings: Settings, start: StartGuardian = start_guardian, peers: Peers | None = None
+    ticket: Ticket,
+    settings: Settings,
+    start: StartGuardian = start_guardian,
+    peers: Peers | None = None,
+    telemetry: Telemetry | None = None,
 ) -> Ending:
-    """Execute a run to its end; nothing that it started is left then. Without `peers` it connects for itself.
+    """Execute a run to its end; nothing that it started is left then.
+
+    Without `peers` it connects for itself; without `telemetry` it delivers what earlier runs owe, too.
 
     Raises:
         DomainError: run-service refused what should not be refused, or was away for too long.
@@ -66,17 +73,25 @@ async def execute_run(
     async with contextlib.AsyncExitStack() as resources:
         if peers is None:
             peers = await resources.enter_async_context(connect_peers(settings))
+        own = telemetry or make_telemetry(settings)
         with context.bind(request):
             async with Preparation(ticket.instance_id, peers, start) as prepared:
-                return await _Execution(ticket, settings, peers, prepared).run()
+                ending = await _Execution(ticket, settings, peers, prepared, own).run()
+            if telemetry is None:
+                await own.leave(peers)
+            return ending
 
 
 class _Execution:
-    def __init__(self, ticket: Ticket, settings: Settings, peers: Peers, prepared: Preparation) -> None:
+    def __init__(
+        self, ticket: Ticket, settings: Settings, peers: Peers, prepared: Preparation, telemetry: Telemetry
+    ) -> None:
         self._ticket = ticket
         self._settings = settings
         self._peers = peers
         self._prepared = prepared
+        self._telemetry = telemetry
+        self._fencing_token = ""
         self._timeout = settings.run_timeout_seconds  # unless the instance has its own; 0: none
         self._location = FlowLocation(
             settings.data_root, ticket.tenant_id, ticket.instance_id, ticket.flow_kind
@@ -92,6 +107,7 @@ class _Execution:
             is_failed = run.status == run_pb2.RUN_STATUS_FAILED  # for the code that it would have run
             outcome = Outcome.FAILED if is_failed else Outcome.CANCELLED
             return Ending(outcome, f"{run.error.type}: {run.error.message}")
+        self._fencing_token = started.fencing_token
         _log.info("run started", run_id=run.run_id, instance_id=run.instance_id, number=run.run_number)
         reporter = Reporter(self._peers.runs, started, self._settings.report_patience_seconds)
         progress = Progress()
@@ -135,7 +151,17 @@ class _Execution:
             answer = await self._compute(recipe, run, progress)
             if isinstance(answer, Failure):
                 return await self._fail(run, reporter, answer)
+            debts = list_debts(
+                self._ticket.tenant_id,
+                run,
+                self._fencing_token,
+                recipe,
+                answer,
+                self._location.outputs_uri(run.run_id),
+            )
+            await self._telemetry.owe(debts, answer)
             await reporter.complete(answer)
+            await self._telemetry.finish(debts, answer.telemetry_pending)
         except RunLostError as error:
             return Ending(_outcome_after(error.refusal), str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the run must end and say so

@@ -24,6 +24,7 @@ from worker.prefect_adapter import (
     WorkPool,
     make_ticket,
 )
+from worker.telemetry import Telemetry
 from worker.ticket import Ticket, TicketInvalidError, check_tenant
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
@@ -46,11 +47,13 @@ class Executor:
         pool: WorkPool,
         start_guardian: StartGuardian,
         peers: Peers | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._start_guardian = start_guardian
         self._peers = peers
+        self._telemetry = telemetry
         self._hint = asyncio.Event()  # to look into the work pool now
         self._told: set[str] = set()  # the tenants of whose flow runs run-service tells
         self._is_full = False  # at the last look there was no room, so more flow runs may wait
@@ -165,7 +168,9 @@ class Executor:
         # The run begins meanwhile: the claim has made it ours.
         showing = asyncio.create_task(self._show(flow_run_id, task), name=f"running-{flow_run_id}")
         try:
-            ending = await execute_run(ticket, self._settings, self._start_guardian, self._peers)
+            ending = await execute_run(
+                ticket, self._settings, self._start_guardian, self._peers, self._telemetry
+            )
         except asyncio.CancelledError as error:
             showing.cancel()
             await asyncio.wait({showing})

@@ -31,8 +31,8 @@ class OutputFolderRefusedError(OSError):
     """The folder for what runs print may be read or changed by others; the message says what to do."""
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder for what runs print, which is ours alone; where there is one, it has to be so.
+def prepare_folder(folder: Path, setting: str = "OPTAIC_RUN_OUTPUT_FOLDER") -> None:
+    """Make a folder that is ours alone, of a setting; where there is one, it has to be so.
 
     Below /tmp another user may have created the folder first, or a link with its name.
 
@@ -46,26 +46,32 @@ def prepare_folder(folder: Path) -> None:
     except OSError as error:
         if not folder.is_symlink():
             raise
-        raise _refuse(folder, f"is a link to {folder.readlink()}", "name the folder itself") from error
+        raise _refuse(
+            setting, folder, f"is a link to {folder.readlink()}", "name the folder itself"
+        ) from error
     try:
         found = os.fstat(descriptor)
     finally:
         os.close(descriptor)
     if found.st_uid != os.geteuid():
         raise _refuse(
-            folder, f"belongs to user {found.st_uid}, and the worker is user {os.geteuid()}", "remove it"
+            setting,
+            folder,
+            f"belongs to user {found.st_uid}, and the worker is user {os.geteuid()}",
+            "remove it",
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mode = stat.S_IMODE(found.st_mode)
         raise _refuse(
+            setting,
             folder,
             f"is writable for other users (mode {mode:04o})",
             f"inspect it and run chmod 0700 {folder}",
         )
 
 
-def _refuse(folder: Path, what: str, way: str) -> OutputFolderRefusedError:
-    text = f"OPTAIC_RUN_OUTPUT_FOLDER: {folder} {what}, so the output of runs is not safe there; {way}, or set another folder"
+def _refuse(setting: str, folder: Path, what: str, way: str) -> OutputFolderRefusedError:
+    text = f"{setting}: {folder} {what}, so what runs leave there is not safe; {way}, or set another folder"
     return OutputFolderRefusedError(text)
 
 

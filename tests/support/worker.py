@@ -111,6 +111,8 @@ class World:
             "executor_token": TOKEN,
             "data_root": str(data_root),
             "run_output_folder": f"{urlsplit(str(data_root)).path}/run-output",
+            "telemetry_folder": f"{urlsplit(str(data_root)).path}/telemetry",
+            "mlflow_url": "http://127.0.0.1:9",  # where nothing listens
             "start_patience_seconds": 5,
             "report_patience_seconds": 20,
             "source_roots": FOLDERS,

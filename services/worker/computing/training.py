@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def fit(recipe: TrainingRecipe, location: FlowLocation, run_id: str, progress: P
             **found.metrics,
             "train_end": train_end,
             "label_end": found.label_end.isoformat(),
-            **({"mlflow_model": note} if note else {}),
+            "warnings": list(_warn(found, note)),
         },
         artifacts={
             "model": f"{place}{trained.MODEL}",
@@ -71,6 +72,14 @@ def fit(recipe: TrainingRecipe, location: FlowLocation, run_id: str, progress: P
         ),
         is_partial_range=has_later(recipe.inputs, recipe.data_date),
     )
+
+
+def _warn(found: Trained, note: str) -> Iterator[str]:
+    """Yield what to know before one believes the figures."""
+    if note:
+        yield note
+    if absent := found.features_without_values:
+        yield f"features without any value, from which nothing was learnt: {', '.join(absent)}"
 
 
 def _describe(

@@ -33,6 +33,7 @@ class Trained:
     label_end: dt.date  # the session on which the last of their targets became known
     validation_label_end: dt.date  # the same of the model that was measured
     reference: tuple[dt.date, dt.date]  # the first and the last session that it learned from
+    features_without_values: list[str]
     train_row_count: int
     validation_row_count: int
 
@@ -76,14 +77,16 @@ def train(
             tell(0.7, f"fitting on all {used.height} rows")
             final = make()
             _fit(final, used, features)
+    absent = [name for name in features if not _has_value(used[name])]
     return Trained(
         module=final,
+        features_without_values=absent,
         metrics={
             **figures,
             **split.counts,
             "validation_rows_without_prediction": validation[PREDICTION].is_null().sum(),
             "importance": dict(importance.select("feature", "mean").iter_rows()),
-            "features_without_values": [name for name in features if not _has_value(used[name])],
+            "features_without_values": absent,
             "targets_without_features": rows.unmatched_targets,
             "is_refitted": settings.refit,
         },

@@ -149,7 +149,7 @@ async def test_a_model_of_another_kind_is_kept_as_its_own_file(world: World, tmp
     prices = await _prices(world, tmp_path, make_prices())
     run = await _train(world, world.model("mean_model"), prices, tmp_path)
     assert not _file(run, trained.MLFLOW_MODEL).exists()
-    assert "MeanModel has no estimator of scikit-learn" in str(run.metrics["mlflow_model"])
+    assert "MeanModel has no estimator of scikit-learn" in str(run.metrics["warnings"])
     assert run.training.model_uri == run.artifacts["model"]
     loaded = MeanModel(CONFIG)
     loaded.load(_file(run, trained.MODEL))

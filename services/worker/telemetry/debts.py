@@ -1,0 +1,77 @@
+"""A thing that a run owes an outside system, and the interface of whoever delivers it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, Self
+
+
+class UnreachableError(Exception):
+    """The system does not answer, or cannot take it yet; it is tried again."""
+
+
+class RefusedError(Exception):
+    """The system refuses this debt, but perhaps no other one; it is tried again."""
+
+
+class GoneError(Exception):
+    """The system will never take it, because what it belongs to was deleted there; the message says so."""
+
+
+@dataclass(frozen=True)
+class Debt:
+    """A debt of one run to one system. The run's id is the key by which a delivery that is repeated finds the first."""
+
+    tenant_id: str
+    instance_id: str
+    run_id: str
+    system: str  # as in `Run.telemetry_pending`
+    fencing_token: str = field(repr=False)
+    payload: Mapping[str, Any]  # as the system's deliverer understands it; JSON
+    files: Mapping[
+        str, str
+    ]  # URIs of files and folders in the run's output folder, by the names that they get there
+
+    def pack(self) -> bytes:
+        """Serialize it as bytes."""
+        return json.dumps(asdict(self), allow_nan=False).encode()
+
+    @classmethod
+    def unpack(cls, content: bytes) -> Self:
+        """Parse what `pack` returned.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            return cls(**json.loads(content))
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The names that a system gives to what it was given; empty where it has no name for it."""
+
+    mlflow_run_id: str = ""
+    model_version: str = ""
+
+
+class Deliverer(Protocol):
+    """The way to one system. Every method may be repeated, and finds again what it has done before."""
+
+    async def deliver(self, debt: Debt) -> Delivered:
+        """Give the system all of it.
+
+        Raises:
+            UnreachableError: it is tried again later.
+            GoneError: it is never tried again.
+        """
+
+    async def withdraw(self, debt: Debt) -> None:
+        """Take back what the system was given of a run that did not complete; raises as `deliver`."""
+
+    async def close(self) -> None:
+        """Close the connections."""
