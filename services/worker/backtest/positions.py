@@ -85,5 +85,5 @@ def _costs(path: Path, begins: Numbers, sessions: int) -> Matrix:
     )
     costs = np.concatenate([np.empty(0), *(one.commission + one.slippage for one in made)])
     owners = np.searchsorted(begins, keys, side="right") - 1
-    owned: Matrix = np.bincount(np.maximum(owners, 0), weights=costs, minlength=begins.size)
+    owned = np.bincount(np.maximum(owners, 0), weights=costs, minlength=begins.size).astype(np.float64)
     return owned[: begins.size]

@@ -94,7 +94,7 @@ def test_positions_are_those_of_a_recomputation(seed: int, long_short: bool, fre
     metrics = result.metrics
     assert positions["sessions"].sum() / positions.height == pytest.approx(metrics["average_holding_period"])
     assert positions["costs"].sum() == pytest.approx(metrics["total_costs"])
-    earned = positions["gain"].sum() - positions["costs"].sum()
+    earned = float((positions["gain"] - positions["costs"]).sum())
     assert earned == pytest.approx(metrics["final_nav"] - metrics["initial_capital"], abs=1e-6)
 
 
