@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lineage_service.domain.flows import FlowKey, FlowSpec, Phase, RunFact, Snapshot
+from lineage_service.domain.flows import SCHEMA, FlowKey, FlowSpec, Phase, RunFact, Snapshot
 
 ModelEdge = tuple[FlowKey, str]  # upstream and role
 
@@ -35,8 +35,9 @@ class ModelFlow:
 
     @property
     def edges(self) -> list[ModelEdge]:
-        """The connected upstreams."""
-        return sorted({(edge.upstream, edge.role) for edge in self.spec.upstreams}) if self.spec else []
+        """The connected upstreams; those of which only the settings count are none."""
+        edges = self.spec.upstreams if self.spec else ()
+        return sorted({(edge.upstream, edge.role) for edge in edges if edge.kind != SCHEMA})
 
     @property
     def has_other_config(self) -> bool:

@@ -125,7 +125,7 @@ class Lineage:
         }
         for edge in edges:
             downstream = flows[edge.downstream_id]
-            if downstream.is_defined:
+            if downstream.is_defined and edge.is_connected:
                 key = (flows[edge.upstream_id].key, edge.role)
                 summaries[downstream.key].consumed[key] = edge.consumed_version
         return summaries

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from lineage_service.domain.flows import EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
+from lineage_service.domain.flows import SCHEMA, EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
 
 START = datetime(2024, 1, 2, tzinfo=UTC)
 Pins = Sequence[Input]
+
+SETTINGS = "settings"  # the role of upstreams of which no version is read
 
 
 @dataclass
@@ -65,6 +67,7 @@ class World:
         index = len(self.instances)
         kinds = ("training", "inference") if number % 5 == 4 else ("refresh",)
         upstreams = {(each, "input") for each in range(index) if number >> (each + 3) & 1}
+        upstreams |= {(each, SETTINGS) for each in range(index) if number >> (each + 9) & 1}
         instance = WorldInstance(self.new_id(), f"instance_{index}", kinds, upstreams)
         self.instances.append(instance)
         return self.snapshot(instance)
@@ -72,7 +75,7 @@ class World:
     def spec(self, instance: WorldInstance, kind: str) -> FlowSpec:
         """Return a flow as the instance defines it; the fingerprint covers configuration and edges."""
         edges = [
-            EdgeSpec(self.flow(self.instances[index], -1), role, 1)
+            EdgeSpec(self.flow(self.instances[index], -1), role, SCHEMA if role == SETTINGS else 1)
             for index, role in sorted(instance.upstreams)
         ]
         if kind == "inference":
@@ -118,7 +121,8 @@ class World:
         elif what == "revert":
             instance.config = instance.accessor = 0
         elif what == "edges" and index:
-            instance.upstreams ^= {(number // 7 % index, "input" if number & 64 else "prices")}
+            role = SETTINGS if number & 256 else "input" if number & 64 else "prices"
+            instance.upstreams ^= {(number // 7 % index, role)}
         elif what == "promote":
             self._promote(instance, number)
         elif what == "delete":
@@ -160,7 +164,11 @@ class World:
         for instance in self.instances:
             for kind in instance.kinds:
                 edges = self.spec(instance, kind).upstreams
-                pins = [Input(edge.upstream, edge.role, run_ids[edge.upstream]) for edge in edges]
+                pins = [
+                    Input(edge.upstream, edge.role, run_ids[edge.upstream])
+                    for edge in edges
+                    if edge.kind != SCHEMA
+                ]
                 flow = FlowKey(instance.instance_id, kind)
                 facts += self.submit(flow, pins)
                 run_ids[flow] = self.active[flow].run_id
