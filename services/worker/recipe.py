@@ -158,7 +158,7 @@ class ExperimentRecipe:
     guardrails: tuple[Guardrail, ...] = ()
     scheduled_date: dt.date | None = None
     components: ClassVar[tuple[Component, ...]] = ()
-    keeps_dataset: ClassVar[bool] = False
+    keeps_dataset: ClassVar[bool] = True
     has_artifacts: ClassVar[bool] = True
     base: ClassVar[None] = None
 

@@ -64,7 +64,7 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     assert all(run["metrics"] and run["artifacts"] for run in runs)
     assert runs[5]["input_versions"] == {"sp500_prices": 2, "momentum_12_1": 2}
     assert {"mean_coverage", "ic_mean_21", "quintile_returns_21"} <= set(runs[6]["metrics"])
-    assert {"preview", "preview_sample"} == set(runs[6]["artifacts"])
+    assert {"data", "preview", "preview_sample"} == set(runs[6]["artifacts"])
     assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])
     assert [instance["kind"] for instance in summary["instances"]] == [
         *("DATASET", "SIGNAL", "BACKTEST", "EXPERIMENT", "PORTFOLIO_OPTIMIZER", "BACKTEST", "MODEL"),

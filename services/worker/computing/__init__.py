@@ -31,7 +31,7 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
     if isinstance(recipe, PipelineRecipe):
         return refresh(recipe, location, progress)
     if isinstance(recipe, ExperimentRecipe):
-        return preview(recipe, location.outputs_uri(run_id), run_id, progress)
+        return preview(recipe, location, run_id, progress)
     if isinstance(recipe, OptimizationRecipe):
         return optimize(recipe, location, run_id, progress)
     if isinstance(recipe, MonitoringRecipe):

@@ -7,20 +7,20 @@ import math
 from dataclasses import asdict
 
 from optaic.plugins import day_in, take_days, zone_of
-from optaic.rules.columns import DATE, KEYS
+from optaic.rules.columns import DATE
 from optaic.rules.kinds import TIMEZONE
 from optaic.run.v1 import run_pb2
-from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.delta_store import DeltaStore
 from worker.computing.inputs import load_operators, open_input
 from worker.computing.output import Output, Progress, scale
 from worker.guardrails import check_guardrails
-from worker.locations import write_table
+from worker.locations import FlowLocation, write_table
 from worker.preview import Library, run
 from worker.recipe import ExperimentRecipe
 
 
-def preview(recipe: ExperimentRecipe, outputs_uri: str, run_id: str, progress: Progress) -> Output:
-    """Execute the recipe of a preview; its output is the folder of its artifacts."""
+def preview(recipe: ExperimentRecipe, location: FlowLocation, run_id: str, progress: Progress) -> Output:
+    """Execute the recipe of a preview; its output is a version of the flow's dataset, which holds this preview only."""
     found = run(
         recipe.call,
         [open_input(given) for given in recipe.read],
@@ -39,17 +39,18 @@ def preview(recipe: ExperimentRecipe, outputs_uri: str, run_id: str, progress: P
     days = take_days(found.table[DATE], zone_of(found.table[DATE]))
     first, last = str(days.min()), str(days.max())
     tables = {"preview": found.table, "preview_sample": found.sample}
-    artifacts = {name: f"{outputs_uri}{name}.parquet" for name in tables}
+    artifacts = {name: f"{location.outputs_uri(run_id)}{name}.parquet" for name in tables}
     for name, table in tables.items():
         write_table(artifacts[name], table)
+    stored = DeltaStore().write(found.table, None, location.data_uri)
     # A message's number cannot be absent: NaN says that a figure is not defined.
     figures = {name: math.nan if figure is None else figure for name, figure in asdict(found.moments).items()}
     return Output(
-        uri=outputs_uri,
-        physical_version=run_id,
-        digest=compute_digest(canonicalize(found.table, KEYS)),
+        uri=stored.uri,
+        physical_version=stored.physical_version,
+        digest=stored.digest,
         last_data_date=last,
         metrics={**found.metrics, "first_date": first, "last_date": last},
-        artifacts=artifacts,
+        artifacts={"data": stored.uri, **artifacts},
         result=run_pb2.ExperimentResult(row_count=found.table.height, nan_share=found.nan_share, **figures),
     )

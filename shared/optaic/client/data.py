@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _DATA = "data"  # what the table of a dataset or signal is called among the artifacts of its run
-# What is read where nobody says which.
-_FIRST = {flow_pb2.FLOW_KIND_BACKTEST: "equity_curve", flow_pb2.FLOW_KIND_PREVIEW: "preview"}
+_FIRST = {flow_pb2.FLOW_KIND_BACKTEST: "equity_curve"}  # what is read where nobody says which
 
 
 class Data:
@@ -60,7 +59,7 @@ class Data:
             flow: The flow, or an instance, its id or its name.
             version: A logical number, or a version id (a run's id); left out: the current one.
             output: Which table of several, for example `trades` of a backtest; left out: a dataset's or signal's data,
-                an optimizer's decisions, a backtest's `equity_curve`, an experiment's `preview`.
+                an optimizer's decisions, an experiment's preview, a backtest's `equity_curve`.
             columns: Those that are wanted; `date` and `entity` always come along. Left out: all.
             entities: Those that are wanted; left out: all.
             start: The first day that is wanted, as date or text.

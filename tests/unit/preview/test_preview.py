@@ -183,7 +183,7 @@ def test_the_page_lists_every_figure() -> None:
     assert written - {"warnings"} <= listed
     errors = {"InvalidConfig", "InvalidExpression", "MissingInput", "UnknownEntity", "NoDataInRange"}
     others = {"SchemaMismatch", "OperatorFailed", "GuardrailViolated", "guardrail.<name>"}
-    others |= {"preview", "preview_sample"}
+    others |= {"preview", "preview_sample", "data"}
     assert listed - written == errors | others
 
 

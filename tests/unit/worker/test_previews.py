@@ -10,6 +10,7 @@ import pytest
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2
 from support.worker import World
+from worker.builtin.delta_store import DeltaStore
 from worker.execution import Outcome
 
 REFRESH, PREVIEW = flow_pb2.FLOW_KIND_REFRESH, flow_pb2.FLOW_KIND_PREVIEW
@@ -43,7 +44,7 @@ async def test_a_preview_has_the_rows_of_a_signal_with_the_same_expression(
     made = world.instances.put(made)
     submitted = world.runs.submit(made, PREVIEW, {"input": read, "prices": read})
     run = await execute(world, submitted, tmp_path)
-    assert set(run.artifacts) == {"preview", "preview_sample"}
+    assert set(run.artifacts) == {"data", "preview", "preview_sample"}
     shown = pl.read_parquet(run.artifacts["preview"])
     whole = pl.read_delta(values.artifacts["data"])
     kept = pl.col("date").dt.year().eq(2020) & pl.col("entity").is_in(["AAPL", "GE"])
@@ -58,10 +59,22 @@ async def test_a_preview_has_the_rows_of_a_signal_with_the_same_expression(
     assert metrics["ic_dates_21"] == metrics["dates"]
     assert list(metrics["warnings"]) == []
     output = run.output_version
-    assert (output.uri, output.physical_version) == (run.outputs_uri, run.run_id)
+    assert output.uri == run.artifacts["data"]
+    assert DeltaStore().read(output.uri, output.physical_version).equals(shown)
     assert output.last_data_date == "2020-12-31"
     again = world.runs.submit(made, PREVIEW, {"input": read, "prices": read})
     assert (await execute(world, again, tmp_path)).output_version.digest == output.digest
+
+
+async def test_what_takes_an_experiment_reads_its_rows(world: World, tmp_path: Path) -> None:
+    read = await prices(world, tmp_path)
+    run = await execute(world, world.runs.submit(world.experiment(), PREVIEW, {"input": read}), tmp_path)
+    reader = world.signal("value * 2")
+    reader.signal.contract.Clear()
+    reader = world.instances.put(reader)
+    doubled = await execute(world, world.runs.submit(reader, REFRESH, {"input": run}), tmp_path)
+    found = pl.read_delta(doubled.artifacts["data"]).sort("date", "entity")["value"]
+    assert found.equals(pl.read_parquet(run.artifacts["preview"])["value"] * 2)
 
 
 async def test_an_undefined_figure_is_nan_in_the_result_and_null_in_the_metrics(
