@@ -1,7 +1,9 @@
 """The manifests of the built-in library: each names code that loads, and a schema that says what it means."""
 
+import dataclasses
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from importlib import resources
 from typing import Any
 
@@ -19,6 +21,7 @@ from servicekit.contracts import check_contract
 from servicekit.enums import enum_word
 from support.published_definitions import compute_present, read_released
 from worker.builtin import language
+from worker.training import TrainingSettings
 
 _FOLDER = resources.files("instance_service") / "builtin"
 _FILES = sorted(entry.name for entry in _FOLDER.iterdir() if entry.name.endswith(".json"))
@@ -169,6 +172,19 @@ def test_a_models_features_are_checked() -> None:
             "config.features[0].expression",
             "config.features[0].transforms[0].name",
         }
+
+
+@pytest.mark.parametrize("name", ["ridge", "hist_gradient_boosting", "logistic_classifier"])
+def test_a_models_settings_of_training_have_the_defaults_of_the_worker(name: str) -> None:
+    known = _plain(_ALL[name].definition_version.parameters_schema)["properties"]
+    settings = {field.name: field.default for field in dataclasses.fields(TrainingSettings)}
+    assert {key: known[key]["default"] for key in settings} == {**settings, "validation_share": 0.2}
+    assert settings["validation_share"] == Decimal("0.2")
+    feature = {"name": "momentum", "expression": "REF(close, 1)"}
+    given = {"features": [feature], "target": {"expression": "PCT(close, 5)"}}
+    assert not _violations(name, {**given, "validation_share": 0.5, "embargo": 5, "refit": False, "seed": 1})
+    wrong = {"validation_share": 1, "embargo": -1, "refit": "no", "seed": 0.5}
+    assert _violations(name, {**given, **wrong}) == {f"config.{key}" for key in wrong}
 
 
 def test_a_released_version_never_changes() -> None:
