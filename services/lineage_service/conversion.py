@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from lineage_service.domain.causes import Cause, CauseKind
 from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
 from lineage_service.domain.flows import (
+    NO_FAILURE,
     EdgeSpec,
     Flow,
     FlowKey,
@@ -21,6 +22,7 @@ from lineage_service.domain.flows import (
     RunFact,
     Snapshot,
     activity_of,
+    failure_of,
     word_of,
 )
 from optaic.common.v1.flow_pb2 import FlowKind, FlowRef, InputVersion, Status, VersionRef
@@ -122,6 +124,7 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
         phase,
         run.submit_time.ToDatetime(UTC) if run.HasField("submit_time") else None,
         event_id=event_id,
+        failure=failure_of(run.error.type, run.error.message) if phase is Phase.FAILED else NO_FAILURE,
     )
     if phase is not Phase.COMPLETED:
         return fact
@@ -256,6 +259,8 @@ def state_message(flow: Flow, causes: Iterable[Cause]) -> lineage_pb2.FlowState:
     )
     if flow.last_run_time is not None:
         message.last_run_time.FromDatetime(flow.last_run_time)
+    if flow.failure.type:
+        message.failure.type, message.failure.message = flow.failure
     return message
 
 

@@ -99,6 +99,9 @@ class _Chunk:
             message.last_data_date = change.last_data_date
         if change.rows_processed:
             message.rows_processed = change.rows_processed
+        if change.failure_type:
+            message.failure.type = change.failure_type
+            message.failure.message = change.failure_message
         self.size += message.ByteSize() + 4
 
     def _indexes_of(self, flow_id: int) -> list[int] | None:

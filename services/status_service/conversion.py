@@ -49,6 +49,7 @@ def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str,
             last_data_date=change.last_data_date,
             rows_processed=change.rows_processed,
             freshness_status=change.freshness_status,
+            failure=change.failure if change.HasField("failure") else None,
         )
         word = enum_word(flow_pb2.Status, change.status).upper()
         flows[change.flow.instance_id, enum_word(flow_pb2.FlowKind, change.flow.flow_kind)] = Flow(

@@ -144,7 +144,7 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         what = "was deleted" if flow.is_deleted else "is not defined"
         return [Cause(CauseKind.UPSTREAM_REMOVED, flow, f"{name or flow.instance_id} {what}")]
     if flow.version == 0:
-        return [Cause(CauseKind.NEVER_SUCCEEDED, flow, f"{name} has never succeeded")]
+        return [Cause(CauseKind.NEVER_SUCCEEDED, flow, _why_never(flow))]
     causes = []
     if flow.is_invalidated:
         actor = f" by {flow.invalidated_by}" if flow.invalidated_by else ""
@@ -170,6 +170,12 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         if cause is not None and cause not in causes:
             causes.append(cause)
     return causes
+
+
+def _why_never(flow: Flow) -> str:
+    if not flow.failure.type:
+        return f"{flow.instance_name} has never succeeded"
+    return f"run {flow.outcome_run_number} of {flow.instance_name} failed: {flow.failure.text}"
 
 
 def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
@@ -250,7 +256,8 @@ def blocking_reason(flow: Flow, causes: Iterable[Cause]) -> str:
         case Word.RUNNING:
             return f"run {flow.run_number} is active"
         case Word.ERROR:
-            return f"run {flow.outcome_run_number} failed"
+            why = f": {flow.failure.text}" if flow.failure.type else ""
+            return f"run {flow.outcome_run_number} failed{why}"
         case Word.NOT_INITIALIZED:
             return "never ran" if flow.run_number == 0 else "never succeeded"
     return "stale: " + "; ".join(cause.message for cause in causes)

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+_LONGEST_FAILURE = 500  # characters
+
 
 class Activity(StrEnum):
     """The state of a flow's activity: idle or running."""
@@ -98,6 +100,27 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Failure(NamedTuple):
+    """The reason why a run failed; both parts are empty if it did not, or if an earlier release recorded it."""
+
+    type: str = ""
+    message: str = ""  # in one line
+
+    @property
+    def text(self) -> str:
+        """The failure as one text."""
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+NO_FAILURE = Failure()
+
+
+def failure_of(kind: str, message: str) -> Failure:
+    """Return the failure that is shown for an error: the beginning of its message, in one line."""
+    line = " ".join(message.split())
+    return Failure(kind, line if len(line) <= _LONGEST_FAILURE else f"{line[:_LONGEST_FAILURE]}...")
+
+
 class Input(NamedTuple):
     """The version of one upstream that a run read, named by the run that produced it; empty if there was none."""
 
@@ -132,6 +155,8 @@ class RunFact:
     # Hashes of how dependants read this output and the one before; empty if the run did not compute them.
     readers_hash: str = ""
     base_readers_hash: str = ""
+    # Why it failed.
+    failure: Failure = NO_FAILURE
 
 
 class Progress(NamedTuple):
@@ -153,6 +178,9 @@ class Progress(NamedTuple):
     # The newest completed run of all dates, and the newest completed run that read only a range of dates.
     full_run_number: int = 0
     partial_run_number: int = 0
+    # From the run that decided the outcome.
+    failure_type: str = ""
+    failure_message: str = ""
 
 
 def advance(progress: Progress, fact: RunFact) -> Progress:
@@ -166,7 +194,12 @@ def advance(progress: Progress, fact: RunFact) -> Progress:
         progress = progress._replace(ended_run_number=number)
     if fact.phase in {Phase.COMPLETED, Phase.FAILED} and number > progress.outcome_run_number:
         outcome = Outcome.SUCCEEDED if fact.phase is Phase.COMPLETED else Outcome.FAILED
-        progress = progress._replace(outcome_run_number=number, outcome=outcome)
+        progress = progress._replace(
+            outcome_run_number=number,
+            outcome=outcome,
+            failure_type=fact.failure.type,
+            failure_message=fact.failure.message,
+        )
     if fact.phase is Phase.COMPLETED and number > progress.completed_run_number:
         progress = progress._replace(
             completed_run_number=number,
@@ -231,6 +264,8 @@ class Flow:
     # For a flow that is not fresh: the revision at which it became so; 0 if that was not recorded yet.
     stale_revision: int
     invalidated_by: str = ""  # unknown if an earlier release recorded the invalidation
+    failure_type: str = ""
+    failure_message: str = ""
 
     @property
     def key(self) -> FlowKey:
@@ -259,6 +294,11 @@ class Flow:
     def is_invalidated(self) -> bool:
         """Return whether the output was declared invalid and no run of all dates has completed since."""
         return self.full_run_number <= self.invalidated_run_number
+
+    @property
+    def failure(self) -> Failure:
+        """The reason why the last run failed."""
+        return Failure(self.failure_type, self.failure_message)
 
     @property
     def is_partial(self) -> bool:
@@ -324,3 +364,5 @@ class Change(NamedTuple):
     last_data_date: str
     rows_processed: int
     overdue_date: str
+    failure_type: str = ""
+    failure_message: str = ""

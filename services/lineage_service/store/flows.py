@@ -64,14 +64,14 @@ _FORGET_RUNS = sa.text("""
         run_number = 0, last_run_id = null, last_run_time = null, ended_run_number = 0, outcome_run_number = 0,
         outcome = 'never', completed_run_number = 0, rows_processed = 0, invalidated_run_number = -1,
         invalidated_reason = '', invalidated_by = '', overdue_date = '', computed_revision = 0, readers_hash = '',
-        full_run_number = 0,
-        partial_run_number = 0
+        full_run_number = 0, partial_run_number = 0, failure_type = '', failure_message = ''
     where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _GET_PROGRESS = sa.text("""
     select flow_id, run_number, coalesce(cast(last_run_id as text), ''), last_run_time, ended_run_number,
            outcome_run_number, outcome, completed_run_number, computed_fingerprint, rows_processed,
-           computed_revision, readers_hash, coalesce(full_run_number, completed_run_number), partial_run_number
+           computed_revision, readers_hash, coalesce(full_run_number, completed_run_number), partial_run_number,
+           failure_type, failure_message
     from flows where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _SET_PROGRESS = sa.text("""
@@ -80,17 +80,19 @@ _SET_PROGRESS = sa.text("""
         completed_run_number = d.completed_run_number, computed_fingerprint = d.computed_fingerprint,
         rows_processed = d.rows_processed, computed_revision = d.computed_revision,
         readers_hash = d.readers_hash, full_run_number = d.full_run_number,
-        partial_run_number = d.partial_run_number
+        partial_run_number = d.partial_run_number, failure_type = d.failure_type,
+        failure_message = d.failure_message
     from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:last_run_ids as uuid[]),
                 cast(:last_run_times as timestamptz[]), cast(:ended_run_numbers as bigint[]),
                 cast(:outcome_run_numbers as bigint[]), cast(:outcomes as text[]),
                 cast(:completed_run_numbers as bigint[]), cast(:computed_fingerprints as text[]),
                 cast(:rows_processed as bigint[]), cast(:computed_revisions as bigint[]),
                 cast(:readers_hashes as text[]), cast(:full_run_numbers as bigint[]),
-                cast(:partial_run_numbers as bigint[]))
+                cast(:partial_run_numbers as bigint[]), cast(:failure_types as text[]),
+                cast(:failure_messages as text[]))
         as d(flow_id, run_number, last_run_id, last_run_time, ended_run_number, outcome_run_number, outcome,
              completed_run_number, computed_fingerprint, rows_processed, computed_revision, readers_hash,
-             full_run_number, partial_run_number)
+             full_run_number, partial_run_number, failure_type, failure_message)
     where f.tenant_id = :tenant_id and f.flow_id = d.flow_id
 """)
 _INVALIDATE = sa.text("""
@@ -209,6 +211,8 @@ async def set_progress(connection: Connection, tenant_id: str, progress: Mapping
         "readers_hashes": [value.readers_hash for value in values],
         "full_run_numbers": [value.full_run_number for value in values],
         "partial_run_numbers": [value.partial_run_number for value in values],
+        "failure_types": [value.failure_type for value in values],
+        "failure_messages": [value.failure_message for value in values],
     }
     await connection.execute(_SET_PROGRESS, parameters)
 

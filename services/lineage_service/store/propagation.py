@@ -150,7 +150,7 @@ _LIST_NAMES = sa.text("""
 _CHANGE = """
     returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
         is_fresh, cast(last_run_id as text), cast(date_part('epoch', last_run_time) * 1000000 as bigint),
-        version, last_data_date, rows_processed, overdue_date
+        version, last_data_date, rows_processed, overdue_date, failure_type, failure_message
 """
 _SET_FRESH = sa.text(f"""
     update flows set is_fresh = :is_fresh, revision = :revision, stale_revision = :revision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, print_json, print_line
+from optaic.cli.output import Format, OutputOption, failure_text, print_json, print_line
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
 from optaic.client import AsyncClient, word
 from optaic.lineage.v1 import lineage_pb2
@@ -35,10 +35,15 @@ def explain(
         state = answer.flow_state
         kind = word(state.flow, "flow_kind").lower()
         print_line(f"{state.instance_name}/{kind}", word(state, "status"))
+        if state.HasField("failure"):
+            print_line(f"  {failure_text(state.failure)}")
         if not answer.explanations:
             print_line("the flow is fresh" if state.is_fresh else "no cause is known")
         for each in answer.explanations:
             cause = each.cause
+            is_own = cause.kind == lineage_pb2.CAUSE_KIND_NEVER_SUCCEEDED and cause.origin == state.flow
+            if is_own and state.HasField("failure"):
+                continue  # the line above says it
             what = cause.message or word(cause, "kind").lower().replace("_", " ")
             if cause.kind == lineage_pb2.CAUSE_KIND_UPSTREAM_MOVED:
                 what = f"moved from version {cause.from_version} to {cause.to_version}"

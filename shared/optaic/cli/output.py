@@ -15,6 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from optaic.lineage.v1 import lineage_pb2
+from optaic.run.v1 import run_pb2
+
 _PLAIN_WIDTH = 200
 _STYLES = {
     "READY": "green",
@@ -44,8 +47,16 @@ def _console(*, err: bool = False) -> Console:
 
 
 def _text(part: str) -> Text:
-    """Return a part in its colour where it is a status word; what people wrote is never read as markup."""
-    return Text(part, style=_STYLES.get(part, ""))
+    """Return a part in its colour where it is a status word; what people wrote is never read as markup, nor by the terminal."""
+    return Text(visible(part), style=_STYLES.get(part, ""))
+
+
+def visible(text: str) -> str:
+    """Return a text in which each sign that a terminal would obey is written out."""
+    return "".join(
+        each if each.isprintable() or each in "\t\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def print_line(*parts: str) -> None:
@@ -58,6 +69,11 @@ def moment(message: Message, field: str) -> str:
     if not message.HasField(field):
         return ""
     return f"{getattr(message, field).ToDatetime().replace(microsecond=0).isoformat(sep=' ')}Z"
+
+
+def failure_text(failure: lineage_pb2.FlowFailure | run_pb2.RunError) -> str:
+    """Return why something failed as one text; empty if it did not."""
+    return f"{failure.type}: {failure.message}" if failure.message else failure.type
 
 
 def print_json(value: Message | Mapping[str, Any] | Sequence[Message], *, indent: int | None = 2) -> None:

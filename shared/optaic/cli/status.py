@@ -7,10 +7,19 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.output import (
+    Format,
+    OutputOption,
+    failure_text,
+    moment,
+    print_json,
+    print_line,
+    print_table,
+)
 from optaic.cli.session import ProjectOption, find_instance, find_project, run, when_it_answers
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
+from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
@@ -84,5 +93,14 @@ def _line(change: status_service_pb2.WatchInstanceStatusesResponse) -> tuple[str
 
 
 def _reason(status: status_pb2.InstanceStatus) -> str:
-    reasons = [cause.message for flow in status.flows for cause in flow.causes if cause.message]
+    reasons = [reason for flow in status.flows for reason in _reasons(flow)]
     return "; ".join(dict.fromkeys(reasons))
+
+
+def _reasons(flow: status_pb2.FlowStatus) -> list[str]:
+    """Return why a flow's last run failed, and the causes that do not say the same."""
+    causes = [cause for cause in flow.causes if cause.message]
+    if not flow.HasField("failure"):
+        return [cause.message for cause in causes]
+    others = [cause.message for cause in causes if cause.kind != lineage_pb2.CAUSE_KIND_NEVER_SUCCEEDED]
+    return [failure_text(flow.failure), *others]

@@ -69,6 +69,17 @@ async def test_a_status_shows_its_flow_with_causes(service: RunningStatusService
     assert [cause.message for cause in flow.causes] == ["as_of"]
 
 
+async def test_a_status_shows_why_the_last_run_failed(service: RunningStatusService) -> None:
+    instance_id = new_id()
+    change = flow_change(instance_id, "ERROR", run_number=1)
+    change.failure.type, change.failure.message = "SourceNotFound", "there is no file panel.csv"
+    await service.applied(*await service.publish(_created(instance_id), flow_statuses(1, change)))
+    assert (await _status(service, instance_id)).flows[0].failure == change.failure
+    ready = flow_change(instance_id, "READY", run_number=2, version=1)
+    await service.applied(*await service.publish(flow_statuses(2, ready)))
+    assert not (await _status(service, instance_id)).flows[0].HasField("failure")
+
+
 async def test_flows_may_come_before_their_instance(service: RunningStatusService) -> None:
     instance_id = new_id()
     await service.applied(
