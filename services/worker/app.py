@@ -14,6 +14,7 @@ from worker.children import Forkserver
 from worker.import_paths import check_import_paths
 from worker.run_output import prepare_folder
 
+_FAREWELL_SECONDS = 2.0  # for the last lines of logs
 _log = structlog.get_logger(__name__)
 
 
@@ -32,6 +33,7 @@ async def main(stop: asyncio.Event) -> None:
     from worker.executor import Executor  # noqa: PLC0415 - imports Prefect
     from worker.guardians import Guardians  # noqa: PLC0415 - imported side by side with the other process
     from worker.housekeeping import remove_leftovers  # noqa: PLC0415 - the same
+    from worker.log_delivery import delivering  # noqa: PLC0415 - the same
     from worker.peers import connect_peers  # noqa: PLC0415 - the same
     from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
     from worker.telemetry import make_telemetry  # noqa: PLC0415 - the same
@@ -48,17 +50,21 @@ async def main(stop: asyncio.Event) -> None:
     process_tree.adopt_orphans()  # what a guardian leaves that is killed itself
     guardians = Guardians(forkserver)
     telemetry = make_telemetry(settings)
-    async with WorkPool(settings) as pool, connect_peers(settings) as peers:
-        delivering = asyncio.create_task(telemetry.run(peers, stop), name="telemetry")
+    async with (
+        WorkPool(settings) as pool,
+        connect_peers(settings) as peers,
+        delivering(settings.log_folder, pool.send_lines, _FAREWELL_SECONDS) as logs,
+    ):
+        owing = asyncio.create_task(telemetry.run(peers, stop), name="telemetry")
         housekeeping = asyncio.create_task(
             remove_leftovers(settings, guardians.start, stop), name="housekeeping"
         )
         try:
-            await Executor(settings, pool, guardians.start, peers, telemetry).run(stop)
+            await Executor(settings, pool, guardians.start, peers, telemetry, logs).run(stop)
         finally:
-            for task in (housekeeping, delivering):
+            for task in (housekeeping, owing):
                 task.cancel()
-            await asyncio.wait({housekeeping, delivering})
+            await asyncio.wait({housekeeping, owing})
             await telemetry.close()
             await guardians.wait()
             await forkserver.stop()

@@ -11,13 +11,10 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import structlog
-
 from optaic.common.v1 import flow_pb2
 from optaic.rules.limits import longest_text
 from optaic.run.v1 import run_report_service_pb2
-from servicekit import logging as service_logging
-from worker import frames
+from worker import child_logging, frames
 from worker.computing import Output, compute
 from worker.data_removal import Removal, remove_by_stores
 from worker.failures import describe_error, to_text
@@ -52,9 +49,8 @@ def run(work: socket.socket) -> None:
     if order is None:
         return
     task: Task | Removal = pickle.loads(order[1])  # noqa: S301 - it comes from the process that started this one
-    service_logging.configure(task.log_level, "worker")
+    child_logging.configure(task.log_level)
     if isinstance(task, Task):
-        structlog.contextvars.bind_contextvars(run_id=task.run_id)
         access.install(task.sources)
     sending = threading.Lock()  # user code may tell progress from any thread
 

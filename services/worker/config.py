@@ -179,6 +179,11 @@ class Settings(PrefectSettings, MlflowSettings):
         ge=0,
         description="How long a run waits for MLflow or Evidently before it completes without them.",
     )
+    run_log_bytes: int = Field(
+        default=10 * 1024 * 1024,
+        gt=0,
+        description="How much of what one run prints and logs is sent to Prefect; what follows is only in the run's output file.",
+    )
 
     source_schemes: tuple[str, ...] = Field(
         default=("file", "https", "s3"),
@@ -326,6 +331,11 @@ class Settings(PrefectSettings, MlflowSettings):
         return Limits(
             self.child_memory_bytes, self.child_cpu_seconds, self.child_processes, self.child_temporary_bytes
         )
+
+    @property
+    def log_folder(self) -> Path:
+        """The folder for what runs have printed and logged and Prefect does not have yet."""
+        return Path(self.run_output_folder) / f"unsent-{self.tenant_id}"
 
     @property
     def own_work_pool(self) -> str:

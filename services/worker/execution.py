@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 import structlog
 from google.protobuf import json_format
 
+from optaic.rules.limits import longest_text
+from optaic.rules.run_logs import last_within
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from redaction import redact_value
 from servicekit import context
 from servicekit.errors import DomainError, FailedPreconditionError, NotFoundError, UnimplementedError
 from servicekit.ids import new_id
+from servicekit.shortening import shorten_within
 from worker.child import Task
 from worker.code_statement import state_code
 from worker.config import Settings
 from worker.confining import confine
 from worker.failures import Failure, describe_error, describe_timeout
+from worker.guardian import NOTHING_PRINTED, Report
 from worker.input_places import check_places
 from worker.isolation import Isolation, Result, StartGuardian, start_guardian
 from worker.locations import FlowLocation
+from worker.log_delivery import LogDelivery
 from worker.peers import Peers, connect_peers
 from worker.preparation import Preparation
 from worker.recipe import Recipe, list_plugins
@@ -35,6 +40,7 @@ from worker.ticket import Ticket
 
 ABANDONED = "abandoned"  # the message of a cancellation after which the run is not reported as failed
 _FAREWELL_SECONDS = 3.0
+_LONGEST_TRACEBACK = longest_text(run_report_service_pb2.FailRunRequest, "traceback")
 _log = structlog.get_logger(__name__)
 
 
@@ -60,10 +66,13 @@ async def execute_run(
     start: StartGuardian = start_guardian,
     peers: Peers | None = None,
     telemetry: Telemetry | None = None,
+    logs: LogDelivery | None = None,
 ) -> Ending:
     """Execute a run to its end; nothing that it started is left then.
 
     Without `peers` it connects for itself; without `telemetry` it delivers what earlier runs owe, too.
+
+    Without `logs` nobody keeps the run's log.
 
     Raises:
         DomainError: run-service refused what should not be refused, or was away for too long.
@@ -76,7 +85,7 @@ async def execute_run(
         own = telemetry or make_telemetry(settings)
         with context.bind(request):
             async with Preparation(ticket.instance_id, peers, start) as prepared:
-                ending = await _Execution(ticket, settings, peers, prepared, own).run()
+                ending = await _Execution(ticket, settings, peers, prepared, own, logs).run()
             if telemetry is None:
                 await own.leave(peers)
             return ending
@@ -84,7 +93,13 @@ async def execute_run(
 
 class _Execution:
     def __init__(
-        self, ticket: Ticket, settings: Settings, peers: Peers, prepared: Preparation, telemetry: Telemetry
+        self,
+        ticket: Ticket,
+        settings: Settings,
+        peers: Peers,
+        prepared: Preparation,
+        telemetry: Telemetry,
+        logs: LogDelivery | None,
     ) -> None:
         self._ticket = ticket
         self._settings = settings
@@ -92,6 +107,8 @@ class _Execution:
         self._prepared = prepared
         self._telemetry = telemetry
         self._fencing_token = ""
+        self._logs = logs
+        self._report = NOTHING_PRINTED
         self._timeout = settings.run_timeout_seconds  # unless the instance has its own; 0: none
         self._location = FlowLocation(
             settings.data_root, ticket.tenant_id, ticket.instance_id, ticket.flow_kind
@@ -151,6 +168,7 @@ class _Execution:
             answer = await self._compute(recipe, run, progress)
             if isinstance(answer, Failure):
                 return await self._fail(run, reporter, answer)
+            _tell_log(answer, self._report)
             debts = list_debts(
                 self._ticket.tenant_id,
                 run,
@@ -180,17 +198,25 @@ class _Execution:
             settings.run_output_bytes,
             settings.run_output_runs,
             sources.values,
+            log_bytes=settings.run_log_bytes,
         )
         task = Task(recipe, self._location, run.run_id, settings.log_level, sources)
         confinement = await confine(task, self._ticket.tenant_id, settings)
-        async with Isolation(self._prepared.take_guardian, limits, confinement, settings.bounds) as isolation:
-            try:
-                async with asyncio.timeout(self._timeout or None):
-                    answer = await isolation.compute(task, progress.tell)
-            except TimeoutError:
-                answer = describe_timeout(self._timeout)
-        report = isolation.report
-        counts = {"output_bytes_dropped": report.dropped_bytes, "processes_left": report.left_processes}
+        async with self._keep_log(run) as log:
+            limits = replace(limits, log=log)
+            isolation = Isolation(self._prepared.take_guardian, limits, confinement, settings.bounds)
+            async with isolation:
+                try:
+                    async with asyncio.timeout(self._timeout or None):
+                        answer = await isolation.compute(task, progress.tell)
+                except TimeoutError:
+                    answer = describe_timeout(self._timeout)
+        report = self._report = isolation.report
+        counts = {
+            "output_bytes_dropped": report.dropped_bytes,
+            "log_lines_lost": report.lost_lines,
+            "processes_left": report.left_processes,
+        }
         if found := {name: count for name, count in counts.items() if count}:
             _log.warning(
                 "cut short", run_id=run.run_id, output=limits.file, reason=report.output_fault, **found
@@ -201,6 +227,12 @@ class _Execution:
             # In a thread: of megabytes it takes seconds, and the lease is kept meanwhile.
             await asyncio.to_thread(_hide_secrets, answer)
         return answer
+
+    def _keep_log(self, run: run_pb2.Run) -> contextlib.AbstractAsyncContextManager[str]:
+        """Return the file for the lines that the run prints; empty if nobody keeps its log."""
+        if self._logs is None:
+            return contextlib.nullcontext("")
+        return self._logs.keep(run.run_id, self._ticket.orchestrator_run_id)
 
     async def _state_code(self, run: run_pb2.Run, recipe: Recipe, reporter: Reporter) -> Ending | None:
         """Say which code the run will execute, before it does; an ending where that is refused."""
@@ -239,8 +271,14 @@ class _Execution:
     async def _fail(self, run: run_pb2.Run, reporter: Reporter, failure: Failure) -> Ending:
         _log.warning("run failed", run_id=run.run_id, type=failure.type, error=failure.message)
         request = run_report_service_pb2.FailRunRequest(
-            error=run_pb2.RunError(type=failure.type or "Error", message=failure.message),
+            error=run_pb2.RunError(
+                type=failure.type or "Error",
+                message=failure.message,
+                last_lines=last_within(self._report.tail.splitlines()),
+            ),
+            traceback=shorten_within(failure.trace, _LONGEST_TRACEBACK),
         )
+        _tell_log(request, self._report)
         if failure.trace:
             try:
                 trace_uri = await asyncio.to_thread(
@@ -263,6 +301,13 @@ class _Execution:
         with contextlib.suppress(RunLostError, DomainError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await reporter.fail(request)
+
+
+def _tell_log(request: Result | run_report_service_pb2.FailRunRequest, report: Report) -> None:
+    """Say when the last line of the run's log was printed, so that readers know when they have all of it."""
+    if report.last_line_time is not None:
+        request.last_log_time.FromMicroseconds(report.last_line_time)
+        request.last_log_time.SetInParent()  # 1970 is the default, and says that there is none
 
 
 def _hide_secrets(answer: Result) -> None:

@@ -16,6 +16,7 @@ from servicekit.errors import DomainError
 from worker.config import Settings
 from worker.execution import ABANDONED, execute_run
 from worker.isolation import StartGuardian
+from worker.log_delivery import LogDelivery
 from worker.peers import Peers
 from worker.prefect_adapter import (
     DueRun,
@@ -48,12 +49,14 @@ class Executor:
         start_guardian: StartGuardian,
         peers: Peers | None = None,
         telemetry: Telemetry | None = None,
+        logs: LogDelivery | None = None,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._start_guardian = start_guardian
         self._peers = peers
         self._telemetry = telemetry
+        self._logs = logs
         self._hint = asyncio.Event()  # to look into the work pool now
         self._told: set[str] = set()  # the tenants of whose flow runs run-service tells
         self._is_full = False  # at the last look there was no room, so more flow runs may wait
@@ -169,7 +172,7 @@ class Executor:
         showing = asyncio.create_task(self._show(flow_run_id, task), name=f"running-{flow_run_id}")
         try:
             ending = await execute_run(
-                ticket, self._settings, self._start_guardian, self._peers, self._telemetry
+                ticket, self._settings, self._start_guardian, self._peers, self._telemetry, self._logs
             )
         except asyncio.CancelledError as error:
             showing.cancel()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import Iterator
 
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Failed
@@ -16,8 +18,11 @@ from optaic.rules.deployments import FLOW_NAME
 from redaction import redact
 from worker.config import Settings
 from worker.execution import execute_run
-from worker.prefect_adapter import STATES
+from worker.log_delivery import delivering
+from worker.prefect_adapter import STATES, send_lines
 from worker.ticket import Ticket, TicketInvalidError, check_tenant
+
+_FAREWELL_SECONDS = 5.0  # for the last lines of the log
 
 
 @flow(name=FLOW_NAME, retries=0, persist_result=False, log_prints=False)
@@ -39,7 +44,11 @@ async def execute(tenant_id: str, instance_id: str, flow_kind: str, run_id: str 
     except TicketInvalidError as error:
         return Failed(message=redact(str(error)))
     with _cancelled_by_sigterm():
-        ending = await execute_run(ticket, settings)
+        async with (
+            get_client() as client,
+            delivering(settings.log_folder, functools.partial(send_lines, client), _FAREWELL_SECONDS) as logs,
+        ):
+            ending = await execute_run(ticket, settings, logs=logs)
     return STATES[ending.outcome](message=redact(ending.message))
 
 

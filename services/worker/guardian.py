@@ -66,6 +66,11 @@ class Report:
     left_processes: int  # that it had started and that had not ended
     output_fault: str = ""  # why its output was not written
     crossing: str = ""  # the limit for which it was ended
+    lost_lines: int = 0  # of its log
+    last_line_time: int | None = None  # in microseconds since 1970, 0 if its log has none; None: not known
+
+
+NOTHING_PRINTED = Report(None, "", "", 0, 0, last_line_time=0)  # no process was started yet
 
 
 def guard(line: Line, run_child: RunChild | None = None) -> NoReturn:
@@ -271,6 +276,8 @@ class _Watch:
             left_processes,
             self._output.fault,
             self._crossing,
+            self._output.log.lost,
+            self._output.log.last_time,
         )
         with contextlib.suppress(OSError):  # the parent has died
             self._orders.sendall(frames.pack(frames.Kind.REPORT, json.dumps(asdict(report)).encode()))

@@ -30,10 +30,22 @@ from redaction import redact
 from servicekit import logging as service_logging
 from worker.config import Settings
 from worker.execution import Ending, Outcome
+from worker.log_delivery import LinesRefusedError
+from worker.log_spool import TimedLine
 from worker.ticket import Ticket
 
 DueRun: TypeAlias = FlowRun
 STATES = {Outcome.COMPLETED: Completed, Outcome.FAILED: Failed, Outcome.CANCELLED: Cancelled}
+_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
+_REFUSALS = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -169,10 +181,38 @@ class WorkPool:
         """CRASHED, unless it has ended: the fault is outside of it, and another flow run may fare better."""
         await self._end(flow_run_id, Crashed(message=message))
 
+    async def send_lines(self, flow_run_id: str, lines: Sequence[TimedLine]) -> None:
+        """Add lines to the log of a flow run; raises as the function of that name."""
+        await send_lines(self._client, flow_run_id, lines)
+
     async def _end(self, flow_run_id: UUID, state: State[Any]) -> None:
         current = (await self._client.read_flow_run(flow_run_id)).state
         if current is None or not current.is_final():
             await self._client.set_flow_run_state(flow_run_id, state, force=True)
+
+
+async def send_lines(client: PrefectClient, flow_run_id: str, lines: Sequence[TimedLine]) -> None:
+    """Add lines to the log of a flow run.
+
+    Raises:
+        LinesRefusedError: Prefect never takes them.
+    """
+    body = [
+        {
+            "flow_run_id": flow_run_id,
+            "timestamp": (_EPOCH + each.time * _MICROSECOND).isoformat(),
+            "level": each.line.level,
+            "name": each.line.logger,
+            "message": each.line.message,
+        }
+        for each in lines
+    ]
+    try:
+        await client.request("POST", "/logs/", json=body)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code in _REFUSALS:
+            raise LinesRefusedError(f"{error.response.status_code}: {error.response.text[:500]}") from error
+        raise
 
 
 def make_ticket(flow_run: FlowRun) -> Ticket:

@@ -1,20 +1,24 @@
-"""Keep the output of one run's processes without secrets: the newest part in a bounded file, and the last lines."""
+"""Keep the output of one run's processes without secrets: the newest part in a bounded file, its log, and the last lines."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from redaction import redact
 from servicekit.ids import is_id
+from worker import run_lines
+from worker.log_spool import SpoolWriter
 
 _TAIL_BYTES = 16 * 1024
 _TAIL_LINES = 20
 _LONGEST_LINE = 500  # characters
-_LONGEST_HELD = 64 * 1024  # bytes
+_LONGEST_HELD = 512 * 1024  # bytes; longer than any record
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class OutputLimits:
     bytes: int  # of one run
     runs: int  # older runs' files are removed
     secrets: tuple[str, ...] = field(default=(), repr=False)  # of the run, to be hidden
+    log: str = ""  # the file from which the worker delivers the run's log; empty: it has none
+    log_bytes: int = 0  # the oldest so many are delivered
 
 
 class OutputFolderRefusedError(OSError):
@@ -89,6 +95,8 @@ class RunOutput:
         self._before = 0  # of its predecessor
         self._tail = b""
         self._held = b""  # a line that has not ended: what is secret in it may come in two parts
+        self._printed = run_lines.PrintedLines()
+        self.log = SpoolWriter(limits.log, limits.log_bytes)
         self.dropped = 0  # bytes that were printed and are in no file
         self.fault = ""  # why the first of them are not
 
@@ -107,18 +115,37 @@ class RunOutput:
         if self._held:
             self._keep(self._held)
             self._held = b""
+        for line in self._printed.end():
+            self.log.add(line)
+        self.log.close()
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _keep(self, data: bytes) -> None:
-        data = redact(data.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        shown = "".join(self._read(data.decode(errors="surrogateescape")))
+        data = shown.encode(errors="surrogateescape")
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
         try:
             self._append(data)
         except OSError as error:  # no space, no permission: the run continues
             self.dropped += len(data)
             self.fault = self.fault or str(error)
+
+    def _read(self, text: str) -> Iterator[str]:
+        """Add the lines of a text to the log; yield it as the file has it, without secrets."""
+        last = ""
+        for part in run_lines.split(text):
+            if isinstance(part, str):
+                last = redact(part)
+                lines = self._printed.add(last)
+            else:
+                record = replace(part, message=redact(part.message))
+                last = record.text if not last or last.endswith("\n") else f"\n{record.text}"
+                lines = chain(self._printed.end(), (record,))
+            for line in lines:
+                self.log.add(line)
+            yield last
 
     @property
     def tail(self) -> str:

@@ -12,6 +12,7 @@ import structlog
 
 from redaction import redact, redact_value
 from servicekit import context
+from servicekit.shortening import shorten
 
 LONGEST_LINE = 8192  # bytes
 # Secrets are searched in longer texts than are shown, so that none is cut to something that looks like no secret.
@@ -85,7 +86,7 @@ def hide_secrets(record: logging.LogRecord) -> bool:
 
 
 def _shown(text: str) -> str:
-    return _cut(redact(_cut(text, _SEARCHED)), LONGEST_LINE // 2)
+    return shorten(redact(shorten(text, _SEARCHED)), LONGEST_LINE // 2)
 
 
 def _without_secrets(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -105,7 +106,9 @@ def _render(logger: Any, method: str, entry: MutableMapping[str, Any]) -> str | 
             *(name for name in _ALWAYS if name in entry),
             *(name for name in entry if name not in _ALWAYS),
         ]
-        kept = {_cut(name, _LENGTHS[-1]): _within(entry[name], _LENGTHS[-1]) for name in names[:_MOST_VALUES]}
+        kept = {
+            shorten(name, _LENGTHS[-1]): _within(entry[name], _LENGTHS[-1]) for name in names[:_MOST_VALUES]
+        }
         line = _write(logger, method, {**kept, "values_left_out": max(0, len(names) - _MOST_VALUES)})
     return line
 
@@ -113,20 +116,12 @@ def _render(logger: Any, method: str, entry: MutableMapping[str, Any]) -> str | 
 def _within(value: Any, longest: int) -> Any:
     """Convert a value into what the JSON renderer would write, as text where it has more than `longest` characters."""
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-        return _cut(hex(value), longest)
+        return shorten(hex(value), longest)
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, str):
-        return _cut(value, longest)
+        return shorten(value, longest)
     if not isinstance(value, Mapping | list | tuple):
-        return _cut(repr(value), longest)
+        return shorten(repr(value), longest)
     text = json.dumps(value, default=repr)
-    return value if len(text) <= longest else _cut(text, longest)
-
-
-def _cut(text: str, longest: int) -> str:
-    """Shorten a text in its middle, because the important part of an error is at its beginning or its end."""
-    if len(text) <= longest:
-        return text
-    half = longest // 2
-    return f"{text[:half]} ... [{len(text) - 2 * half} characters left out] ... {text[-half:]}"
+    return value if len(text) <= longest else shorten(text, longest)

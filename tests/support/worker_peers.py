@@ -146,6 +146,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         self.is_fenced = False
         self.is_unsupported = False
         self.hints: asyncio.Queue[None] = asyncio.Queue()  # that a flow run was made
+        self.ends: list[Any] = []  # the requests that ended runs
         self.refused_code: set[str] = set()  # definitions whose code is not the code on record
 
     def submit(
@@ -270,6 +271,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
 
     def _end(self, request: Any, status: Any) -> run_pb2.Run:
         self._check(request)
+        self.ends.append(request)
         run = self.find(request.run_id)
         if run.status not in {run_pb2.RUN_STATUS_RUNNING, status}:
             raise _run_ended(run)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import structlog
 
 from optaic.expression import Parameter, Scope
 from optaic.plugins import Operator, Pipeline, PipelineContext, PluginError
@@ -25,6 +28,25 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def talk(config: Mapping[str, Any]) -> None:
+    """Print and log in every way; with `fails` fail, with `secret` tell it."""
+    secret = str(config.get("secret", ""))
+    print("printed")  # noqa: T201 - what is tested
+    print("on standard error", file=sys.stderr)  # noqa: T201 - the same
+    os.write(1, b"by native code\n")
+    log = logging.getLogger("my.code")
+    log.debug("never shown")
+    log.info("of level %s", "info")
+    log.error("of two\nlines")
+    structlog.get_logger("structured").warning("happened", count=3)
+    warnings.warn("take care", stacklevel=1)
+    if secret:
+        print(f"password={secret}")  # noqa: T201 - what is tested
+        log.warning("connect to postgresql://user:%s@host/db", secret)
+    if config.get("fails"):
+        raise PluginError("there is no file panel.csv", type="SourceNotFound")
+
+
 class MuteError(PluginError):
     """Does what an exception should not."""
 
@@ -35,8 +57,16 @@ class MuteError(PluginError):
         raise RuntimeError("no text")
 
 
+def be_mute(_config: Mapping[str, Any]) -> None:
+    """Fail without a word."""
+    raise MuteError
+
+
+_ACTS = {"talk": talk, "mute": be_mute}
+
+
 class Probe(Pipeline):
-    """`behaviour`: `table`, `raise`, `odd_texts`, `mute`, `plugin_error`, `exit`, `nothing`, `wait` or `sleep`."""
+    """`behaviour`: `table`, `raise`, `odd_texts`, `mute`, `plugin_error`, `exit`, `nothing`, `talk`, `wait` or `sleep`."""
 
     def run(self, context: PipelineContext) -> pl.DataFrame:
         """Return one row more than before, where it does return."""
@@ -49,8 +79,8 @@ class Probe(Pipeline):
         if behaviour == "odd_texts":
             context.progress(0.5, "a\0b\udc80")
             raise ValueError("no \0, no \udc80")
-        if behaviour == "mute":
-            raise MuteError
+        if act := _ACTS.get(behaviour):
+            act(context.config)
         if behaviour == "plugin_error":
             raise PluginError("the vendor has no licence", type="NoLicence")
         if behaviour == "exit":

@@ -90,8 +90,8 @@ def error_json(
     """Return an error as it is stored, without secrets and without NUL, which PostgreSQL cannot store."""
     error = {"type": kind, "message": message, "trace_uri": trace_uri}
     stored: dict[str, Any] = {name: storable(value) for name, value in error.items() if value}
-    if lines := last_within([storable(line) for line in last_lines]):
-        stored["last_lines"] = lines
+    if lines := last_within(list(last_lines)):
+        stored["last_lines"] = [storable(line) for line in lines]
     return stored
 
 

@@ -106,6 +106,23 @@ def _has_ended(pid: int) -> bool:
     return not _is_running(pid)
 
 
+async def test_what_a_run_prints_is_in_prefects_log(fixture: Fixture) -> None:
+    with fixture.worker():
+        await fixture.pool_exists()
+        run, flow_run_id = await fixture.trigger(behaviour="talk")
+
+        async def logged() -> Any:
+            wanted = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_ASC"}
+            found = await fixture.prefect.call("POST", "/logs/filter", wanted)
+            return len(found) == 7 and found
+
+        found = [(each["level"], each["name"], each["message"]) for each in await eventually(logged, 60)]
+        assert found[0] == (20, "stdout", "printed")
+        assert (40, "my.code", "of two\nlines") in found
+        await eventually(lambda: run.status == run_pb2.RUN_STATUS_COMPLETED)
+    assert list((fixture.folder / "run-output" / f"unsent-{TENANT}").iterdir()) == []
+
+
 async def test_a_worker_survives_every_failure_of_its_runs(fixture: Fixture) -> None:
     with fixture.worker() as worker:
         await fixture.pool_exists()
