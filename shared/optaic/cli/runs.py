@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.output import Format, OutputOption, failure_text, moment, print_json, print_line, print_table
 from optaic.cli.session import (
     FlowOption,
     InstanceArgument,
@@ -97,7 +98,11 @@ def get(
             return
         _show([handle.run], output)
         if handle.run.error.type:
-            print_line(f"{handle.run.error.type}: {handle.run.error.message}")
+            print_line(failure_text(handle.run.error))
+        if handle.run.error.last_lines:
+            print_line("the last lines of its log:")
+            for line in handle.run.error.last_lines:
+                print_line(f"  {line}")
         _show_figures(handle.metrics)
         _show_alerts(handle.run.monitoring)
 
@@ -113,6 +118,45 @@ def watch(
 
     async def command(client: AsyncClient) -> None:
         await _follow(await when_it_answers(lambda: client.runs.handle(run_id)), output)
+
+    run(command)
+
+
+@app.command()
+def logs(
+    run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print lines as they come, until the run has ended.")
+    ] = False,
+    level: Annotated[str, typer.Option(help="Only lines of this level and above, for example warning.")] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Print what a run has printed and logged."""
+
+    async def command(client: AsyncClient) -> None:
+        if follow:
+            handle = await when_it_answers(lambda: client.runs.handle(run_id))
+            lines = handle.watch_logs(min_level=level or 0)
+        else:
+            lines = client.runs.logs(run_id, min_level=level or 0)
+        async with aclosing(lines):
+            async for line in lines:
+                if output is Format.JSON:
+                    print_json(line, indent=None)
+                else:
+                    print_line(moment(line, "time"), word(line, "level"), line.message)
+
+    run(command)
+
+
+@app.command()
+def traceback(run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]) -> None:
+    """Print where a run's code was when it failed."""
+
+    async def command(client: AsyncClient) -> None:
+        if not (text := await client.runs.traceback(run_id)):
+            fail("the run has no traceback; `optaic run get` shows how it ended")
+        print_line(text.rstrip())
 
     run(command)
 

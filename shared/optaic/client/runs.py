@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
@@ -16,7 +17,8 @@ from optaic.client.existence import require_instances
 from optaic.client.reading import Selection, read_artifact
 from optaic.client.references import InstanceLike, id_of
 from optaic.rules.pages import LARGEST_SIZE
-from optaic.run.v1 import run_pb2
+from optaic.rules.run_logs import NOTES
+from optaic.run.v1 import run_log_pb2, run_pb2
 from optaic.run.v1 import run_service_pb2 as api
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _MOST_INSTANCES = 1000  # of one listing
+_INCOMPLETE = "[optaic: the worker has not delivered all lines of the run; read its log again later]"
 _ENDED = frozenset({run_pb2.RUN_STATUS_COMPLETED, run_pb2.RUN_STATUS_FAILED, run_pb2.RUN_STATUS_CANCELLED})
 
 
@@ -106,6 +109,18 @@ class RunHandle:
             )
         uri = self.run.artifacts[name]
         return await asyncio.to_thread(read_artifact, f"run {self.run_id}, {name}", uri, Selection())
+
+    def logs(self, **options: Any) -> AsyncGenerator[run_log_pb2.LogLine]:
+        """Yield what the run has printed and logged; options as of `Runs.logs`."""
+        return self._runs.logs(self.run_id, **options)
+
+    def watch_logs(self, *, min_level: str | int = 0) -> AsyncGenerator[run_log_pb2.LogLine]:
+        """Yield what the run prints and logs as it comes, until the run has ended."""
+        return self._runs.watch_logs(self.run_id, min_level=min_level)
+
+    async def traceback(self) -> str:
+        """Return where the run's code was when it failed; empty if it is not known."""
+        return await self._runs.traceback(self.run_id)
 
 
 class Runs:
@@ -242,6 +257,62 @@ class Runs:
                 if run != last:  # else a bookmark: nothing has changed
                     yield run
                 last = run
+
+    async def logs(
+        self,
+        run_id: str,
+        *,
+        min_level: str | int = 0,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> AsyncGenerator[run_log_pb2.LogLine]:
+        """Yield what a run has printed and logged until now, in order of time.
+
+        Args:
+            run_id: The run.
+            min_level: `warning`, for example: only lines of this level and above.
+            start: Only lines from this time on.
+            end: Only lines before this time.
+
+        Raises:
+            ValueError: A time has no zone.
+        """
+        request = api.ListRunLogsRequest(run_id=run_id, page_size=LARGEST_SIZE)
+        messages.fill(request, {"min_level": min_level})
+        for field, moment in (("start_time", start), ("end_time", end)):
+            if moment is not None:
+                if moment.tzinfo is None:
+                    raise ValueError(f"{moment} has no time zone; give one, for example datetime.UTC")
+                getattr(request, field).FromDatetime(moment)
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListRunLogs", request)
+
+        async with aclosing(each_page(page, request, "lines")) as lines:
+            async for line in lines:
+                yield line
+
+    async def watch_logs(
+        self, run_id: str, *, min_level: str | int = 0
+    ) -> AsyncGenerator[run_log_pb2.LogLine]:
+        """Yield what a run prints and logs as it comes, until it has ended; survives lost connections."""
+        request = api.WatchRunLogsRequest(run_id=run_id)
+        messages.fill(request, {"min_level": min_level})
+        answers = self._connection.stream("run", RunServiceStub, "WatchRunLogs", lambda: request)
+        async with aclosing(answers) as batches:
+            async for batch in batches:
+                request.position = batch.position
+                for line in batch.lines:
+                    yield line
+                if batch.is_incomplete:
+                    yield run_log_pb2.LogLine(
+                        level=run_log_pb2.LOG_LEVEL_WARNING, logger=NOTES, message=_INCOMPLETE
+                    )
+
+    async def traceback(self, run_id: str) -> str:
+        """Return where a run's code was when it failed; empty if it is not known."""
+        answer = await self._call("GetRunTraceback", api.GetRunTracebackRequest(run_id=run_id))
+        return str(answer.traceback)
 
     async def activities(self, run_id: str) -> Sequence[run_pb2.Activity]:
         """Return the run's activities, in order of time."""
