@@ -1,6 +1,7 @@
 """Plugins that only tests publish: a pipeline that takes its time, and one that fails."""
 
 import datetime as dt
+import logging
 import time
 from typing import cast
 
@@ -39,4 +40,6 @@ class FailingPipeline(Pipeline):
         Raises:
             ArithmeticError: Always.
         """
+        print("about to compute")  # noqa: T201 - what a run prints is in its log
+        logging.getLogger(__name__).warning("that will not do")
         raise ArithmeticError(f"cannot compute {dict(context.config)}")
