@@ -1,16 +1,15 @@
 """The settings of instance-service; no other module reads the environment."""
 
-from pathlib import Path
-
 from pydantic import Field
 
 from optaic.rules.deployments import WORK_POOL
+from servicekit.evidently import EvidentlySettings
 from servicekit.mlflow import MlflowSettings
 from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import ServiceSettings
 
 
-class Settings(PrefectCallerSettings, MlflowSettings, ServiceSettings):
+class Settings(PrefectCallerSettings, MlflowSettings, EvidentlySettings, ServiceSettings):
     """The settings that instance-service adds to those of every service."""
 
     work_pool: str = Field(
@@ -18,13 +17,6 @@ class Settings(PrefectCallerSettings, MlflowSettings, ServiceSettings):
         min_length=1,
         description="Prefect work pool of the deployments of the tenant `default`; those of another tenant are in "
         "<this pool>-<tenant>.",
-    )
-    evidently_workspace: Path = Field(
-        default=Path("workspace"),
-        description="Folder of Evidently's workspace, shared with the worker and Evidently's UI; the service never creates it.",
-    )
-    evidently_timeout_seconds: float = Field(
-        default=5.0, gt=0, description="Longest time of one access to the workspace."
     )
     tenants: tuple[str, ...] = Field(
         default=("default",),

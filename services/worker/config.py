@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from optaic.rules.deployments import WORK_POOL, work_pool_of
 from optaic.rules.locations import normalize_root
 from redaction import PREFIX, redact_urls
+from servicekit.evidently import EvidentlySettings
 from servicekit.mlflow import MlflowSettings
 from servicekit.prefect import PrefectSettings
 from worker.limits import Limits
@@ -28,7 +29,7 @@ CodeCheck = Literal["auto", "refuse", "warn"]
 _FIRST_UID, _LAST_UID = 1000, 2**31 - 2
 
 
-class Settings(PrefectSettings, MlflowSettings):
+class Settings(PrefectSettings, MlflowSettings, EvidentlySettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
 
     instance_address: str = Field(description="host:port of instance-service.")

@@ -116,6 +116,7 @@ async def confine(task: Task | Removal, tenant_id: str, settings: Settings) -> C
     own = [
         settings.run_output_folder,
         settings.telemetry_folder,
+        str(settings.evidently_workspace.absolute()),
         settings.secrets_folder,
         *settings.source_excluded,
     ]

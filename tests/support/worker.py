@@ -113,6 +113,7 @@ class World:
             "run_output_folder": f"{urlsplit(str(data_root)).path}/run-output",
             "telemetry_folder": f"{urlsplit(str(data_root)).path}/telemetry",
             "mlflow_url": "http://127.0.0.1:9",  # where nothing listens
+            "evidently_workspace": f"{urlsplit(str(data_root)).path}/evidently",  # which is not there
             "start_patience_seconds": 5,
             "report_patience_seconds": 20,
             "source_roots": FOLDERS,

@@ -20,6 +20,7 @@ from worker.computing.inputs import has_later, make_store, open_input
 from worker.computing.output import Output, Progress
 from worker.locations import write_table, write_text
 from worker.monitoring import Findings, Subject, monitor
+from worker.monitoring.files import COLUMNS, COLUMNS_FILE, REPORT, REPORT_FILE, SNAPSHOT, SNAPSHOT_FILE
 from worker.recipe import MonitoringRecipe
 
 
@@ -36,8 +37,8 @@ def watch(recipe: MonitoringRecipe, outputs_uri: str, run_id: str, progress: Pro
     found = monitor(subject, recipe.settings)
     progress(0.5, "making the report")
     artifacts, notes = _write_report(recipe, found, outputs_uri, run_id)
-    artifacts["column_metrics"] = f"{outputs_uri}column_metrics.parquet"
-    write_table(artifacts["column_metrics"], found.columns)
+    artifacts[COLUMNS] = f"{outputs_uri}{COLUMNS_FILE}"
+    write_table(artifacts[COLUMNS], found.columns)
     last = str(found.last_day)
     share = found.metrics["drift_share"]
     return Output(
@@ -50,7 +51,7 @@ def watch(recipe: MonitoringRecipe, outputs_uri: str, run_id: str, progress: Pro
         result=run_pb2.MonitoringResult(
             drift_share=share if isinstance(share, float) else 0.0,
             alert_count=len(found.alerts),
-            report_uri=artifacts.get("report", ""),
+            report_uri=artifacts.get(REPORT, ""),
             alerts=[run_pb2.MonitoringAlert(**alert._asdict()) for alert in found.alerts[:MOST_ALERTS]],
         ),
         is_partial_range=has_later(recipe.inputs, recipe.data_date),
@@ -87,9 +88,9 @@ def _write_report(
     )
     if report is None:
         return {}, {"report": "not made: no column can be compared"}
-    artifacts = {"report": f"{outputs_uri}report.html", "snapshot": f"{outputs_uri}snapshot.json"}
-    write_text(artifacts["report"], report.html)
-    write_text(artifacts["snapshot"], report.snapshot)
+    artifacts = {REPORT: f"{outputs_uri}{REPORT_FILE}", SNAPSHOT: f"{outputs_uri}{SNAPSHOT_FILE}"}
+    write_text(artifacts[REPORT], report.html)
+    write_text(artifacts[SNAPSHOT], report.snapshot)
     return artifacts, dict(report.notes)
 
 

@@ -19,8 +19,9 @@ from worker.config import Settings
 from worker.peers import Peers
 from worker.run_output import prepare_folder
 from worker.telemetry.debts import Debt, Delivered, Deliverer, GoneError, UnreachableError
+from worker.telemetry.evidently_adapter import EvidentlySnapshots
 from worker.telemetry.mlflow_adapter import MlflowDeliverer
-from worker.telemetry.owing import MLFLOW
+from worker.telemetry.owing import EVIDENTLY, MLFLOW
 from worker.telemetry.spool import Spool, SpoolFullError
 
 _SETTING = "OPTAIC_TELEMETRY_FOLDER"
@@ -204,4 +205,5 @@ async def _wait_for_either(news: asyncio.Event, stop: asyncio.Event, seconds: fl
 
 def make_telemetry(settings: Settings) -> Telemetry:
     """Return the telemetry of a worker, with a way to each system."""
-    return Telemetry(settings, {MLFLOW: MlflowDeliverer(settings)})
+    snapshots = EvidentlySnapshots(settings.evidently_workspace, settings.evidently_timeout_seconds)
+    return Telemetry(settings, {MLFLOW: MlflowDeliverer(settings), EVIDENTLY: snapshots})

@@ -15,10 +15,11 @@ from optaic.rules.counterparts import counterpart_name
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from redaction import redact_value
 from worker import trained
-from worker.recipe import Recipe, TrainingRecipe
+from worker.monitoring.files import SNAPSHOT, SNAPSHOT_FILE
+from worker.recipe import MonitoringRecipe, Recipe, TrainingRecipe
 from worker.telemetry.debts import Debt
 
-MLFLOW = "mlflow"
+MLFLOW, EVIDENTLY = "mlflow", "evidently"
 _LONGEST_PARAM, _LONGEST_TAG = 6_000, 5_000  # characters that MLflow takes
 _LONGEST_NAME = 250
 _ODD = re.compile(r"[^A-Za-z0-9_\-. /]")  # what MLflow takes in no name
@@ -35,6 +36,9 @@ def list_debts(
     outputs_uri: str,
 ) -> list[Debt]:
     """Return what a run owes, with secrets hidden. Its files are below `outputs_uri`, whatever its process has said."""
+    if isinstance(recipe, MonitoringRecipe) and SNAPSHOT in answer.artifacts:
+        files = {SNAPSHOT: f"{outputs_uri}{SNAPSHOT_FILE}"}
+        return [Debt(tenant_id, run.instance_id, run.run_id, EVIDENTLY, fencing_token, {}, files)]
     if not isinstance(recipe, TrainingRecipe):
         return []
     is_in_format = trained.MLFLOW_MODEL in answer.artifacts
