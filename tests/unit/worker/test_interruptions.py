@@ -57,12 +57,17 @@ def submit_monitoring(job: Job) -> run_pb2.Run:
     return job.world.runs.submit(dataset, flow_pb2.FLOW_KIND_MONITORING, {"monitored": job.gated})
 
 
+def submit_training(job: Job) -> run_pb2.Run:
+    return job.world.runs.submit(job.world.model(), flow_pb2.FLOW_KIND_TRAINING, {"features": job.gated})
+
+
 KINDS = {
     "refresh": submit_refresh,
     "preview": submit_preview,
     "backtest": submit_backtest,
     "optimize": submit_optimization,
     "monitoring": submit_monitoring,
+    "training": submit_training,
 }
 
 
