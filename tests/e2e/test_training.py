@@ -110,5 +110,5 @@ async def test_a_model_is_trained_registered_and_promoted(stack: RunningStack) -
         await wait_for(client, model, "READY", 3)
         promoted = await client.instances.promote_model_version(model, "1", reason="it is good")
         assert promoted.model.champion.run_id == run.training.mlflow_run_id
-        changed = await client.instances.update(model, {"config": {"embargo": 0}})
+        changed = await client.instances.update(model, {"config": {**CONFIG, "validation_share": 0.25}})
         await wait_for(client, changed, "STALE", 3)
