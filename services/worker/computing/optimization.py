@@ -111,8 +111,8 @@ def _ask(scores: Scores, past: Past) -> _Question:
     Raises:
         NoDataInRange: nobody is left.
     """
-    kept = {name: value for name, value in scores.values.items() if name in past.priced}
-    left_out = [name for name in scores.values if name not in kept]
+    kept = {name: value for name, value in scores.by_entity.items() if name in past.priced}
+    left_out = [name for name in scores.by_entity if name not in kept]
     if not kept:
         raise NoDataInRange(
             f"covariance: none of the {len(left_out)} entities with a score has a close on {past.last_session}, for example "

@@ -22,7 +22,7 @@ class Scores:
     """The combined signal of one date."""
 
     date: dt.date
-    values: dict[str, float]  # by entity, in the order of names; who lacks a value of a signal has none
+    by_entity: dict[str, float]  # in the order of names; who lacks a value of a signal has none
 
 
 def combine_scores(
