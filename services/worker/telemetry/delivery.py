@@ -26,7 +26,7 @@ from worker.telemetry.spool import Spool, SpoolFullError
 
 _SETTING = "OPTAIC_TELEMETRY_FOLDER"
 _CALL_SECONDS = 10.0  # one report to run-service
-_FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
 _LOST = {"FENCED", "RUN_NOT_FOUND"}  # the run was given up, or is gone with its instance
 _State = run_report_service_pb2.TelemetryState
 _Report = run_report_service_pb2.ReportTelemetryRequest
@@ -88,6 +88,7 @@ class Telemetry:
         """Deliver what is left, again and again, until `stop` is set."""
         failures = 0
         while not stop.is_set():
+            self._news.clear()
             try:
                 failures = 0 if await self.sweep(peers) else failures + 1
             except Exception as error:  # noqa: BLE001 - a folder that is away, for example: it is tried again
@@ -96,7 +97,6 @@ class Telemetry:
             delay = (
                 backoff(failures, first=_FIRST_DELAY, longest=_LONGEST_DELAY) if failures else _LONGEST_DELAY
             )
-            self._news.clear()
             await _wait_for_either(self._news, stop, delay)
 
     async def sweep(self, peers: Peers) -> bool:

@@ -105,6 +105,8 @@ def get(
                 print_line(f"  {line}")
         _show_figures(handle.metrics)
         _show_alerts(handle.run.monitoring)
+        if pending := handle.run.telemetry_pending:
+            print_line(f"not delivered to {', '.join(pending)} yet; the worker does so when it can")
 
     run(command)
 

@@ -12,7 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from scipy import stats
 
-from optaic.plugins import InputTable, MLModule, NoDataInRange, PluginInvalid
+from optaic.plugins import InputTable, MLModule, NoDataInRange, PluginInvalid, SchemaMismatch
 from support.panels import CONFIG, make_prices
 from worker.builtin.ml_modules import HistGradientBoostingModule, LogisticModule, RidgeModule
 from worker.training import Rows, Trained, TrainingSettings, build_rows, train
@@ -207,3 +207,27 @@ class _Wrong(RidgeModule):
 def test_a_model_that_answers_fewer_rows_is_refused(rows: Rows) -> None:
     with pytest.raises(PluginInvalid, match="returned 1 rows for"):
         _train(_Wrong, rows)
+
+
+def test_rows_that_repeat_a_key_are_refused() -> None:
+    prices = make_prices()
+    with pytest.raises(SchemaMismatch):
+        _rows(pl.concat([prices, prices.head(1)]))
+
+
+def test_features_and_target_of_other_types_are_refused() -> None:
+    prices = make_prices()
+    other = prices.with_columns(pl.col("date").cast(pl.Datetime("us")))
+    features = [InputTable("features", "prices", lambda: prices)]
+    target = [InputTable("target", "later", lambda: other)]
+    with pytest.raises(SchemaMismatch, match="'date' is"):
+        build_rows(CONFIG, features, target, {}, {})
+
+
+def test_a_target_from_a_table_of_its_own() -> None:
+    prices = make_prices()
+    features = [InputTable("features", "prices", lambda: prices)]
+    target = [InputTable("target", "prices", lambda: prices.filter(pl.col("entity") != "e0"))]
+    rows = build_rows(CONFIG, features, target, {}, {})
+    assert rows.table.filter(pl.col("entity") == "e0")["_target"].null_count() == 60
+    assert rows.unmatched_targets == 0
