@@ -26,6 +26,8 @@ from support.proxy import Proxy
 from support.tls_world import make_settings, write
 from worker.config import Settings as WorkerSettings
 from worker.prefect_adapter import WorkPool
+from worker.telemetry.debts import UnreachableError
+from worker.telemetry.mlflow_adapter import MlflowDeliverer
 
 
 class _Tool(Listener):
@@ -110,6 +112,22 @@ async def _call_prefect_of_the_worker(world: World, ca: Path | None) -> None:
             raise problem
 
 
+async def _call_mlflow_of_the_worker(world: World, ca: Path | None) -> None:
+    settings = WorkerSettings(
+        instance_address="127.0.0.1:1",
+        run_address="127.0.0.1:1",
+        data_root=str(world.folder),
+        executor_token="secret",
+        mlflow_url=world.url,
+        https_ca=ca,
+    )
+    deliverer = MlflowDeliverer(settings)
+    try:
+        await deliverer._call("POST", "experiments/search", {})
+    finally:
+        await deliverer.close()
+
+
 async def _call_centrifugo(world: World, ca: Path | None) -> None:
     publisher = CentrifugoStatusPublisher(world.url, "key", 5, make_settings(https_ca=ca).https_context())
     try:
@@ -136,12 +154,19 @@ CALLS: dict[str, Call] = {
         _call_mlflow,
         _call_prefect_of_run_service,
         _call_prefect_of_the_worker,
+        _call_mlflow_of_the_worker,
         _call_centrifugo,
         _call_prefect_of_the_stack,
         _look_at_the_stack,
     )
 }
-_UNBELIEVED = (OutsideUnavailableError, OrchestratorUnavailableError, httpx.HTTPError, ConnectionError)
+_UNBELIEVED = (
+    OutsideUnavailableError,
+    OrchestratorUnavailableError,
+    UnreachableError,
+    httpx.HTTPError,
+    ConnectionError,
+)
 
 
 @pytest.mark.parametrize("call", CALLS)
