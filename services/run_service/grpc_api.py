@@ -21,7 +21,7 @@ from run_service.use_cases import (
     retries,
     submission,
     telemetry,
-    trainings,
+    training_reading,
 )
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.context import current
@@ -119,4 +119,4 @@ class RunReportServicer(RunReportServiceServicer):
     async def ListTrainedVersions(
         self, request: report_api.ListTrainedVersionsRequest, _context: Any
     ) -> report_api.ListTrainedVersionsResponse:
-        return await trainings.list_trained_versions(self._deps, current(), request)
+        return await training_reading.list_trained_versions(self._deps, current(), request)

@@ -13,7 +13,7 @@ from optaic.definition.v1 import definition_service_pb2
 from optaic.instance.v1 import access_service_pb2, data_removal_service_pb2, instance_service_pb2
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.rules.pages import DEFAULT_SIZE, LARGEST_SIZE, LONG_DEFAULT_SIZE, LONG_LARGEST_SIZE
-from optaic.run.v1 import run_service_pb2
+from optaic.run.v1 import run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
 from support.contract import ROOT, comments, numbers_in
 
@@ -24,6 +24,7 @@ MODULES = (
     definition_service_pb2,
     instance_service_pb2,
     lineage_service_pb2,
+    run_report_service_pb2,
     run_service_pb2,
     status_service_pb2,
 )
