@@ -10,6 +10,8 @@ from enum import Enum, auto
 import structlog
 from google.protobuf import json_format
 
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2
 from optaic.rules.limits import longest_text
 from optaic.rules.run_logs import last_within
 from optaic.run.v1 import run_pb2, run_report_service_pb2
@@ -24,19 +26,20 @@ from worker.config import Settings
 from worker.confining import confine
 from worker.failures import Failure, describe_error, describe_timeout
 from worker.guardian import NOTHING_PRINTED, Report
-from worker.input_places import check_places
+from worker.input_places import check_places, check_trainings
 from worker.isolation import Isolation, Result, StartGuardian, start_guardian
 from worker.locations import FlowLocation
 from worker.log_delivery import LogDelivery
 from worker.peers import Peers, connect_peers
 from worker.preparation import Preparation
-from worker.recipe import Recipe, list_plugins
+from worker.recipe import InferenceRecipe, Recipe, list_plugins
 from worker.recipe_reading import list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
 from worker.run_access import find_access
 from worker.run_output import OutputLimits
 from worker.telemetry import Telemetry, list_debts, make_telemetry
 from worker.ticket import Ticket
+from worker.trainings import Trainings, find_trainings
 
 ABANDONED = "abandoned"  # the message of a cancellation after which the run is not reported as failed
 _FAREWELL_SECONDS = 3.0
@@ -162,13 +165,15 @@ class _Execution:
 
     async def _work(self, run: run_pb2.Run, reporter: Reporter, progress: Progress) -> Ending:
         try:
-            recipe = await self._read_recipe(run)
+            recipe = await self._read_recipe(run, reporter)
             if refused := await self._state_code(run, recipe, reporter):
                 return refused
             answer = await self._compute(recipe, run, progress)
             if isinstance(answer, Failure):
                 return await self._fail(run, reporter, answer)
             _tell_log(answer, self._report)
+            if isinstance(recipe, InferenceRecipe):  # not for user code to say
+                answer.model_artifact_version = recipe.artifact_version
             debts = list_debts(
                 self._ticket.tenant_id,
                 run,
@@ -250,7 +255,7 @@ class _Execution:
         _log.warning("code refused", run_id=run.run_id, error=answered.error.message)
         return Ending(Outcome.FAILED, f"{answered.error.type}: {answered.error.message}")
 
-    async def _read_recipe(self, run: run_pb2.Run) -> Recipe:
+    async def _read_recipe(self, run: run_pb2.Run, reporter: Reporter) -> Recipe:
         """Return the instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""
         check_places(self._ticket.tenant_id, run)
         instance = await self._prepared.get_instance(run.instance_id, run.instance_revision)
@@ -265,8 +270,22 @@ class _Execution:
             {each.instance_id: each.instance_revision for each in run.input_versions}
         )
         instances = [instance, *upstreams, *([base_instance] if base_instance is not None else [])]
+        trainings = None
+        if run.flow_kind == flow_pb2.FLOW_KIND_INFERENCE:
+            trainings = await self._find_trainings(run, instance, reporter)
+            instances += trainings.instances.values()
         versions = await self._peers.get_versions(list_version_ids(instances))
-        return await asyncio.to_thread(make_recipe, run, instance, upstreams, versions, base_instance)
+        return await asyncio.to_thread(
+            make_recipe, run, instance, upstreams, versions, base_instance, trainings
+        )
+
+    async def _find_trainings(
+        self, run: run_pb2.Run, instance: instance_pb2.Instance, reporter: Reporter
+    ) -> Trainings:
+        versions = await reporter.list_trained_versions()
+        found = await find_trainings(run, instance, versions, self._peers)
+        check_trainings(self._ticket.tenant_id, run.instance_id, found.chosen)
+        return found
 
     async def _fail(self, run: run_pb2.Run, reporter: Reporter, failure: Failure) -> Ending:
         _log.warning("run failed", run_id=run.run_id, type=failure.type, error=failure.message)

@@ -268,6 +268,76 @@ class TrainingRecipe:
         return (self.module, *self.operators.values())
 
 
+@dataclass(frozen=True)
+class ModelConfiguration:
+    """The configuration of a model at the revision that trained a version; it builds the features of that version."""
+
+    revision: int
+    module: Component
+    inputs: tuple[Input, ...]  # the tables that features are built from, under the names of that revision
+    macros: Mapping[str, Macro]
+    operators: Mapping[str, Plugin]  # those that are not the language's own, by name
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The output of a training."""
+
+    run_id: str
+    uri: str
+    configuration: ModelConfiguration
+
+
+@dataclass(frozen=True)
+class InferenceRecipe:
+    """The recipe of an inference."""
+
+    models: tuple[
+        TrainedModel, ...
+    ]  # in the order in which they were trained to; the last is the one that is read
+    left_out: Mapping[str, str]  # earlier trainings that are not read: run id -> why
+    artifact_version: str  # what the run says that it has read
+    revision: int  # of the instance
+    mode: Mode
+    data_date: dt.date | None  # nothing later is read; None: everything is
+    base: StoredData | None  # the predictions so far
+    guardrails: tuple[Guardrail, ...]
+    keeps_dataset: ClassVar[bool] = True
+    has_artifacts: ClassVar[bool] = False
+
+    @property
+    def read(self) -> TrainedModel:
+        """Return the version that predicts the newest dates."""
+        return self.models[-1]
+
+    @property
+    def training_folders(self) -> tuple[str, ...]:
+        """Return the folders that its models are in; all trainings of an instance share one."""
+        return tuple({each.uri.rstrip("/").rpartition("/")[0]: None for each in self.models})
+
+    @property
+    def configurations(self) -> tuple[ModelConfiguration, ...]:
+        """Return the configurations of its models, each once."""
+        return tuple({each.configuration.revision: each.configuration for each in self.models}.values())
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Return everything that it reads besides models."""
+        return tuple(given for each in self.configurations for given in each.inputs)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Return the plugins whose configuration it has, those of its inputs excepted."""
+        return tuple(each.module for each in self.configurations)
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Return the code that it executes, that of its inputs excepted."""
+        return tuple(
+            plugin for each in self.configurations for plugin in (each.module, *each.operators.values())
+        )
+
+
 Recipe = (
     PipelineRecipe
     | BacktestRecipe
@@ -275,6 +345,7 @@ Recipe = (
     | OptimizationRecipe
     | MonitoringRecipe
     | TrainingRecipe
+    | InferenceRecipe
 )
 
 

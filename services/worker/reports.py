@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -11,6 +12,7 @@ import grpc
 import structlog
 
 from optaic.rules.limits import longest_text
+from optaic.rules.pages import LARGEST_SIZE
 from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
 from redaction import redact
 from servicekit.backoff import backoff
@@ -168,6 +170,34 @@ class Reporter:
             raise
         finally:
             self.is_ending = False
+
+    async def list_trained_versions(self) -> list[run_report_service_pb2.TrainedVersion]:
+        """Return the completed trainings of the run's instance; raises as `complete`.
+
+        While this asks, a refusal is the run's end, as for its other reports.
+        """
+        found: list[run_report_service_pb2.TrainedVersion] = []
+        token = ""
+        while True:
+            request = run_report_service_pb2.ListTrainedVersionsRequest(
+                run_id=self._run_id,
+                fencing_token=self._fencing_token,
+                credential=self._credential,
+                page_size=LARGEST_SIZE,
+                page_token=token,
+            )
+            try:
+                answer: run_report_service_pb2.ListTrainedVersionsResponse = await persist(
+                    functools.partial(self._stub.ListTrainedVersions, request), self._patience
+                )
+            except DomainError as error:
+                if error.reason in _LOST:
+                    raise RunLostError(error) from error
+                raise
+            found += answer.trained_versions
+            token = answer.next_page_token
+            if not token:
+                return found
 
     async def _end(self, call: Callable[[], Awaitable[object]]) -> None:
         self.is_ending = True

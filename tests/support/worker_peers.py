@@ -7,6 +7,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2_grpc
 from optaic.expression import MACROS
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
@@ -235,6 +236,31 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
             yield run_report_service_pb2.WatchDispatchesResponse()
             await self.hints.get()
 
+    async def ListTrainedVersions(self, request: Any, _: Any) -> Any:
+        """Return the completed trainings of the run's instance, newest first."""
+        self._check(request)
+        own = self.find(request.run_id).instance_id
+        completed = [
+            run
+            for run in self.stored.values()
+            if (run.instance_id, run.flow_kind, run.status)
+            == (own, flow_pb2.FLOW_KIND_TRAINING, run_pb2.RUN_STATUS_COMPLETED)
+        ]
+        return run_report_service_pb2.ListTrainedVersionsResponse(
+            trained_versions=[
+                run_report_service_pb2.TrainedVersion(
+                    run_id=run.run_id,
+                    run_number=run.run_number,
+                    instance_revision=run.instance_revision,
+                    uri=run.output_version.uri,
+                    digest=run.output_version.digest,
+                    train_end=run.training.train_end,
+                    label_end=run.training.label_end,
+                )
+                for run in reversed(completed)
+            ]
+        )
+
     async def CompleteRun(self, request: Any, _: Any) -> Any:
         """Set the run COMPLETED."""
         run = self._end(request, run_pb2.RUN_STATUS_COMPLETED)
@@ -243,6 +269,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         run.outputs_uri = request.outputs_uri
         run.artifacts.update(request.artifacts)
         run.telemetry_pending[:] = request.telemetry_pending
+        run.model_artifact_version = request.model_artifact_version
         run.is_partial_range |= request.is_partial_range
         getattr(run, request.WhichOneof("result")).CopyFrom(getattr(request, request.WhichOneof("result")))
         return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from worker.computing.backtest import simulate
+from worker.computing.inference import infer
 from worker.computing.monitoring import watch
 from worker.computing.optimization import optimize
 from worker.computing.output import Output, Progress
@@ -10,7 +11,9 @@ from worker.computing.preview import preview
 from worker.computing.refresh import refresh
 from worker.locations import FlowLocation
 from worker.recipe import (
+    BacktestRecipe,
     ExperimentRecipe,
+    InferenceRecipe,
     MonitoringRecipe,
     OptimizationRecipe,
     PipelineRecipe,
@@ -28,16 +31,22 @@ def compute(recipe: Recipe, location: FlowLocation, run_id: str, progress: Progr
         PluginError: typed by what went wrong; and whatever else user code raises.
     """
     progress(0.01, "loading plugins")
-    if isinstance(recipe, PipelineRecipe):
-        return refresh(recipe, location, progress)
-    if isinstance(recipe, ExperimentRecipe):
-        return preview(recipe, location, run_id, progress)
-    if isinstance(recipe, OptimizationRecipe):
-        return optimize(recipe, location, run_id, progress)
-    if isinstance(recipe, MonitoringRecipe):
-        return watch(recipe, location.outputs_uri(run_id), run_id, progress)
-    if isinstance(recipe, TrainingRecipe):
-        from worker.computing import training  # noqa: PLC0415 - it loads what only processes of runs may hold
+    place = location.outputs_uri(run_id)
+    match recipe:
+        case PipelineRecipe():
+            output = refresh(recipe, location, progress)
+        case ExperimentRecipe():
+            output = preview(recipe, location, run_id, progress)
+        case OptimizationRecipe():
+            output = optimize(recipe, location, run_id, progress)
+        case MonitoringRecipe():
+            output = watch(recipe, place, run_id, progress)
+        case InferenceRecipe():
+            output = infer(recipe, location, progress)
+        case TrainingRecipe():
+            from worker.computing import training  # noqa: PLC0415 - it loads what only processes of runs may hold
 
-        return training.fit(recipe, location, run_id, progress)
-    return simulate(recipe, location.outputs_uri(run_id), run_id, progress)
+            output = training.fit(recipe, location, run_id, progress)
+        case BacktestRecipe():
+            output = simulate(recipe, place, run_id, progress)
+    return output

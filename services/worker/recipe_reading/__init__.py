@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.plugins import PluginError
-from optaic.rules.kinds import COMPUTED_FLOWS, DEFINED_KINDS, FLOWS, MONITORING
+from optaic.rules.kinds import COMPUTED_FLOWS, DEFINED_KINDS, FLOWS
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
 from worker.recipe import Recipe
@@ -19,12 +19,14 @@ from worker.recipe_reading.components import (
     read_optimizer,
     to_mapping,
 )
+from worker.recipe_reading.inference import make_inference
 from worker.recipe_reading.inputs import is_read_by_settings, read_inputs
 from worker.recipe_reading.monitoring import make_monitoring
 from worker.recipe_reading.optimization import make_optimization
 from worker.recipe_reading.preview import make_preview
 from worker.recipe_reading.refresh import make_refresh
 from worker.recipe_reading.training import make_training
+from worker.trainings import Trainings
 
 __all__ = ["Versions", "find_dataset", "list_version_ids", "make_recipe", "read_component", "to_mapping"]
 
@@ -67,6 +69,7 @@ def make_recipe(
     upstreams: Sequence[instance_pb2.Instance],
     versions: Versions,
     base_instance: instance_pb2.Instance | None = None,
+    trainings: Trainings | None = None,
 ) -> Recipe:
     """Return what `run` computes.
 
@@ -76,6 +79,7 @@ def make_recipe(
         upstreams: each at the revision that is pinned.
         versions: what all of them are pinned to.
         base_instance: at the revision at which the base version was made, where that is another one.
+        trainings: of an inference, which reads them.
 
     Raises:
         PluginError: by type; `UnsupportedFlow` when the flow is not one that this worker executes.
@@ -89,22 +93,27 @@ def make_recipe(
             "services, or submit another flow",
             type="UnsupportedFlow",
         )
-    if flow == "backtest":
-        optimizers = [
-            upstream
-            for pinned in run.input_versions
-            for upstream in upstreams
-            if is_read_by_settings(run, pinned) and upstream.instance_id == pinned.instance_id
-        ]
-        return make_backtest(
-            instance, inputs, read_optimizer(optimizers[0], versions) if optimizers else None
-        )
-    if flow == "optimize":
-        return make_optimization(run, instance, inputs, versions)
-    if flow == "preview":
-        return make_preview(run, instance, inputs, versions)
-    if flow == MONITORING:
-        return make_monitoring(run, instance, inputs)
-    if flow == "training":
-        return make_training(run, instance, inputs, versions)
-    return make_refresh(run, instance, inputs, versions, base_instance)
+    recipe: Recipe
+    match flow:
+        case "backtest":
+            optimizers = [
+                upstream
+                for pinned in run.input_versions
+                for upstream in upstreams
+                if is_read_by_settings(run, pinned) and upstream.instance_id == pinned.instance_id
+            ]
+            optimizer = read_optimizer(optimizers[0], versions) if optimizers else None
+            recipe = make_backtest(instance, inputs, optimizer)
+        case "optimize":
+            recipe = make_optimization(run, instance, inputs, versions)
+        case "preview":
+            recipe = make_preview(run, instance, inputs, versions)
+        case "monitoring":
+            recipe = make_monitoring(run, instance, inputs)
+        case "training":
+            recipe = make_training(run, instance, inputs, versions)
+        case "inference":
+            recipe = make_inference(run, instance, inputs, versions, trainings)
+        case _:
+            recipe = make_refresh(run, instance, inputs, versions, base_instance)
+    return recipe

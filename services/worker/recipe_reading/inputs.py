@@ -20,14 +20,14 @@ def read_inputs(
     upstreams: Mapping[str, instance_pb2.Instance],
     versions: Versions,
 ) -> tuple[Input, ...]:
-    """Return the inputs of a run in the order of its pins.
+    """Return the inputs of a run that are tables, in the order of its pins; a trained model is none.
 
     Raises:
         MissingInput: an upstream has no output, or none that can be read.
     """
     inputs = []
     for pinned in run.input_versions:
-        if is_read_by_settings(run, pinned):
+        if is_read_by_settings(run, pinned) or pinned.flow_kind == flow_pb2.FLOW_KIND_TRAINING:
             continue
         upstream = upstreams[pinned.instance_id]
         # As the reader's expressions name it, whatever it was called when it was computed.

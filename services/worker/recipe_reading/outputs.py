@@ -13,7 +13,8 @@ from worker.recipe_reading.components import Versions, find_dataset, read_compon
 
 # The worker's own code, which no definition has: what the flows of these kinds give lies in a dataset that they alone write.
 _KEPT_BY, _READ_BY = Component(KEPT_BY, {}), Component(READ_BY, {})
-_VALUES = {"experiment": VALUE, "portfolio_optimizer": WEIGHT}  # the column of values of what a kind gives
+# The column of values of what a kind gives.
+_VALUES = {"experiment": VALUE, "portfolio_optimizer": WEIGHT, "model": VALUE}
 
 
 @dataclass(frozen=True)

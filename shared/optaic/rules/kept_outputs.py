@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-KEPT_FLOWS = ("optimize", "preview")
+KEPT_FLOWS = ("optimize", "preview", "inference")
 KEPT_BY = "worker.builtin.delta_store:DeltaStore"
 READ_BY = "worker.builtin.simple_accessor:SimpleAccessor"

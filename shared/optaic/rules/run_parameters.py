@@ -12,6 +12,7 @@ PARAMETERS: Mapping[str, Sequence[str]] = {  # by flow
     "optimize": (DATA_DATE,),
     "monitoring": (DATA_DATE,),
     "training": (DATA_DATE,),
+    "inference": (DATA_DATE,),
 }
 SWITCHES = (REPIN_TYPES,)  # true or false; the others are dates
 RANGE = (START, END)  # parameters that limit the run to some dates
