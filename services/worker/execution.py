@@ -12,6 +12,7 @@ from google.protobuf import json_format
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
+from optaic.rules.counterparts import counterpart_name
 from optaic.rules.limits import longest_text
 from optaic.rules.run_logs import last_within
 from optaic.run.v1 import run_pb2, run_report_service_pb2
@@ -37,7 +38,7 @@ from worker.recipe_reading import list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
 from worker.run_access import find_access
 from worker.run_output import OutputLimits
-from worker.telemetry import Telemetry, list_debts, make_telemetry
+from worker.telemetry import Telemetry, has_version, list_debts, make_telemetry
 from worker.ticket import Ticket
 from worker.trainings import Trainings, find_trainings
 
@@ -283,9 +284,13 @@ class _Execution:
         self, run: run_pb2.Run, instance: instance_pb2.Instance, reporter: Reporter
     ) -> Trainings:
         versions = await reporter.list_trained_versions()
-        found = await find_trainings(run, instance, versions, self._peers)
+        found = await find_trainings(run, instance, versions, self._peers, self._has_version)
         check_trainings(self._ticket.tenant_id, run.instance_id, found.chosen)
         return found
+
+    async def _has_version(self, version: str) -> bool | None:
+        name = counterpart_name(self._ticket.tenant_id, self._ticket.instance_id)
+        return await has_version(self._settings, name, version)
 
     async def _fail(self, run: run_pb2.Run, reporter: Reporter, failure: Failure) -> Ending:
         _log.warning("run failed", run_id=run.run_id, type=failure.type, error=failure.message)

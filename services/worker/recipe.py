@@ -302,6 +302,7 @@ class InferenceRecipe:
     data_date: dt.date | None  # nothing later is read; None: everything is
     base: StoredData | None  # the predictions so far
     guardrails: tuple[Guardrail, ...]
+    warnings: tuple[str, ...] = ()  # what the run says besides
     keeps_dataset: ClassVar[bool] = True
     has_artifacts: ClassVar[bool] = False
 

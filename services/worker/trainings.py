@@ -26,6 +26,7 @@ class Trainings:
     chosen: Sequence[Version]  # in the order of `train_end`; the last one is the version that is read
     artifact_version: str
     instances: dict[int, instance_pb2.Instance] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 async def find_trainings(
@@ -33,7 +34,7 @@ async def find_trainings(
     instance: instance_pb2.Instance,
     versions: Sequence[Version],
     peers: Peers,
-    has_version: HasVersion | None = None,
+    has_version: HasVersion,
 ) -> Trainings:
     """Return what an inference reads.
 
@@ -48,7 +49,8 @@ async def find_trainings(
         PluginError: `ModelVersionNotFound`, `ModelFilesNotFound` or `MissingInput`: the version to read is not there.
     """
     champion = instance.model.champion.model_version
-    if champion and has_version is not None and await has_version(champion) is False:
+    is_there = await has_version(champion) if champion else True
+    if is_there is False:
         raise PluginError(
             f"model.champion: version {champion} is no longer in MLflow's registry; promote another version, or remove the "
             "champion (optaic instance remove-champion)",
@@ -65,7 +67,8 @@ async def find_trainings(
 
     found = await asyncio.gather(*map(get, sorted(revisions)))
     instances = {each.revision: each for each in (*found, instance)}
-    return Trainings(chosen, champion or read.run_id, instances)
+    warnings = [f"MLflow does not say whether it still has the champion, version {champion}"]
+    return Trainings(chosen, champion or read.run_id, instances, tuple(warnings if is_there is None else ()))
 
 
 def find_read(run: run_pb2.Run, instance: instance_pb2.Instance, versions: Sequence[Version]) -> Version:

@@ -81,14 +81,14 @@ def infer(recipe: InferenceRecipe, location: FlowLocation, progress: Progress) -
             f"no date with features is after {read.knowledge.train_end}, to which the model was trained, and its validation "
             "has no predictions; bring the features up to date, or train with an earlier data_date"
         )
-    warnings = check_guardrails(
+    warned = check_guardrails(
         table, recipe.guardrails, recipe.data_date or day_in(dt.datetime.now(dt.UTC), TIMEZONE)
     )
     progress(0.85, f"writing {table.height} rows")
     # A base elsewhere (the data root was moved) cannot be extended in place.
     pinned = recipe.base if recipe.base is not None and recipe.base.uri == location.data_uri else None
     stored = DeltaStore().write(table, None if pinned is None else pinned.physical_version, location.data_uri)
-    figures = summarize(table)
+    figures, gaps = summarize(table), count_gaps(sessions, table)
     revision = read.model.configuration.revision
     changes = _count_changes(base, table)
     return Output(
@@ -105,7 +105,7 @@ def infer(recipe: InferenceRecipe, location: FlowLocation, progress: Progress) -
             "kept_rows": table.height - sum(found.by_model.values()) - found.validation_rows,
             "in_sample_rows": in_sample,
             "null_predictions": int(table[VALUE].null_count()),
-            "gap_sessions": count_gaps(sessions, table),
+            "gap_sessions": gaps,
             "first_date": str(table[DATE].min()),
             "last_date": str(table[DATE].max()),
             "prediction_seconds": found.seconds,
@@ -115,7 +115,8 @@ def infer(recipe: InferenceRecipe, location: FlowLocation, progress: Progress) -
             "predictions_of_training": found.by_model,
             **({"features_of_revision": revision} if revision != recipe.revision else {}),
             **({"trainings_left_out": left_out} if left_out else {}),
-            **{f"guardrail.{name}": text for name, text in warnings.items()},
+            **{f"guardrail.{name}": text for name, text in warned.items()},
+            "warnings": [*recipe.warnings, *_warn(gaps, len(left_out))],
         },
         artifacts={"data": stored.uri},
         result=run_pb2.InferenceResult(
@@ -233,6 +234,18 @@ def _add_validation(
         found.collected.add(rows, dt.date.fromisoformat(label_end) if label_end else None)
         found.validation_rows = rows.height
         return
+
+
+def _warn(gaps: int, left_out: int) -> list[str]:
+    """Return sentences on what the predictions lack."""
+    found = []
+    if gaps:
+        found.append(
+            f"{gaps} dates between the first and the last prediction have features and no prediction"
+        )
+    if left_out:
+        found.append(f"{left_out} earlier trainings are left out; metrics.trainings_left_out says why")
+    return found
 
 
 def _count_changes(base: pl.DataFrame | None, table: pl.DataFrame) -> dict[str, int]:

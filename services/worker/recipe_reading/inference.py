@@ -70,6 +70,7 @@ def make_inference(
             versions[instance.definition_version_id],
             read_component(versions[instance.definition_version_id], instance.config).config,
         ),
+        warnings=trainings.warnings,
     )
 
 

@@ -2,5 +2,6 @@
 
 from worker.telemetry.delivery import Telemetry, make_telemetry
 from worker.telemetry.owing import list_debts
+from worker.telemetry.registry import has_version
 
-__all__ = ["Telemetry", "list_debts", "make_telemetry"]
+__all__ = ["Telemetry", "has_version", "list_debts", "make_telemetry"]

@@ -59,6 +59,11 @@ class MlflowDeliverer:
             await self._call("DELETE", "model-versions/delete", body, fine=_MISSING)
         await self._end(run_id, "FAILED", None)
 
+    async def has_version(self, name: str, version: str) -> bool:
+        """Return whether a registered model has a version."""
+        query = {"name": name, "version": version}
+        return bool(await self._call("GET", "model-versions/get", query, fine=_MISSING))
+
     async def close(self) -> None:
         """Close the connections."""
         if self._made is not None:

@@ -20,6 +20,7 @@ from worker.builtin.ml_modules import RidgeModule
 from worker.config import Settings
 from worker.telemetry.debts import Debt, Delivered, GoneError, UnreachableError
 from worker.telemetry.mlflow_adapter import MlflowDeliverer
+from worker.telemetry.registry import has_version
 from worker.training import TrainingSettings, build_rows, train
 from worker.training.mlflow_format import save_for_mlflow
 
@@ -109,6 +110,19 @@ async def test_a_training_is_one_run_with_a_registered_version(
     assert version["run_id"] == run["info"]["run_id"]
     files = await api.call("GET", "artifacts/list", run_id=run["info"]["run_id"])
     assert [(file["path"], file["is_dir"]) for file in files["files"]] == [("model", True)]
+
+
+async def test_the_registry_says_whether_it_has_a_version(
+    deliverer: MlflowDeliverer, api: MlflowApi, experiment: Experiment, tmp_path: Path, mlflow_url: str
+) -> None:
+    settings = _settings(mlflow_url)
+    assert await has_version(settings, experiment.name, "1") is False, "no such model yet"
+    version = (await deliverer.deliver(_debt(experiment, tmp_path))).model_version
+    assert await has_version(settings, experiment.name, version) is True
+    assert await has_version(settings, experiment.name, "99") is False
+    await api.call("DELETE", "model-versions/delete", name=experiment.name, version=version)
+    assert await has_version(settings, experiment.name, version) is False
+    assert await has_version(_settings("http://127.0.0.1:9"), experiment.name, version) is None
 
 
 @pytest.mark.parametrize("broken", ["_log", "_upload", "_find_version", "_register", "_end"])

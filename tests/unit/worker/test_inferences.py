@@ -15,6 +15,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.locations import local_path
 from optaic.run.v1 import run_pb2
+from support.guarded import Answer, Asked, answering
 from support.panels import FIRST, make_prices
 from support.worker import World
 from worker import trained
@@ -151,6 +152,35 @@ async def test_the_champion_is_read_with_the_features_that_it_was_trained_with(
     assert _read(run).equals(expected)
     assert run.model_artifact_version == "3"
     assert run.metrics["features_of_revision"] == training.instance_revision
+    assert list(run.metrics["warnings"]) == [
+        "MLflow does not say whether it still has the champion, version 3"
+    ]
+
+
+@pytest.mark.parametrize(("answer", "error"), [("MISSING", "ModelVersionNotFound"), ("FOUND", "")])
+async def test_a_champion_that_mlflow_no_longer_has_is_not_read(
+    world: World, tmp_path: Path, answer: str, error: str
+) -> None:
+    prices = await _prices(world, tmp_path)
+    model = _model(world, prices)
+    training = await _train(world, model, prices, tmp_path, day(49))
+    model = _copy(model)
+    model.model.champion.model_version, model.model.champion.training_run_id = "3", training.run_id
+    promoted = world.instances.put(model)
+    asked: list[str] = []
+
+    def say(request: Asked) -> Answer:
+        asked.append(request.path)
+        if answer == "MISSING":
+            return Answer('{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"}', status=404)
+        return Answer('{"model_version": {"version": "3"}}')
+
+    async with answering(say) as url:
+        outcome = Outcome.FAILED if error else Outcome.COMPLETED
+        run = await _infer(world, promoted, {"features": prices}, tmp_path, outcome=outcome, mlflow_url=url)
+    assert run.error.type == error
+    assert [f"{model.instance_id}&version=3" in each for each in asked] == [True]
+    assert "model.champion" in run.error.message if error else not list(run.metrics["warnings"])
 
 
 @pytest.mark.parametrize("named", ["", "0190a000-0000-7000-8000-000000000000"])
