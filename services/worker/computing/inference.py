@@ -30,7 +30,7 @@ from worker.trained import load_model, read_facts, read_validation
 
 @dataclass
 class _Predicted:
-    """What the models have predicted so far."""
+    """The predictions of a run so far."""
 
     collected: Collected = field(default_factory=Collected)
     by_model: dict[str, int] = field(default_factory=dict)  # rows by training run
