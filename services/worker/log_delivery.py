@@ -87,6 +87,7 @@ class LogDelivery:
 
     def _create(self, run_id: str, flow_run_id: str) -> Spool:
         if not self._is_ready:
+            prepare_folder(self._folder.parent)  # the folder for what runs print, which may not be there yet
             prepare_folder(self._folder)
             self._is_ready = True
         return Spool.create(self._folder, run_id, flow_run_id)

@@ -308,6 +308,18 @@ async def test_no_run_waits_for_a_log_that_cannot_be_kept(tmp_path: Path) -> Non
         assert path == ""
 
 
+async def test_its_folders_are_for_the_worker_alone(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    folder = tmp_path / "output" / "unsent"
+    try:
+        async with delivering(folder, Store().send, 1) as delivery, delivery.keep("run", FLOW_RUN):
+            (file,) = folder.iterdir()
+            assert file.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(umask)
+    assert [each.stat().st_mode & 0o777 for each in (folder, folder.parent)] == [0o700, 0o700]
+
+
 async def test_too_many_files_are_given_up_oldest_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
