@@ -20,7 +20,7 @@ _FEATURES = {
 
 
 async def research(stage: Stage) -> None:
-    """Preview the signal, train a model on it, and have an optimizer weigh what a backtest holds.
+    """Preview the signal, train a model on it, and have an optimizer weigh what the predictions choose.
 
     Raises:
         StepFailedError: a step did not give what it promises.
@@ -33,7 +33,13 @@ async def research(stage: Stage) -> None:
         await create_every_kind(stage)
     async with stage.step(f"Train {MODEL}: it is measured on sessions that it has not seen"):
         await train(stage)
-    async with stage.step(f"Decide the weights of {OPTIMIZER}"):
+    async with stage.step(f"Promote the version of {MODEL} that MLflow has registered"):
+        await promote(stage)
+    async with stage.step(f"Predict with {MODEL}, out of sample only"):
+        await predict(stage)
+    async with stage.step(f"Monitor {PRICES}: has their newest quarter drifted from what was before?"):
+        await monitor(stage)
+    async with stage.step(f"Decide the weights of {OPTIMIZER} on the predictions"):
         await optimize(stage)
     async with stage.step(f"Run {OPTIMIZED} with these weights, beside {BACKTEST}"):
         await compare_backtests(stage)
@@ -89,15 +95,14 @@ async def create_every_kind(stage: Stage) -> None:
         portfolio_optimizer={},
         definition_name="minimum_cvar",
         config={"top_n": 10},
-        upstreams={"signal": signal, "covariance": prices},
+        upstreams={"signal": model, "covariance": prices},
     )
     backtest = await _create(
         stage,
         OPTIMIZED,
         backtest={
             "assets": {"benchmark": "equal_weight"},
-            "signals": {"primary": signal.instance_id},
-            "date_range": {"start": "2015-01-02"},
+            "signals": {"primary": model.instance_id},
             "config": {"rebalance_frequency": "monthly", "transaction_costs": 0.001, "top_n": 10},
         },
         upstreams={"prices": prices, "optimizer": optimizer},
@@ -126,9 +131,8 @@ async def _check_handles(stage: Stage, model: instance_pb2.Instance, *others: in
 
 
 async def train(stage: Stage) -> None:
-    """Train the model; its inference and its monitoring do not run."""
+    """Train the model; its inference and its monitoring have not run yet."""
     handle = await stage.execute(MODEL, "training", then="NOT_INITIALIZED")
-    stage.others[MODEL] = stage.instances.pop(MODEL)
     result = handle.run.training
     expect(
         0 < result.validation_row_count < result.train_row_count,
@@ -137,6 +141,42 @@ async def train(stage: Stage) -> None:
     stage.notes.append(
         f"{MODEL}: trained on {result.train_row_count} rows until {result.train_end}, measured on "
         f"{result.validation_row_count} later ones"
+    )
+
+
+async def promote(stage: Stage) -> None:
+    """Make the version that the training registered the champion, which inference reads."""
+    (trained,) = (run for name, run in stage.runs if name == MODEL)
+    version = trained.training.model_version
+    expect(
+        bool(version),
+        f"MLflow to have a registered version of the training, it owes {trained.telemetry_pending}",
+    )
+    stage.instances[MODEL] = await stage.client.instances.promote_model_version(
+        stage.instances[MODEL], version, reason="the first version"
+    )
+
+
+async def predict(stage: Stage) -> None:
+    """Predict; check that no prediction comes from a model that knew its label."""
+    handle = await stage.execute(MODEL, "inference", then="NOT_INITIALIZED")
+    expect(handle.run.inference.prediction_count > 0, f"{MODEL} to predict something")
+    expect(handle.metrics["in_sample_rows"] == 0, "all predictions to be out of sample")
+    stage.others[MODEL] = stage.instances.pop(MODEL)  # its monitoring does not run
+    stage.notes.append(
+        f"{MODEL}: {handle.run.inference.prediction_count} predictions by version {handle.run.model_artifact_version}"
+    )
+
+
+async def monitor(stage: Stage) -> None:
+    """Compare the newest sessions of the prices with those before; the report is in their Evidently project."""
+    prices = stage.instances[PRICES]
+    await stage.client.instances.update(prices, {"dataset": {"monitoring_enabled": True}})
+    stage.instances[PRICES] = await stage.client.instances.wait_until_active(prices.instance_id)
+    handle = await stage.execute(PRICES, "monitoring", then=None)
+    result = handle.run.monitoring
+    stage.notes.append(
+        f"{PRICES}: {result.drift_share:.0%} of the columns have drifted, {result.alert_count} alerts"
     )
 
 

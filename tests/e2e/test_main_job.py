@@ -56,15 +56,23 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     assert set(summary["statuses"].values()) == {"READY"}
     runs = summary["runs"]
     first = ["sp500_prices", "momentum_12_1", "momentum_backtest"]
-    built = ["momentum_preview", "next_month", "min_cvar", "optimized_backtest"]
+    built = [
+        "momentum_preview",
+        *("next_month", "next_month", "sp500_prices"),
+        *("min_cvar", "optimized_backtest"),
+    ]
     assert [run["instance"] for run in runs] == [*first, *first, *built]
     assert {run["status"] for run in runs} == {"COMPLETED"}
-    kinds = {"PIPELINE", "BACKTEST", "EXPERIMENT", "TRAINING", "PORTFOLIO_OPTIMIZATION"}
-    assert {run["kind"] for run in runs} == kinds
+    assert {run["kind"] for run in runs} == {
+        *("PIPELINE", "BACKTEST", "EXPERIMENT", "TRAINING", "INFERENCE", "MONITORING"),
+        "PORTFOLIO_OPTIMIZATION",
+    }
     assert all(run["metrics"] and run["artifacts"] for run in runs)
     assert runs[5]["input_versions"] == {"sp500_prices": 2, "momentum_12_1": 2}
     assert {"mean_coverage", "ic_mean_21", "quintile_returns_21"} <= set(runs[6]["metrics"])
     assert {"data", "preview", "preview_sample"} == set(runs[6]["artifacts"])
+    assert runs[8]["metrics"]["in_sample_rows"] == 0
+    assert {"next_month", "sp500_prices"} <= set(runs[-1]["input_versions"])
     assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])
     assert [instance["kind"] for instance in summary["instances"]] == [
         *("DATASET", "SIGNAL", "BACKTEST", "EXPERIMENT", "PORTFOLIO_OPTIMIZER", "BACKTEST", "MODEL"),
