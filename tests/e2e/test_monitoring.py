@@ -1,5 +1,7 @@
 """A researcher has prices monitored, is alerted of what moved, and finds the report in the run and in Evidently's workspace."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -71,6 +73,12 @@ async def test_prices_are_monitored_until_they_move(stack: RunningStack) -> None
         assert drifted, "four stocks of 2020"
         assert run.monitoring.alert_count == len(alerts)
         assert await read_alerts(stack, watched.instance_id, len(alerts)) == alerts
+        workspace = Path(stack.endpoints.evidently_workspace)
+        snapshots = workspace / watched.instance_id / "snapshots"
+        assert await asyncio.to_thread(lambda: [path.name for path in snapshots.iterdir()]) == [
+            f"{run.run_id}.json"
+        ]
+        assert not run.telemetry_pending
         told = [activity.type for activity in await client.runs.activities(run.run_id)]
         assert told.count("monitoring_run.alert_raised") == len(alerts)
         # Nothing later than `data_date` is read; such a run clears nothing, and makes nothing stale.

@@ -153,8 +153,8 @@ class Runs:
             instance: The instance or its id; `parent_id=` and `parent_instance_id=` are accepted too.
             flow_kind: `refresh`, `training` or `train`, ...; left out: the default flow.
             mode: `incremental` (the default) or `full`.
-            parameters: Of a refresh: `start`, `end`, `data_date`. With `start` or `end`, what lies outside stays. Of models
-                and optimizers: `data_date`; nothing later is read.
+            parameters: Of a refresh: `start`, `end`, `data_date`. With `start` or `end`, what lies outside stays. Of models,
+                optimizers and monitorings: `data_date`; nothing later is read.
             force: Run although upstreams are not READY; `force_reason` must say why.
             force_reason: Recorded with the run.
             allow_deletion: Let it remove more than the dataset's `max_deleted_share` allows;
