@@ -18,7 +18,7 @@ from worker.config import Settings
 from worker.confinement import Confinement
 from worker.data_removal import Removal
 from worker.locations import instance_uri
-from worker.recipe import InferenceRecipe
+from worker.recipe import InferenceRecipe, MonitoringRecipe
 
 _PROBE_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
@@ -141,7 +141,7 @@ def _places_of_run(task: Task) -> tuple[list[str], list[str]]:
     bases = [] if recipe.base is None else [recipe.base.uri]
     written = [location.data_uri] if recipe.keeps_dataset else []
     written += [location.outputs_uri(task.run_id)] if recipe.has_artifacts else []
-    trainings = recipe.training_folders if isinstance(recipe, InferenceRecipe) else ()
+    trainings = recipe.training_folders if isinstance(recipe, InferenceRecipe | MonitoringRecipe) else ()
     return [*bases, *(each.data.uri for each in recipe.inputs), *trainings], written
 
 

@@ -40,7 +40,7 @@ from worker.run_access import find_access
 from worker.run_output import OutputLimits
 from worker.telemetry import Telemetry, has_version, list_debts, make_telemetry
 from worker.ticket import Ticket
-from worker.trainings import Trainings, find_trainings
+from worker.trainings import Trainings, find_monitored, find_trainings
 
 ABANDONED = "abandoned"  # the message of a cancellation after which the run is not reported as failed
 _FAREWELL_SECONDS = 3.0
@@ -272,7 +272,7 @@ class _Execution:
         )
         instances = [instance, *upstreams, *([base_instance] if base_instance is not None else [])]
         trainings = None
-        if run.flow_kind == flow_pb2.FLOW_KIND_INFERENCE:
+        if _reads_trainings(run, instance):
             trainings = await self._find_trainings(run, instance, reporter)
             instances += trainings.instances.values()
         versions = await self._peers.get_versions(list_version_ids(instances))
@@ -283,8 +283,12 @@ class _Execution:
     async def _find_trainings(
         self, run: run_pb2.Run, instance: instance_pb2.Instance, reporter: Reporter
     ) -> Trainings:
-        versions = await reporter.list_trained_versions()
-        found = await find_trainings(run, instance, versions, self._peers, self._has_version)
+        listed = await reporter.list_trained_versions()
+        versions = listed.trained_versions
+        if run.flow_kind == flow_pb2.FLOW_KIND_MONITORING:
+            found = await find_monitored(instance, versions, listed.monitored_run_id, self._peers)
+        else:
+            found = await find_trainings(run, instance, versions, self._peers, self._has_version)
         check_trainings(self._ticket.tenant_id, run.instance_id, found.chosen)
         return found
 
@@ -332,6 +336,12 @@ def _tell_log(request: Result | run_report_service_pb2.FailRunRequest, report: R
     if report.last_line_time is not None:
         request.last_log_time.FromMicroseconds(report.last_line_time)
         request.last_log_time.SetInParent()  # 1970 is the default, and says that there is none
+
+
+def _reads_trainings(run: run_pb2.Run, instance: instance_pb2.Instance) -> bool:
+    """Return whether a run reads what trainings of its instance have made, and what they were made with."""
+    flows = (flow_pb2.FLOW_KIND_INFERENCE, flow_pb2.FLOW_KIND_MONITORING)
+    return instance.HasField("model") and run.flow_kind in flows
 
 
 def _hide_secrets(answer: Result) -> None:

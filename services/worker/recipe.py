@@ -205,45 +205,6 @@ class OptimizationRecipe:
 
 
 @dataclass(frozen=True)
-class MonitoredModel:
-    """A monitored model: the configuration that trained the version whose predictions are read."""
-
-    module: Component
-    macros: Mapping[str, Macro]
-    operators: Mapping[str, Plugin]
-    training_uri: str = ""  # the folder of that trained version; empty if it is not known
-
-
-@dataclass(frozen=True)
-class MonitoringRecipe:
-    """The recipe of a monitoring, of a dataset or, with `model`, of a model's features and predictions."""
-
-    watched: Input  # the dataset, or the predictions
-    others: tuple[Input, ...]  # the features and the target of a model
-    settings: MonitoringSettings
-    data_date: dt.date | None
-    model: MonitoredModel | None = None
-    keeps_dataset: ClassVar[bool] = False
-    has_artifacts: ClassVar[bool] = True
-    base: ClassVar[None] = None
-
-    @property
-    def inputs(self) -> tuple[Input, ...]:
-        """Return everything that it reads."""
-        return (self.watched, *self.others)
-
-    @property
-    def components(self) -> tuple[Component, ...]:
-        """Return the plugins whose configuration it has, those of its inputs excepted."""
-        return () if self.model is None else (self.model.module,)
-
-    @property
-    def plugins(self) -> tuple[Plugin, ...]:
-        """Return the code that it executes, that of its inputs excepted."""
-        return () if self.model is None else (self.model.module, *self.model.operators.values())
-
-
-@dataclass(frozen=True)
 class TrainingRecipe:
     """The recipe of a training."""
 
@@ -337,6 +298,54 @@ class InferenceRecipe:
         return tuple(
             plugin for each in self.configurations for plugin in (each.module, *each.operators.values())
         )
+
+
+@dataclass(frozen=True)
+class MonitoredModel:
+    """A model whose predictions are monitored, as the training was configured that made them."""
+
+    configuration: ModelConfiguration
+    targets: tuple[Input, ...]  # empty: the target is in what the features are built from
+    training_uri: str  # the folder of that training; empty if it is not known
+
+
+@dataclass(frozen=True)
+class MonitoringRecipe:
+    """The recipe of a monitoring, of a dataset or, with `model`, of a model's features and predictions."""
+
+    watched: Input  # the dataset, or the predictions
+    settings: MonitoringSettings
+    data_date: dt.date | None  # nothing later is read; None: everything is
+    revision: int  # of the instance
+    model: MonitoredModel | None = None
+    keeps_dataset: ClassVar[bool] = False
+    has_artifacts: ClassVar[bool] = True
+    base: ClassVar[None] = None
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Return everything that it reads besides the training."""
+        of_model = () if self.model is None else (*self.model.configuration.inputs, *self.model.targets)
+        return (self.watched, *of_model)
+
+    @property
+    def training_folders(self) -> tuple[str, ...]:
+        """Return the folders of trainings that it reads."""
+        uri = "" if self.model is None else self.model.training_uri
+        return (uri,) if uri else ()
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Return the plugins whose configuration it has, those of its inputs excepted."""
+        return () if self.model is None else (self.model.configuration.module,)
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Return the code that it executes, that of its inputs excepted."""
+        if self.model is None:
+            return ()
+        configuration = self.model.configuration
+        return (configuration.module, *configuration.operators.values())
 
 
 Recipe = (

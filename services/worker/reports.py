@@ -171,20 +171,19 @@ class Reporter:
         finally:
             self.is_ending = False
 
-    async def list_trained_versions(self) -> list[run_report_service_pb2.TrainedVersion]:
-        """Return the completed trainings of the run's instance; raises as `complete`.
+    async def list_trained_versions(self) -> run_report_service_pb2.ListTrainedVersionsResponse:
+        """Return all completed trainings of the run's instance; raises as `complete`.
 
         While this asks, a refusal is the run's end, as for its other reports.
         """
-        found: list[run_report_service_pb2.TrainedVersion] = []
-        token = ""
+        found = run_report_service_pb2.ListTrainedVersionsResponse()
         while True:
             request = run_report_service_pb2.ListTrainedVersionsRequest(
                 run_id=self._run_id,
                 fencing_token=self._fencing_token,
                 credential=self._credential,
                 page_size=LARGEST_SIZE,
-                page_token=token,
+                page_token=found.next_page_token,
             )
             try:
                 answer: run_report_service_pb2.ListTrainedVersionsResponse = await persist(
@@ -194,9 +193,9 @@ class Reporter:
                 if error.reason in _LOST:
                     raise RunLostError(error) from error
                 raise
-            found += answer.trained_versions
-            token = answer.next_page_token
-            if not token:
+            found.trained_versions.extend(answer.trained_versions)
+            found.next_page_token, found.monitored_run_id = answer.next_page_token, answer.monitored_run_id
+            if not found.next_page_token:
                 return found
 
     async def _end(self, call: Callable[[], Awaitable[object]]) -> None:

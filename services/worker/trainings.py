@@ -71,6 +71,19 @@ async def find_trainings(
     return Trainings(chosen, champion or read.run_id, instances, tuple(warnings if is_there is None else ()))
 
 
+async def find_monitored(
+    instance: instance_pb2.Instance, versions: Sequence[Version], training_run_id: str, peers: Peers
+) -> Trainings:
+    """Return the version whose predictions a monitoring reads; none if it is not known which that is."""
+    read = next((each for each in versions if each.run_id == training_run_id), None)
+    if read is None:
+        return Trainings([], "")
+    trained = instance
+    if read.instance_revision != instance.revision:
+        trained = await peers.get_instance(instance.instance_id, read.instance_revision)
+    return Trainings([read], read.run_id, {read.instance_revision: trained})
+
+
 def find_read(run: run_pb2.Run, instance: instance_pb2.Instance, versions: Sequence[Version]) -> Version:
     """Return the version that predicts the newest dates: the champion, else the training that the run is pinned to.
 

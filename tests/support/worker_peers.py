@@ -239,7 +239,9 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
     async def ListTrainedVersions(self, request: Any, _: Any) -> Any:
         """Return the completed trainings of the run's instance, newest first."""
         self._check(request)
-        own = self.find(request.run_id).instance_id
+        asking = self.find(request.run_id)
+        own = asking.instance_id
+        monitored = [each.version_id for each in asking.input_versions if each.role == "monitored"]
         completed = [
             run
             for run in self.stored.values()
@@ -258,7 +260,8 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
                     label_end=run.training.label_end,
                 )
                 for run in reversed(completed)
-            ]
+            ],
+            monitored_run_id=self.stored[monitored[0]].inference.model_run_id if any(monitored) else "",
         )
 
     async def CompleteRun(self, request: Any, _: Any) -> Any:

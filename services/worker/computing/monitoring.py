@@ -17,6 +17,7 @@ from optaic.rules.monitoring import MOST_ALERTS
 from optaic.run.v1 import run_pb2
 from worker.builtin.digest import canonicalize, compute_digest
 from worker.computing.inputs import has_later, make_store, open_input
+from worker.computing.monitored_models import open_model
 from worker.computing.output import Output, Progress
 from worker.locations import write_table, write_text
 from worker.monitoring import Findings, Subject, monitor
@@ -28,11 +29,12 @@ def watch(recipe: MonitoringRecipe, outputs_uri: str, run_id: str, progress: Pro
     """Execute the recipe of a monitoring; its output is the folder of its report.
 
     Raises:
+        MissingInput: a model has no prediction yet.
         NoDataInRange: there are too few sessions.
         SchemaMismatch: the watched table has no dates, or nothing to compare.
     """
     progress(0.05, "reading")
-    subject = _open_dataset(recipe)
+    subject = _open_dataset(recipe) if recipe.model is None else open_model(recipe, recipe.model)
     progress(0.3, "comparing the windows")
     found = monitor(subject, recipe.settings)
     progress(0.5, "making the report")
@@ -46,7 +48,7 @@ def watch(recipe: MonitoringRecipe, outputs_uri: str, run_id: str, progress: Pro
         physical_version=run_id,
         digest=_digest(found),
         last_data_date=last,
-        metrics={**found.metrics, **notes, "alerts": len(found.alerts)},
+        metrics={**found.metrics, **notes, **_name_revision(recipe), "alerts": len(found.alerts)},
         artifacts=artifacts,
         result=run_pb2.MonitoringResult(
             drift_share=share if isinstance(share, float) else 0.0,
@@ -56,6 +58,12 @@ def watch(recipe: MonitoringRecipe, outputs_uri: str, run_id: str, progress: Pro
         ),
         is_partial_range=has_later(recipe.inputs, recipe.data_date),
     )
+
+
+def _name_revision(recipe: MonitoringRecipe) -> dict[str, object]:
+    """Name the revision whose features are compared, where it is not the run's."""
+    revision = recipe.revision if recipe.model is None else recipe.model.configuration.revision
+    return {"features_of_revision": revision} if revision != recipe.revision else {}
 
 
 def _open_dataset(recipe: MonitoringRecipe) -> Subject:

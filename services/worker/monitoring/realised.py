@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from optaic.rules.columns import KEYS, VALUE
+from worker.builtin.features import TARGET
+from worker.statistics.hits import hit_rate
 from worker.statistics.ic import daily_ic, summarize
 
 Classify = Callable[[pl.Series], pl.Series]  # which targets are of the class that a classification predicts
-TARGET = "target"
 _HALF = 0.5  # a probability above it predicts the class
 
 
@@ -40,9 +41,8 @@ def compare(predictions: pl.DataFrame, labels: pl.DataFrame, classify: Classify 
     )
     daily = summarize(daily_ic(known, VALUE, TARGET)["ic"])
     if classify is None:
-        told = known.filter(pl.col(TARGET) != 0)  # which is on neither side
-        is_hit = told[VALUE].sign() == told[TARGET].sign()
+        hits = hit_rate(known, VALUE, TARGET)
     else:
-        is_hit = (known[VALUE] > _HALF) == classify(known[TARGET])
-    share = is_hit.mean() if is_hit.len() else None
-    return Realised(daily.mean, share if isinstance(share, float) else None, daily.dates, known.height)
+        share = ((known[VALUE] > _HALF) == classify(known[TARGET])).mean() if known.height else None
+        hits = share if isinstance(share, float) else None
+    return Realised(daily.mean, hits, daily.dates, known.height)

@@ -79,7 +79,7 @@ def make_recipe(
         upstreams: each at the revision that is pinned.
         versions: what all of them are pinned to.
         base_instance: at the revision at which the base version was made, where that is another one.
-        trainings: of an inference, which reads them.
+        trainings: of an inference or a monitoring, which read them.
 
     Raises:
         PluginError: by type; `UnsupportedFlow` when the flow is not one that this worker executes.
@@ -109,7 +109,7 @@ def make_recipe(
         case "preview":
             recipe = make_preview(run, instance, inputs, versions)
         case "monitoring":
-            recipe = make_monitoring(run, instance, inputs)
+            recipe = make_monitoring(run, instance, inputs, versions, trainings)
         case "training":
             recipe = make_training(run, instance, inputs, versions)
         case "inference":

@@ -43,7 +43,7 @@ def make_inference(
     problems: dict[int, str] = {}
     for revision, trained in trainings.instances.items():
         try:
-            configurations[revision] = _configure(trained, inputs, versions)
+            configurations[revision] = configure(trained, inputs, versions)
         except MissingInput as error:
             problems[revision] = str(error)
     read = trainings.chosen[-1]
@@ -74,7 +74,7 @@ def make_inference(
     )
 
 
-def _configure(
+def configure(
     trained: instance_pb2.Instance, inputs: Sequence[Input], versions: Versions
 ) -> ModelConfiguration:
     """Return how features are built at a revision, from the versions that the run is pinned to."""

@@ -9,6 +9,7 @@ from optaic.instance.v1 import instance_pb2
 from optaic.plugins import MissingInput
 from optaic.rules.roles import OPTIMIZER
 from optaic.run.v1 import run_pb2
+from servicekit.enums import enum_word
 from worker.recipe import Input
 from worker.recipe_reading.components import Versions
 from worker.recipe_reading.outputs import form_of
@@ -34,7 +35,10 @@ def read_inputs(
         name = named.get((pinned.role, pinned.instance_id), "") or pinned.instance_name or upstream.name
         form = form_of(upstream, versions)
         if not pinned.physical_version:
-            raise MissingInput(f"upstream {name} ({pinned.role}) has no output to read; run it first")
+            flow = enum_word(flow_pb2.FlowKind, pinned.flow_kind)
+            raise MissingInput(
+                f"upstream {name} ({pinned.role}) has no output to read; run its flow {flow} first"
+            )
         if form is None:
             raise MissingInput(
                 f"upstream {name} ({pinned.role}) gives no dataset to read; name another one in upstream_refs"
