@@ -17,7 +17,6 @@ from servicekit.errors import (
     PreconditionViolation,
     ResourceExhaustedError,
     UnavailableError,
-    UnimplementedError,
 )
 
 _RETRY_SECONDS = 5.0  # after which a caller may ask again at a limit
@@ -63,15 +62,6 @@ def flow_not_found(instance_id: str, flow_kind: str) -> NotFoundError:
     """Return the refusal FLOW_NOT_FOUND for a flow kind that the instance does not have."""
     text, metadata = refusals.flow_not_found(instance_id, flow_kind)
     return NotFoundError("FLOW_NOT_FOUND", text, metadata=metadata)
-
-
-def unsupported_flow(flow_kind: str) -> UnimplementedError:
-    """Return the refusal UNSUPPORTED_FLOW."""
-    return UnimplementedError(
-        "UNSUPPORTED_FLOW",
-        f"workers cannot execute a {flow_kind} flow yet; choose another flow_kind",
-        metadata={"flow_kind": flow_kind},
-    )
 
 
 def upstreams_not_ready(flows: Sequence[PreconditionViolation]) -> FailedPreconditionError:

@@ -1,12 +1,12 @@
-"""List which flows an instance of a kind has, what a run of each is called, and which of them can run."""
+"""List which flows an instance of a kind has, and what a run of each is called."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from optaic.common.v1.flow_pb2 import FlowKind
-from optaic.rules.kinds import COMPUTED_FLOWS, FLOWS
-from run_service.domain.errors import flow_not_found, unsupported_flow
+from optaic.rules.kinds import FLOWS
+from run_service.domain.errors import flow_not_found
 from servicekit.enums import enum_word
 
 # What a run of each flow is called.
@@ -31,16 +31,6 @@ def run_kind(instance_id: str, instance_kind: str, flow_kind: str) -> str:
     if flow_kind not in FLOWS.get(instance_kind, ()):
         raise flow_not_found(instance_id, flow_kind)
     return _RUN_KINDS[flow_kind]
-
-
-def check_computed(flow_kind: str) -> None:
-    """Refuse a flow that no worker can execute; its run could only fail.
-
-    Raises:
-        UnimplementedError: UNSUPPORTED_FLOW.
-    """
-    if flow_kind not in COMPUTED_FLOWS:
-        raise unsupported_flow(flow_kind)
 
 
 def choose_flow(instance_id: str, available: Collection[int], wanted: int) -> int:

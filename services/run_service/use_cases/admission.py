@@ -15,7 +15,7 @@ from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain.admission import Blocking, check_full_range, check_upstreams
 from run_service.domain.errors import instance_deleting
-from run_service.domain.kinds import check_computed, choose_flow, run_kind
+from run_service.domain.kinds import choose_flow, run_kind
 from run_service.domain.parameters import is_partial_range
 from run_service.domain.retries import DEFAULT_DELAY, DEFAULT_MAX_DELAY, RetryPolicy
 from run_service.domain.statuses import ENDED, RunStatus
@@ -109,14 +109,12 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
 
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND, FLOW_NOT_FOUND.
-        UnimplementedError: UNSUPPORTED_FLOW.
     """
     instance = await deps.peers.get_instance(instance_id)
     flows: dict[int, instance_pb2.Flow] = {flow.flow_kind: flow for flow in instance.flows}
     chosen = choose_flow(instance_id, flows, flow_kind)
     word = enum_word(flow_pb2.FlowKind, chosen)
     instance_kind = enum_word(instance_pb2.InstanceKind, instance.kind)
-    check_computed(word)
     return FoundFlow(
         tenant_id, instance, flows[chosen], word, run_kind(instance.instance_id, instance_kind, word)
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.plugins import PluginError
-from optaic.rules.kinds import COMPUTED_FLOWS, DEFINED_KINDS, FLOWS
+from optaic.rules.kinds import DEFINED_KINDS, FLOWS
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
 from worker.recipe import Recipe
@@ -87,7 +87,7 @@ def make_recipe(
     named = {(ref.role, ref.resource_id): ref.name for ref in instance.upstream_refs}
     inputs = read_inputs(run, named, {upstream.instance_id: upstream for upstream in upstreams}, versions)
     flow = enum_word(flow_pb2.FlowKind, run.flow_kind)
-    if flow not in COMPUTED_FLOWS or flow not in FLOWS.get(instance.WhichOneof("spec") or "", ()):
+    if flow not in FLOWS.get(instance.WhichOneof("spec") or "", ()):
         raise PluginError(
             f"this worker cannot execute the flow {flow} of {instance.name}; upgrade the worker to the release of the "
             "services, or submit another flow",

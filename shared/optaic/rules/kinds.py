@@ -28,8 +28,6 @@ FLOWS: Mapping[str, Sequence[str]] = {
 }
 MONITORING = "monitoring"
 ASKED_FOR = MONITORING
-# The worker executes these; run-service refuses runs of the others.
-COMPUTED_FLOWS = ("refresh", "monitoring", "backtest", "preview", "optimize", "training", "inference")
 DEFAULT_COMPONENTS: Mapping[str, str] = {"store": "delta", "accessor": "simple"}  # if a dataset names none
 MAX_DELETED_SHARE = 0.5  # of a dataset that is created without one
 TIMEZONE = "UTC"  # of a dataset that names none; saying it changes nothing

@@ -100,16 +100,6 @@ async def test_a_scheduled_run_during_an_active_run_is_refused(service: RunningR
     assert following.run.status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_a_scheduled_time_of_a_flow_that_is_not_computed_records_no_run(
-    service: RunningRunService,
-) -> None:
-    instance = service.instances.add(kind="MODEL", flow_kind=flow_pb2.FLOW_KIND_INFERENCE)
-    async with refused("UNSUPPORTED_FLOW"):
-        await _tick(service, instance, _id())
-    assert not (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
-    assert await service.outbox_types() == []
-
-
 async def test_an_undecided_admission_records_nothing(service: RunningRunService) -> None:
     instance, flow_run_id = service.instances.add(), _id()
     ready, service.lineage.answer = service.lineage.answer, unavailable

@@ -11,8 +11,10 @@ from google.protobuf.struct_pb2 import Struct
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
+from optaic.rules.kinds import FLOWS
 from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.use_cases import admission, submission
+from servicekit.enums import enum_number
 from servicekit.errors import DomainError
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
@@ -78,22 +80,15 @@ async def test_fifty_submits_of_one_flow_make_one_run(service: RunningRunService
 
 @pytest.mark.parametrize(
     ("kind", "flow_kind"),
-    [
-        ("MODEL", flow_pb2.FLOW_KIND_INFERENCE),
-    ],
+    [(kind, flow) for kind, flows in FLOWS.items() for flow in flows],
 )
-async def test_a_flow_that_nothing_computes_is_refused_and_leaves_no_trace(
-    service: RunningRunService, kind: str, flow_kind: flow_pb2.FlowKind.ValueType
+async def test_every_flow_of_every_kind_is_admitted(
+    service: RunningRunService, kind: str, flow_kind: str
 ) -> None:
-    instance = service.instances.add(kind=kind, flow_kind=flow_kind)
-    for _ in range(2):
-        with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await service.submit(instance, request_id="once")
-        error = from_rpc_error(refusal.value)
-        assert (error.code, error.reason) == ("UNIMPLEMENTED", "UNSUPPORTED_FLOW")
-    assert not (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
-    assert await service.outbox_types() == []
-    assert not service.lineage.requests
+    number = enum_number(flow_pb2.FlowKind, flow_kind)
+    instance = service.instances.add(kind=kind.upper(), flow_kind=number)
+    run = await service.submit(instance)
+    assert (run.flow_kind, run.status) == (number, run_pb2.RUN_STATUS_PENDING)
 
 
 async def test_a_backtest_pins_the_revision_of_its_optimizer_and_no_version(

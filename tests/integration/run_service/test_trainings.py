@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1.lineage_service_pb2 import CheckUpstreamFreshnessResponse
-from optaic.rules.kinds import FLOWS
 from optaic.run.v1 import run_pb2, run_report_service_pb2
-from run_service.domain import kinds
 from support.run_service import RunningRunService, refused
 
 TRAINING, INFERENCE = flow_pb2.FLOW_KIND_TRAINING, flow_pb2.FLOW_KIND_INFERENCE
 MONITORING = flow_pb2.FLOW_KIND_MONITORING
 Started = run_report_service_pb2.StartRunResponse
 Answer = run_report_service_pb2.ListTrainedVersionsResponse
-
-
-@pytest.fixture(autouse=True)
-def _computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which flows run-service admits is another test's matter."""
-    monkeypatch.setattr(kinds, "COMPUTED_FLOWS", {flow for flows in FLOWS.values() for flow in flows})
 
 
 def _add_model(service: RunningRunService) -> instance_pb2.Instance:

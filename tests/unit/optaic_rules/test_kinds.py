@@ -12,9 +12,9 @@ from optaic.instance.v1.spec_pb2 import DatasetSpec
 from optaic.plugins import PluginError
 from optaic.rules import kinds
 from optaic.run.v1.run_pb2 import Run, RunKind
-from run_service.domain.kinds import RUN_KINDS, check_computed, run_kind
+from run_service.domain.kinds import RUN_KINDS, run_kind
 from servicekit.enums import enum_number, enum_word
-from servicekit.errors import NotFoundError, UnimplementedError
+from servicekit.errors import NotFoundError
 from status_service.domain.statuses import has_status, is_aggregated
 from support.contract import ROOT, comments, numbers_in, words_in
 from worker.recipe_reading import make_recipe
@@ -67,7 +67,7 @@ def test_a_flow_that_an_instance_asks_for_counts_for_nothing_else(kind: str, flo
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
 @pytest.mark.parametrize("flow", EVERY_FLOW)
-def test_the_worker_executes_what_run_service_admits(kind: str, flow: str) -> None:
+def test_the_worker_executes_every_flow_that_an_instance_has(kind: str, flow: str) -> None:
     instance = Instance(name="x")
     getattr(instance, kind).SetInParent()
     try:
@@ -75,12 +75,7 @@ def test_the_worker_executes_what_run_service_admits(kind: str, flow: str) -> No
         is_executed = True
     except PluginError as error:  # a backtest without signals is refused for that reason
         is_executed = error.type != "UnsupportedFlow"
-    assert is_executed is (flow in kinds.COMPUTED_FLOWS and flow in kinds.FLOWS.get(kind, ()))
-    if flow not in kinds.COMPUTED_FLOWS:
-        with pytest.raises(UnimplementedError):
-            check_computed(flow)
-    else:
-        check_computed(flow)
+    assert is_executed is (flow in kinds.FLOWS.get(kind, ()))
 
 
 def test_the_contract_states_the_defaults_of_a_dataset() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from instance_service.domain.rules import BACKTEST_RULES, DEFAULT_RULES
 from optaic.rules import roles
-from optaic.rules.kinds import COMPUTED_FLOWS, TIMEZONE
+from optaic.rules.kinds import FLOWS, TIMEZONE
 from optaic.rules.run_parameters import DATA_DATE, END, PARAMETERS, RANGE, REPIN_TYPES, START, SWITCHES
 from run_service.domain.parameters import is_partial_range
 from support.contract import ROOT, comments, page, words_in
@@ -30,8 +30,8 @@ def test_roles_have_the_names_of_stored_edges() -> None:
     }  # fmt: skip
 
 
-def test_parameters_belong_to_flows_that_are_computed() -> None:
-    assert set(PARAMETERS) <= set(COMPUTED_FLOWS)
+def test_parameters_belong_to_flows_that_there_are() -> None:
+    assert set(PARAMETERS) <= {flow for flows in FLOWS.values() for flow in flows}
     assert PARAMETERS["refresh"] == ("start", "end", "data_date", "repin_types")
     assert {*RANGE, *SWITCHES} <= set(PARAMETERS["refresh"])
     for flow, names in PARAMETERS.items():

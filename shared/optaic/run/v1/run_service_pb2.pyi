@@ -45,7 +45,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """run-service has given up this executor; another executor, or none, has the run."""
     ERROR_REASON_RUN_NOT_STARTED: _ErrorReason.ValueType  # 12
     ERROR_REASON_UNSUPPORTED_FLOW: _ErrorReason.ValueType  # 13
-    """No worker computes flows of this kind yet."""
+    """Reserved: earlier releases refused flows that no worker computed yet."""
     ERROR_REASON_INSTANCE_PAUSED: _ErrorReason.ValueType  # 14
     """Why a scheduled time was not run, or waits; error types of cancelled runs."""
     ERROR_REASON_TICK_MISSED: _ErrorReason.ValueType  # 15
@@ -85,7 +85,7 @@ ERROR_REASON_FENCED: ErrorReason.ValueType  # 11
 """run-service has given up this executor; another executor, or none, has the run."""
 ERROR_REASON_RUN_NOT_STARTED: ErrorReason.ValueType  # 12
 ERROR_REASON_UNSUPPORTED_FLOW: ErrorReason.ValueType  # 13
-"""No worker computes flows of this kind yet."""
+"""Reserved: earlier releases refused flows that no worker computed yet."""
 ERROR_REASON_INSTANCE_PAUSED: ErrorReason.ValueType  # 14
 """Why a scheduled time was not run, or waits; error types of cancelled runs."""
 ERROR_REASON_TICK_MISSED: ErrorReason.ValueType  # 15

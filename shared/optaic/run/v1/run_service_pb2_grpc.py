@@ -107,8 +107,8 @@ class RunServiceServicer:
         PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
         for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED); UNIMPLEMENTED
-        (UNSUPPORTED_FLOW); RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
+        RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,8 +39,8 @@ class RunServiceStub:
     PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
     NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
     for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED); UNIMPLEMENTED
-    (UNSUPPORTED_FLOW); RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
+    RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -92,8 +92,8 @@ class RunServiceAsyncStub(RunServiceStub):
     PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
     NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
     for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED); UNIMPLEMENTED
-    (UNSUPPORTED_FLOW); RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
+    RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -148,8 +148,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
         for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED); UNIMPLEMENTED
-        (UNSUPPORTED_FLOW); RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
+        RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
         """
 
     @_abc_1.abstractmethod
