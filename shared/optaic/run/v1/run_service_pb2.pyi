@@ -141,8 +141,8 @@ class SubmitRunRequest(_message.Message):
     """Why; required with `allow_deletion`."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Of a refresh: `start`, `end` and `data_date`, as YYYY-MM-DD. Of a training: `data_date`; it reads nothing later. What the data is,
-        belongs to the instance's `config`. With `start` or `end`, both included, only rows of that range are inserted,
+        """Of a refresh: `start`, `end` and `data_date`, as YYYY-MM-DD. Of a training, an inference, a monitoring and an optimization:
+        `data_date`; they read nothing later. What the data is, belongs to the instance's `config`. With `start` or `end`, both included, only rows of that range are inserted,
         updated and deleted; what lies outside stays. Errors: INVALID_ARGUMENT naming each that is unknown or no date.
         """
 
