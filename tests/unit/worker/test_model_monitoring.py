@@ -31,6 +31,7 @@ class Story:
 
     def __init__(self, world: World, root: Path) -> None:
         self.world, self.root = world, root
+        self.model: Any
 
     async def execute(
         self, instance: Any, flow: Any, inputs: dict[str, run_pb2.Run], **parameters: Any
@@ -110,7 +111,8 @@ async def test_realised_figures_are_those_of_the_labels_that_are_known(story: St
 
 
 def _features(story: Story) -> set[str]:
-    return {str(feature["name"]) for feature in story.model.config["features"]}
+    given: Any = story.model.config["features"]
+    return {str(feature["name"]) for feature in given}
 
 
 async def test_features_are_those_of_the_revision_that_was_trained(story: Story) -> None:
