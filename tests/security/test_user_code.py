@@ -23,7 +23,7 @@ GIVEN = {
     "OPTAIC_PREFECT_API_KEY": f"{CANARY}-prefect",
     "OPTAIC_PREFECT_AUTH_STRING": f"optaic:{CANARY}-login",
     "OPTAIC_SECRET_WAREHOUSE": f"{CANARY}-warehouse",
-    "OPTAIC_MLFLOW_URL": f"http://{CANARY}.example",
+    "OPTAIC_MLFLOW_URL": f"https://{CANARY}.example",
     "MLFLOW_TRACKING_URI": f"http://{CANARY}:password@{CANARY}.example",
     "MLFLOW_TRACKING_PASSWORD": f"{CANARY}-mlflow",
     "PREFECT_API_URL": f"http://{CANARY}.example/api",
@@ -140,4 +140,4 @@ def test_a_plugin_finds_no_secret_in_any_process_of_the_worker(tmp_path: Path) -
     assert not found["reads_memory_of_parent"]
     assert [
         name for name in found["environment"] if name.startswith(("OPTAIC_", "AWS_", "SOME_", "MLFLOW_"))
-    ] == []
+    ] == ["MLFLOW_DISABLE_TELEMETRY"]  # a switch, which says nothing

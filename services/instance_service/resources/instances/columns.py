@@ -69,7 +69,8 @@ def columns_of(instance: Instance, known: Known, stored: Mapping[str, Sequence[s
     owners: dict[str, list[str]] = defaultdict(list)
     tables = set()
     for instance_id, name in upstreams.items():
-        readable = _readable(known[instance_id], stored.get(instance_id))
+        upstream = known.get(instance_id)  # None: refused elsewhere, because there is none
+        readable = None if upstream is None else _readable(upstream, stored.get(instance_id))
         if readable is None:
             continue
         tables.add(name)
