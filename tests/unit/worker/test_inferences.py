@@ -152,7 +152,7 @@ async def test_the_champion_is_read_with_the_features_that_it_was_trained_with(
     assert _read(run).equals(expected)
     assert run.model_artifact_version == "3"
     assert run.metrics["features_of_revision"] == training.instance_revision
-    assert list(run.metrics["warnings"]) == [
+    assert MessageToDict(run.metrics)["warnings"] == [
         "MLflow does not say whether it still has the champion, version 3"
     ]
 
@@ -182,7 +182,7 @@ async def test_a_champion_that_mlflow_no_longer_has_is_not_read(
     # What the training owes MLflow is delivered besides.
     (question,) = [each for each in asked if "model-versions/get" in each]
     assert f"{model.instance_id}&version=3" in question
-    assert "model.champion" in run.error.message if error else not list(run.metrics["warnings"])
+    assert "model.champion" in run.error.message if error else not MessageToDict(run.metrics)["warnings"]
 
 
 @pytest.mark.parametrize("named", ["", "0190a000-0000-7000-8000-000000000000"])

@@ -10,12 +10,13 @@ import psutil
 import pytest
 
 from optaic.common.v1 import flow_pb2
-from optaic.rules.locations import flow_folder
+from optaic.rules.locations import flow_folder, local_path, outputs_folder
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
 from support.polling import eventually
 from support.worker import World
 from support.worker_peers import pin
+from worker import trained
 from worker.execution import Outcome
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
@@ -61,6 +62,26 @@ def submit_training(job: Job) -> run_pb2.Run:
     return job.world.runs.submit(job.world.model(), flow_pb2.FLOW_KIND_TRAINING, {"features": job.gated})
 
 
+def submit_inference(job: Job) -> run_pb2.Run:
+    """Submit an inference of a version of which as much is there as is read before the features."""
+    model = job.world.model()
+    model.upstream_refs.add(resource_id=job.gated.instance_id, role="features", name="gated")
+    model = job.world.instances.put(model)
+    training = job.world.runs.submit(model, flow_pb2.FLOW_KIND_TRAINING)
+    root = job.prices.output_version.uri.partition("/acme/")[0]
+    folder = outputs_folder("acme", model.instance_id, "training", training.run_id)
+    training.status, training.training.train_end = run_pb2.RUN_STATUS_COMPLETED, "2020-01-02"
+    training.output_version.uri, training.output_version.physical_version = (
+        f"{root}/{folder}/",
+        training.run_id,
+    )
+    place = Path(local_path(training.output_version.uri))
+    place.mkdir(parents=True)
+    (place / trained.FACTS).write_text('{"train_end": "2020-01-02", "label_end": "2020-01-03"}')
+    read = {"features": job.gated, "model": training}
+    return job.world.runs.submit(model, flow_pb2.FLOW_KIND_INFERENCE, read)
+
+
 KINDS = {
     "refresh": submit_refresh,
     "preview": submit_preview,
@@ -68,6 +89,7 @@ KINDS = {
     "optimize": submit_optimization,
     "monitoring": submit_monitoring,
     "training": submit_training,
+    "inference": submit_inference,
 }
 
 
