@@ -172,8 +172,8 @@ async def monitor(stage: Stage) -> None:
     """Compare the newest sessions of the prices with those before; the report is in their Evidently project."""
     prices = stage.instances[PRICES]
     await stage.client.instances.update(prices, {"dataset": {"monitoring_enabled": True}})
-    stage.instances[PRICES] = await stage.client.instances.wait_until_active(prices.instance_id)
-    handle = await stage.execute(PRICES, "monitoring", then=None)
+    handle = await stage.execute(PRICES, "monitoring", then=None)  # it waits for its deployment
+    stage.instances[PRICES] = await stage.client.instances.get(prices.instance_id)
     result = handle.run.monitoring
     stage.notes.append(
         f"{PRICES}: {result.drift_share:.0%} of the columns have drifted, {result.alert_count} alerts"
