@@ -37,8 +37,11 @@ async def research(stage: Stage) -> None:
         await promote(stage)
     async with stage.step(f"Predict with {MODEL}, out of sample only"):
         await predict(stage)
-    async with stage.step(f"Monitor {PRICES}: has their newest quarter drifted from what was before?"):
-        await monitor(stage)
+    async with stage.step(
+        f"Monitor {PRICES} and {MODEL}: has their newest quarter drifted from what was before?"
+    ):
+        await monitor_prices(stage)
+        await monitor_model(stage)
     async with stage.step(f"Decide the weights of {OPTIMIZER} on the predictions"):
         await optimize(stage)
     async with stage.step(f"Run {OPTIMIZED} with these weights, beside {BACKTEST}"):
@@ -162,13 +165,12 @@ async def predict(stage: Stage) -> None:
     handle = await stage.execute(MODEL, "inference", then="NOT_INITIALIZED")
     expect(handle.run.inference.prediction_count > 0, f"{MODEL} to predict something")
     expect(handle.metrics["in_sample_rows"] == 0, "all predictions to be out of sample")
-    stage.others[MODEL] = stage.instances.pop(MODEL)  # its monitoring does not run
     stage.notes.append(
         f"{MODEL}: {handle.run.inference.prediction_count} predictions by version {handle.run.model_artifact_version}"
     )
 
 
-async def monitor(stage: Stage) -> None:
+async def monitor_prices(stage: Stage) -> None:
     """Compare the newest sessions of the prices with those before; the report is in their Evidently project."""
     prices = stage.instances[PRICES]
     await stage.client.instances.update(prices, {"dataset": {"monitoring_enabled": True}})
@@ -177,6 +179,16 @@ async def monitor(stage: Stage) -> None:
     result = handle.run.monitoring
     stage.notes.append(
         f"{PRICES}: {result.drift_share:.0%} of the columns have drifted, {result.alert_count} alerts"
+    )
+
+
+async def monitor_model(stage: Stage) -> None:
+    """Compare the newest features and predictions with the training period, and the predictions with what came."""
+    handle = await stage.execute(MODEL, "monitoring")
+    result = handle.run.monitoring
+    expect(handle.metrics["realised_ic"] is not None, "predictions whose outcome is known by now")
+    stage.notes.append(
+        f"{MODEL}: realised IC {handle.metrics['realised_ic']:+.3f}, {result.alert_count} alerts"
     )
 
 

@@ -69,9 +69,7 @@ class Stage:
     on_change: Callable[[], None]
     steps: list[Step] = field(default_factory=list)
     instances: dict[str, instance_pb2.Instance] = field(default_factory=dict)
-    """Those whose flows all run, by name."""
-    others: dict[str, instance_pb2.Instance] = field(default_factory=dict)
-    """Those with flows that do not run, by name."""
+    """By name."""
     runs: list[tuple[str, run_pb2.Run]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What each step found worth saying."""

@@ -45,7 +45,7 @@ async def describe_instances(job: Stage) -> list[dict[str, Any]]:
     """Return a description of every instance of the job: its kind, its counterparts, and the state of its flows."""
     return [
         _describe_instance(instance, await job.client.status.get(instance.instance_id))
-        for instance in (*job.instances.values(), *job.others.values())
+        for instance in job.instances.values()
     ]
 
 

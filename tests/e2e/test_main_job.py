@@ -58,7 +58,7 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     first = ["sp500_prices", "momentum_12_1", "momentum_backtest"]
     built = [
         "momentum_preview",
-        *("next_month", "next_month", "sp500_prices"),
+        *("next_month", "next_month", "sp500_prices", "next_month"),
         *("min_cvar", "optimized_backtest"),
     ]
     assert [run["instance"] for run in runs] == [*first, *first, *built]
@@ -75,7 +75,7 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     assert {"next_month", "sp500_prices"} <= set(runs[-1]["input_versions"])
     assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])
     assert [instance["kind"] for instance in summary["instances"]] == [
-        *("DATASET", "SIGNAL", "BACKTEST", "EXPERIMENT", "PORTFOLIO_OPTIMIZER", "BACKTEST", "MODEL"),
+        *("DATASET", "SIGNAL", "BACKTEST", "EXPERIMENT", "MODEL", "PORTFOLIO_OPTIMIZER", "BACKTEST"),
     ]
     assert {instance["state"] for instance in summary["instances"]} == {"ACTIVE"}
     assert all(
