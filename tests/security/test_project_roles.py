@@ -62,6 +62,7 @@ ELSEWHERE = {
     "evidently_project_id",
     "mlflow_experiment_id",
     "mlflow_run_id",
+    "model_run_id",
     "prefect_deployment_id",
     "orchestrator_run_id",
     "accessor_instance_id",
@@ -70,6 +71,7 @@ ELSEWHERE = {
     "store_instance_id",
     "event_id",
     "retry_of_run_id",
+    "training_run_id",
     "version_id",
 }
 Ids = Mapping[str, str]

@@ -167,7 +167,7 @@ def is_fault(line: str) -> bool:
         entry.get("exception", "")
     ):
         return False  # gRPC could not send an answer, because the client had just closed the connection
-    return entry.get("level") in ("error", "critical") or "Traceback" in line
+    return entry.get("level") in ("error", "critical") or "Traceback (most recent call last)" in line
 
 
 @contextlib.asynccontextmanager

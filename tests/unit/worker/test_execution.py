@@ -305,6 +305,6 @@ async def test_a_stopped_worker_reports_that_it_was_stopped(world: World, tmp_pa
 
 
 async def test_a_flow_that_this_worker_cannot_execute_is_refused(world: World, tmp_path: Path) -> None:
-    run = world.runs.submit(world.dataset(), flow_pb2.FLOW_KIND_MONITORING)
+    run = world.runs.submit(world.dataset(), flow_pb2.FLOW_KIND_PREVIEW)
     await world.execute(run, tmp_path)
     assert run.error.type == "UnsupportedFlow"
