@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 from demo.stage import Stage, expect
@@ -12,6 +14,7 @@ PRICES, SIGNAL, BACKTEST = "sp500_prices", "momentum_12_1", "momentum_backtest"
 EXPERIMENT, MODEL, OPTIMIZER, OPTIMIZED = "momentum_preview", "next_month", "min_cvar", "optimized_backtest"
 _HORIZON = 21  # sessions, about a month
 _ROUNDING = 1e-6  # of a solver
+_PATIENCE = 60.0  # seconds
 _FEATURES = {
     "momentum": f"{SIGNAL}.value",
     "reversal": f"REVERSAL({PRICES}.close, 5)",
@@ -150,6 +153,11 @@ async def train(stage: Stage) -> None:
 async def promote(stage: Stage) -> None:
     """Make the version that the training registered the champion, which inference reads."""
     (trained,) = (run for name, run in stage.runs if name == MODEL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):  # a busy MLflow gets the model after the run has completed
+            while trained.telemetry_pending:
+                await asyncio.sleep(0.5)
+                trained = await stage.client.runs.get(trained.run_id)
     version = trained.training.model_version
     expect(
         bool(version),
