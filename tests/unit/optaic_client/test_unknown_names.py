@@ -35,7 +35,7 @@ _KINDS: dict[str, str] = {
     "min_value": _NUMBER, "max_value": _NUMBER, "neutral_value": _NUMBER, "limit": _NUMBER, "from_revision": _NUMBER,
     "to_revision": _NUMBER, "name": _FREE, "description": _FREE, "label": _FREE, "remove_label": _WORD,
     "method": _WORD, "actor": _FREE, "resource": _FREE, "since": _FREE, "until": _FREE,
-    "tenant": _FREE, "role": _WORD, "token": _FREE, "folder": _FREE, "host": _FREE,
+    "tenant": _FREE, "level": _WORD, "role": _WORD, "token": _FREE, "folder": _FREE, "host": _FREE,
 }  # fmt: skip
 # Where a word means something else than elsewhere.
 _SPECIAL: dict[tuple[str, str], str] = {("instance promote-model", "version"): _FREE}
