@@ -92,7 +92,7 @@ def test_only_who_calls_a_tool_has_its_login(tmp_path: Path, tls: bool) -> None:
     (given["worker"],) = (each.environment for each in make_workers(tmp_path, "default", tls=tls).values())
     prefect, mlflow = endpoints.prefect_login, endpoints.mlflow_login.partition(":")[2]
     assert {name for name, each in given.items() if prefect in each.values()} == {"instance", "run", "worker"}
-    assert {name for name, each in given.items() if mlflow in each.values()} == {"instance"}
+    assert {name for name, each in given.items() if mlflow in each.values()} == {"instance", "worker"}
     assert given["worker"]["OPTAIC_PREFECT_AUTH_STRING"] == prefect
     assert "PREFECT_API_AUTH_STRING" not in given["worker"], "which only Prefect's own worker reads"
 
