@@ -18,7 +18,7 @@ from worker.builtin.delta_store import DeltaStore
 from worker.builtin.features import build_features, read_features
 from worker.comparison import count_changes
 from worker.computing.inputs import has_later, load_operators, make_store, open_input
-from worker.computing.output import Output, Progress, scale
+from worker.computing.output import Output, Progress, as_number, scale
 from worker.guardrails import check_guardrails
 from worker.inference.history import Collected, Wanted, choose_dates, count_gaps, keep, summarize
 from worker.inference.predicting import finite, predict
@@ -121,9 +121,7 @@ def infer(recipe: InferenceRecipe, location: FlowLocation, progress: Progress) -
         artifacts={"data": stored.uri},
         result=run_pb2.InferenceResult(
             prediction_count=table.height,
-            mean=figures["mean"] or 0.0,
-            std=figures["std"] or 0.0,
-            mean_confidence=figures["mean_confidence"] or 0.0,
+            **{name: as_number(figure) for name, figure in figures.items()},
             prediction_seconds=found.seconds,
             model_run_id=read.model.run_id,
             train_end=str(read.knowledge.train_end),

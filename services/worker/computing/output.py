@@ -36,6 +36,11 @@ class Output:
     is_partial_range: bool = False  # an input has later dates than the run was to read
 
 
+def as_number(figure: float | None) -> float:
+    """Return a figure as a result message has it, in which a number cannot be absent: NaN stands for one that is not defined."""
+    return math.nan if figure is None else figure
+
+
 def scale(progress: Progress, start: float, end: float) -> Progress:
     """Return the progress of a part of the run, which takes it from `start` to `end`."""
     return lambda fraction, message: progress(start + (end - start) * _clamp(fraction), message)

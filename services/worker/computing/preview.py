@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from dataclasses import asdict
 
 from optaic.plugins import day_in, take_days, zone_of
@@ -12,7 +11,7 @@ from optaic.rules.kinds import TIMEZONE
 from optaic.run.v1 import run_pb2
 from worker.builtin.delta_store import DeltaStore
 from worker.computing.inputs import load_operators, open_input
-from worker.computing.output import Output, Progress, scale
+from worker.computing.output import Output, Progress, as_number, scale
 from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation, write_table
 from worker.preview import Library, run
@@ -44,7 +43,7 @@ def preview(recipe: ExperimentRecipe, location: FlowLocation, run_id: str, progr
         write_table(artifacts[name], table)
     stored = DeltaStore().write(found.table, None, location.data_uri)
     # A message's number cannot be absent: NaN says that a figure is not defined.
-    figures = {name: math.nan if figure is None else figure for name, figure in asdict(found.moments).items()}
+    figures = {name: as_number(figure) for name, figure in asdict(found.moments).items()}
     return Output(
         uri=stored.uri,
         physical_version=stored.physical_version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,9 @@ async def test_predictions_begin_where_the_labels_of_the_training_end(world: Wor
     assert run.output_version.last_data_date == str(day(59))
     metrics = dict(run.metrics)
     assert metrics["in_sample_rows"] == metrics["gap_sessions"] == 0
+    assert metrics["mean_confidence"] is None  # this model says none
+    assert math.isnan(run.inference.mean_confidence)
+    assert run.inference.mean == metrics["mean"] == pytest.approx(table["value"].mean())
     assert metrics["predicted_rows"] == 8 * 11
     assert {each.definition_name for each in run.code} >= {"ridge"}
     assert all(each.definition_version_id for each in run.code)
