@@ -821,9 +821,13 @@ class InferenceResult(_message.Message):
     MODEL_RUN_ID_FIELD_NUMBER: _builtins.int
     TRAIN_END_FIELD_NUMBER: _builtins.int
     prediction_count: _builtins.int
+    """Rows of the new version."""
     mean: _builtins.float
+    """Of all predictions of the new version; NaN if there is none."""
     std: _builtins.float
+    """Of the same, ddof 1; NaN if there are fewer than two."""
     mean_confidence: _builtins.float
+    """NaN if the model says none."""
     prediction_seconds: _builtins.float
     """How long the models computed predictions."""
     model_run_id: _builtins.str
