@@ -195,14 +195,42 @@ async def test_a_backtest_of_an_earlier_release_follows_too(world: World) -> Non
     edge = edge_of(earlier)
     edge.kind, edge.upstream_revision = EDGE_KIND_DATA, 0
     earlier.flows[0].compute_fingerprint = "earlier"
-    async with world.service.app.deps.database.transaction(TENANT) as connection:
-        await connection.execute(
-            sa.text("update instances set snapshot = :snapshot where instance_id = cast(:id as uuid)"),
-            {"snapshot": earlier.SerializeToString(), "id": created.instance_id},
-        )
+    await _store(world, earlier)
     assert fingerprint(await world.get(created.instance_id)) == "earlier"
     await world.service.update(world.optimizer, {"description": "nothing that counts"}, "description")
     assert fingerprint(await world.get(created.instance_id)) == "earlier"
     await world.service.update(world.optimizer, {"config": {"risk_aversion": 3}}, "config")
     moved = await world.get(created.instance_id)
     assert (edge_of(moved).kind, edge_of(moved).upstream_revision) == (EDGE_KIND_SCHEMA, 3)
+
+
+async def test_a_backtest_that_no_longer_fits_says_so_in_a_condition_until_it_is_updated(
+    world: World,
+) -> None:
+    created = await world.service.create(world.given())
+    earlier = Instance()
+    earlier.CopyFrom(created)
+    earlier.backtest.config.procedure = (
+        1  # which knows no optimizer; an earlier release stored such backtests
+    )
+    earlier.backtest.config.weighting = ""
+    await _store(world, earlier)
+    await world.service.update(world.optimizer, {"config": {"risk_aversion": 3}}, "config")
+    blocked = await world.get(created.instance_id)
+    (condition,) = [each for each in blocked.conditions if each.type == "FollowsOptimizer"]
+    assert condition.reason == "BacktestDoesNotFit"
+    assert "backtest.config" in condition.message
+    assert (blocked.revision, fingerprint(blocked)) == (created.revision, fingerprint(created))
+    mended = await world.service.update(
+        created.instance_id, {"backtest": {"config": {"procedure": 2}}}, "backtest.config.procedure"
+    )
+    assert not [each for each in mended.conditions if each.type == "FollowsOptimizer"]
+    assert fingerprint(mended) != fingerprint(created)
+
+
+async def _store(world: World, instance: Instance) -> None:
+    async with world.service.app.deps.database.transaction(TENANT) as connection:
+        await connection.execute(
+            sa.text("update instances set snapshot = :snapshot where instance_id = cast(:id as uuid)"),
+            {"snapshot": instance.SerializeToString(), "id": instance.instance_id},
+        )

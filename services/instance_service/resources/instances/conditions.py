@@ -11,6 +11,7 @@ from redaction import redact
 from servicekit.errors import DomainError
 
 FOLLOWS_NEWEST = "FollowsNewest"
+FOLLOWS_OPTIMIZER = "FollowsOptimizer"
 SCHEDULE_PLANNED = "SchedulePlanned"
 _DEPRECATED = "DefinitionDeprecated"
 _LONGEST = 1000
@@ -41,8 +42,16 @@ def clear_condition(instance: Instance, kind: str) -> None:
 
 def set_blocked_from_newest(instance: Instance, error: DomainError, now: Timestamp) -> None:
     """Set the condition that explains why an instance cannot move to the newest version."""
-    problems = [f"{each.field}: {each.description}" for each in error.field_violations]
-    set_condition(instance, FOLLOWS_NEWEST, "NewestDoesNotFit", "; ".join(problems) or error.message, now)
+    set_condition(instance, FOLLOWS_NEWEST, "NewestDoesNotFit", _problems_of(error), now)
+
+
+def set_blocked_from_optimizer(instance: Instance, error: DomainError, now: Timestamp) -> None:
+    """Set the condition that explains why a backtest keeps its revision although its optimizer has changed."""
+    set_condition(instance, FOLLOWS_OPTIMIZER, "BacktestDoesNotFit", _problems_of(error), now)
+
+
+def _problems_of(error: DomainError) -> str:
+    return "; ".join(f"{each.field}: {each.description}" for each in error.field_violations) or error.message
 
 
 def set_outdated_versions(

@@ -25,6 +25,7 @@ from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.resources.instances.columns import Columns, columns_of
 from instance_service.resources.instances.conditions import (
     FOLLOWS_NEWEST,
+    FOLLOWS_OPTIMIZER,
     SCHEDULE_PLANNED,
     clear_condition,
     set_blocked_from_newest,
@@ -155,6 +156,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
     set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, revisions, changes)
     if not pending.stays:
         clear_condition(instance, FOLLOWS_NEWEST)
+    clear_condition(instance, FOLLOWS_OPTIMIZER)  # a new draft reads the present optimizer
     if pending.current and pending.current.schedule != instance.schedule:
         clear_condition(instance, SCHEDULE_PLANNED)
     set_outdated_versions(instance, [version for use in uses for version in use.versions()], pending.now)

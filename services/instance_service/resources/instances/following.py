@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-import structlog
-
 from instance_service.events import SELF
+from instance_service.resources.conversion import timestamp
 from instance_service.resources.dependencies import ResourceDependencies
+from instance_service.resources.instances.conditions import set_blocked_from_optimizer
 from instance_service.resources.instances.drafts import Draft
 from instance_service.resources.instances.optimizers import counts_alike
 from instance_service.resources.instances.revisions import Revision, is_same, write_revisions
@@ -18,8 +18,6 @@ from instance_service.store import instances as store
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.database import Connection
 
-_log = structlog.get_logger(__name__)
-
 
 async def follow_optimizers(
     deps: ResourceDependencies, connection: Connection, tenant_id: str, revisions: Sequence[Revision]
@@ -27,7 +25,7 @@ async def follow_optimizers(
     """Write a revision of each backtest whose optimizer has changed in what counts for it; requires the tenant's lock.
 
     The fingerprint of its flow moves with it, so that its output is stale. A backtest that no longer satisfies the rules keeps
-    its revision.
+    its revision, and a condition says why.
 
     Args:
         deps: the dependencies.
@@ -53,13 +51,13 @@ async def follow_optimizers(
     locked = await store.lock_instances(connection, tenant_id, sorted(reasons))
     backtests = [Instance.FromString(snapshot) for snapshot in locked]
     drafts = await newest_drafts(deps, connection, tenant_id, backtests, reasons)
-    following = []
+    following, blocked, now = [], {}, timestamp(deps.clock.now())
     for backtest in backtests:
         draft = drafts[backtest.instance_id]
         if not isinstance(draft, Draft):
-            _log.warning(
-                "does not follow its optimizer", instance_id=backtest.instance_id, problem=repr(draft)
-            )
+            set_blocked_from_optimizer(backtest, draft, now)
+            blocked[backtest.instance_id] = backtest.SerializeToString()
         elif not is_same(draft.instance, backtest):
             following.append(Revision(backtest, draft, reasons[backtest.instance_id]))
+    await store.update_snapshots(connection, tenant_id, blocked)
     await write_revisions(deps, connection, tenant_id, SELF, following)
