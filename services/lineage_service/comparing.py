@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lineage_service import conversion
-from lineage_service.domain.flows import FlowKey
+from lineage_service.domain.keys import FlowKey
 from lineage_service.store.comparison import RunNumbers
 from lineage_service.use_cases import comparison
 from lineage_service.use_cases.dependencies import Dependencies

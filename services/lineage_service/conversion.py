@@ -10,21 +10,11 @@ from google.protobuf.message import Message
 
 from lineage_service.domain.causes import Cause, CauseKind
 from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
-from lineage_service.domain.flows import (
-    NO_FAILURE,
-    EdgeSpec,
-    Flow,
-    FlowKey,
-    FlowSpec,
-    Input,
-    Outcome,
-    Phase,
-    RunFact,
-    Snapshot,
-    activity_of,
-    failure_of,
-    word_of,
-)
+from lineage_service.domain.flows import Flow
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import NO_FAILURE, Input, Phase, RunFact, failure_of
+from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
+from lineage_service.domain.statuses import Outcome, activity_of, word_of
 from optaic.common.v1.flow_pb2 import FlowKind, FlowRef, InputVersion, Status, VersionRef
 from optaic.instance.v1 import instance_events_pb2
 from optaic.instance.v1.instance_pb2 import Instance

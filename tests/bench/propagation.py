@@ -16,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bench.report import Row
 from lineage_service.config import Settings
-from lineage_service.domain.flows import FlowKey, FlowSpec, Phase, RunFact, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Phase, RunFact
+from lineage_service.domain.snapshots import FlowSpec, Snapshot
 from servicekit.database import Database
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, new_tenant

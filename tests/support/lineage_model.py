@@ -6,7 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lineage_service.domain.flows import SCHEMA, FlowKey, FlowSpec, Phase, RunFact, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Phase, RunFact
+from lineage_service.domain.snapshots import SCHEMA, FlowSpec, Snapshot
 
 ModelEdge = tuple[FlowKey, str]  # upstream and role
 

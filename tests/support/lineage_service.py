@@ -19,7 +19,9 @@ from lineage_service.app import build
 from lineage_service.config import Settings
 from lineage_service.consumers import INSTANCE_CONSUMER
 from lineage_service.domain.causes import Explanation
-from lineage_service.domain.flows import FlowKey, Input, RunFact, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Input, RunFact
+from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases import admission, invalidation, reading
 from lineage_service.use_cases.admission import RUN_CONSUMER

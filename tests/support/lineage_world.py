@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from lineage_service.domain.flows import SCHEMA, EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Input, Phase, RunFact
+from lineage_service.domain.snapshots import SCHEMA, EdgeSpec, FlowSpec, Snapshot
 
 START = datetime(2024, 1, 2, tzinfo=UTC)
 Pins = Sequence[Input]

@@ -10,7 +10,7 @@ from typing import Any, get_origin, get_type_hints
 import pytest
 
 from instance_service.domain import errors as instance_errors
-from lineage_service.domain.flows import FlowKey
+from lineage_service.domain.keys import FlowKey
 from servicekit.errors import DomainError
 
 _SERVICES = ("instance_service", "lineage_service", "run_service", "status_service")

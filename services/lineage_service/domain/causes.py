@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from lineage_service.domain.flows import SCHEMA, Change, Edge, Flow, Upstream, Word
+from lineage_service.domain.flows import Change, Edge, Flow, Upstream
+from lineage_service.domain.snapshots import SCHEMA
+from lineage_service.domain.statuses import Word
 
 MAX_CAUSES = 8  # shown for one flow
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lineage_service.domain.flows import FlowKey
+from lineage_service.domain.keys import FlowKey
 from optaic.rules import refusals
 from servicekit.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from lineage_service.domain.flows import FlowKey
+from lineage_service.domain.keys import FlowKey
 from servicekit.database import Connection
 
 _RANGE = """

@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from lineage_service.domain.flows import SCHEMA, EdgeSpec, FlowKey, Input
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Input
+from lineage_service.domain.snapshots import SCHEMA, EdgeSpec
 from servicekit.database import Connection
 
 _DISCONNECT = sa.text("""

@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from lineage_service.domain.flows import FlowKey, Progress, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Progress
+from lineage_service.domain.snapshots import Snapshot
 from servicekit.database import Connection
 
 _UPSERT_INSTANCES = sa.text("""

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from lineage_service.domain.causes import Graph
-from lineage_service.domain.flows import SCHEMA, Edge, Flow, FlowKey, Upstream
+from lineage_service.domain.flows import Edge, Flow, Upstream
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.snapshots import SCHEMA
 from servicekit import off_loop
 from servicekit.database import Connection, Database
 

@@ -7,7 +7,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from lineage_service.domain.flows import Move, RunFact
+from lineage_service.domain.flows import Move
+from lineage_service.domain.runs import RunFact
 from servicekit.database import Connection
 
 _INSERT = sa.text("""

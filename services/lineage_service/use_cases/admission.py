@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from lineage_service import conversion
 from lineage_service.domain.causes import MAX_CAUSES, Cause, blocking_reason, find_causes
 from lineage_service.domain.errors import flow_not_found, only_services_attach
-from lineage_service.domain.flows import Flow, FlowKey, RunFact, Snapshot
+from lineage_service.domain.flows import Flow
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import RunFact
+from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots

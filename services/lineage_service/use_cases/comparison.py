@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lineage_service.domain.flows import FlowKey
+from lineage_service.domain.keys import FlowKey
 from lineage_service.store import comparison as store
 from lineage_service.store import reads
 from lineage_service.store.comparison import RunNumbers

@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 
 from lineage_service import events
 from lineage_service.domain.causes import Causes
-from lineage_service.domain.flows import Change, FlowKey, Move, Phase, RunFact, Snapshot, advance
+from lineage_service.domain.flows import Change, Move
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Phase, RunFact, advance
+from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import edges, flows, propagation, reads, versions
 from lineage_service.use_cases.causes import find_spread_causes, find_state_causes
 from lineage_service.use_cases.dependencies import Dependencies

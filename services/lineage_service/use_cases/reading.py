@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from lineage_service import conversion
 from lineage_service.domain.causes import Cause, Explanation, explain, state_causes
 from lineage_service.domain.errors import flow_not_found
-from lineage_service.domain.flows import Flow, FlowKey
+from lineage_service.domain.flows import Flow
+from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.order import adjacency, distances, execution_levels
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from lineage_service.domain.flows import Change, EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
+from lineage_service.domain.flows import Change
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Input, Phase, RunFact
+from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from lineage_service.store import flows, propagation
 from lineage_service.use_cases import facts as use_cases
 from servicekit.database import Connection, Database

@@ -6,17 +6,9 @@ from dataclasses import replace
 
 from devstack.postgres import Postgres
 from lineage_service.conversion import state_message
-from lineage_service.domain.flows import (
-    NO_FAILURE,
-    EdgeSpec,
-    Failure,
-    FlowKey,
-    FlowSpec,
-    Phase,
-    RunFact,
-    Snapshot,
-    failure_of,
-)
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import NO_FAILURE, Failure, Phase, RunFact, failure_of
+from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant
 

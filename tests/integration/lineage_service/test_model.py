@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from lineage_service import conversion
 from lineage_service.domain.causes import MAX_CAUSES
-from lineage_service.domain.flows import FlowKey, RunFact, Snapshot
-from lineage_service.domain.flows import Phase as RunPhase
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Phase as RunPhase
+from lineage_service.domain.runs import RunFact
+from lineage_service.domain.snapshots import Snapshot
 from optaic.common.v1.flow_pb2 import Status
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged

@@ -10,7 +10,9 @@ from alembic.operations import Operations
 
 from devstack.postgres import Postgres
 from lineage_service.config import Settings
-from lineage_service.domain.flows import EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Input, Phase, RunFact
+from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from servicekit.database import Database
 from servicekit.ids import new_id
 from servicekit.migrations import script_directory

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from lineage_service.domain.flows import EdgeSpec, FlowKey, FlowSpec, Phase, RunFact, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Phase, RunFact
+from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant, pins_of
 

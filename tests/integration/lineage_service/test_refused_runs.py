@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from devstack.postgres import Postgres
-from lineage_service.domain.flows import FlowKey, FlowSpec, Phase, RunFact, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Phase, RunFact
+from lineage_service.domain.snapshots import FlowSpec, Snapshot
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from lineage_service import conversion
-from lineage_service.domain.flows import SCHEMA, EdgeSpec, FlowKey, FlowSpec, Input, Phase, RunFact, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Input, Phase, RunFact
+from lineage_service.domain.snapshots import SCHEMA, EdgeSpec, FlowSpec, Snapshot
 from lineage_service.use_cases import reading
 from optaic.instance.v1.instance_pb2 import EDGE_KIND_DATA, EDGE_KIND_SCHEMA
 from optaic.lineage.v1.lineage_service_pb2 import (

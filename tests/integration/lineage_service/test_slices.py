@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from devstack.postgres import Postgres
-from lineage_service.domain.flows import EdgeSpec, FlowKey, FlowSpec, Snapshot
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from lineage_service.store import reads
 from servicekit.database import Database
 from servicekit.ids import new_id

@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 
 from lineage_service import conversion
 from lineage_service.domain.causes import CauseKind
-from lineage_service.domain.flows import (
-    Activity,
-    FlowKey,
-    Outcome,
-    Phase,
-    Progress,
-    RunFact,
-    Word,
-    activity_of,
-    advance,
-    word_of,
-)
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Phase, Progress, RunFact, advance
+from lineage_service.domain.statuses import Activity, Outcome, Word, activity_of, word_of
 from optaic.common.v1.flow_pb2 import FlowKind, Status
 from optaic.lineage.v1 import lineage_pb2
 from servicekit.enums import enum_number

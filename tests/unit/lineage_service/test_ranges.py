@@ -10,16 +10,9 @@ from typing import Any
 import pytest
 
 from lineage_service.domain.causes import CauseKind, Graph, local_causes
-from lineage_service.domain.flows import (
-    Edge,
-    Flow,
-    FlowKey,
-    Input,
-    Phase,
-    Progress,
-    RunFact,
-    advance,
-)
+from lineage_service.domain.flows import Edge, Flow
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.runs import Input, Phase, Progress, RunFact, advance
 from servicekit.ids import new_id
 
 KEY = FlowKey(new_id(), "refresh")
