@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lineage_service.use_cases import admission, invalidation, reading
+from lineage_service.use_cases import admission, impact, invalidation, reading
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_pb2 import FlowState
@@ -55,6 +55,11 @@ class LineageServicer(LineageServiceServicer):
         self, request: api.ExplainStalenessRequest, _context: Any
     ) -> api.ExplainStalenessResponse:
         return await reading.explain_staleness(self._deps, current().tenant_id, request)
+
+    async def PreviewImpact(
+        self, request: api.PreviewImpactRequest, _context: Any
+    ) -> api.PreviewImpactResponse:
+        return await impact.preview_impact(self._deps, current(), request)
 
     async def InvalidateFlow(self, request: api.InvalidateFlowRequest, _context: Any) -> FlowState:
         return await invalidation.invalidate_flow(self._deps, current(), request)

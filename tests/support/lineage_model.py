@@ -206,6 +206,19 @@ def blocking(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[FlowKey]:
     return {upstream for upstream in above if flows[upstream].word != "ready"}
 
 
+def impact(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> dict[FlowKey, int]:
+    """Return the flows that become stale with a flow, each with its distance from it."""
+    found = {key: 0} if flows[key].is_fresh else {}
+    queue = deque(found)
+    while queue:
+        upstream = queue.popleft()
+        for downstream, flow in flows.items():
+            if flow.is_fresh and downstream not in found and upstream in {edge[0] for edge in flow.edges}:
+                found[downstream] = found[upstream] + 1
+                queue.append(downstream)
+    return found
+
+
 def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCause]:
     """Return a flow's own causes and those of its edges."""
     flow = flows[key]

@@ -23,12 +23,12 @@ from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Input, RunFact
 from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads
-from lineage_service.use_cases import admission, invalidation, reading
+from lineage_service.use_cases import admission, impact, invalidation, reading
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
-from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest
+from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest, PreviewImpactRequest
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS
 from servicekit.app import App, serve
@@ -105,6 +105,23 @@ class Lineage:
         """Declare a flow invalid."""
         request = InvalidateFlowRequest(flow=conversion.flow_ref(*key), reason="wrong data")
         await invalidation.invalidate_flow(self.deps, RequestContext(self.tenant_id, "ada", "1", ""), request)
+
+    async def preview_impact(self, key: FlowKey) -> dict[FlowKey, int]:
+        """Return what would become stale with a flow, each with its distance; from pages of two."""
+        found: dict[FlowKey, int] = {}
+        request = PreviewImpactRequest(flows=[conversion.flow_ref(*key)], page_size=2)
+        while True:
+            answer = await impact.preview_impact(
+                self.deps, RequestContext(self.tenant_id, "ada", "1", ""), request
+            )
+            for each in answer.flows:
+                assert conversion.flow_key(each.flow) not in found
+                assert each.distance >= max(found.values(), default=0)
+                found[conversion.flow_key(each.flow)] = each.distance
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                assert answer.total == len(found) == sum(each.count for each in answer.counts)
+                return found
 
     async def state(self) -> dict[FlowKey, FlowSummary]:
         """Return all defined flows."""

@@ -95,6 +95,7 @@ ALLOWED: dict[str, set[str]] = {
     "GetLineageGraph": _READING,
     "GetExecutionOrder": _READING,
     "ExplainStaleness": _READING,
+    "PreviewImpact": _READING,
     "InvalidateFlow": _MAINTAINING,
     "GetInstanceStatus": _READING,
     "BatchGetInstanceStatuses": _READING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from instance_service.events import Events
+from optaic.common.v1.flow_pb2 import FlowRef
 from servicekit.clock import Clock
 from servicekit.ids import IdSource
 
@@ -20,6 +21,11 @@ class ResourceDependencies(Protocol):
     @property
     def ids(self) -> IdSource:
         """Return the source of ids."""
+        ...
+
+    @property
+    def moved_flows(self) -> list[FlowRef] | None:
+        """Return where to list the flows that get another fingerprint; None except in rehearsals."""
         ...
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from instance_service.events import Events
 from instance_service.store.usage import NO_LIMITS, Usage
+from optaic.common.v1.flow_pb2 import FlowRef
 from servicekit.backoff import backoff
 from servicekit.clock import Clock
 from servicekit.database import Connection, Database
@@ -83,6 +84,7 @@ class Dependencies:
     limits: Usage = NO_LIMITS  # of what one tenant may have stored; 0: no limit
     built_in: set[str] = field(default_factory=set)  # content hashes of the built-in library
     rehearsal: Connection | None = None  # the use case that opened it rolls it back
+    moved_flows: list[FlowRef] | None = None  # whose fingerprint changes; collected in rehearsals only
     is_lenient: bool = False  # whether instances may violate rules; true in rehearsals only
 
     def events(self, tenant_id: str) -> Events:

@@ -18,6 +18,7 @@ from instance_service.use_cases.dependencies import Dependencies
 from instance_service.use_cases.instances.changes import create_instance, update_instance
 from instance_service.use_cases.instances.deletion import delete_instance
 from instance_service.use_cases.projects.changes import create_project
+from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import (
     Change,
@@ -73,7 +74,8 @@ async def rehearse_changes(
 async def _judge(
     deps: Dependencies, connection: Connection, context: RequestContext, change: Change
 ) -> ChangeVerdict:
-    inner = replace(deps, rehearsal=connection)
+    moved_flows: list[FlowRef] = []
+    inner = replace(deps, rehearsal=connection, moved_flows=moved_flows)
     try:
         made = await _make(inner, context, change)
     except DomainError as error:
@@ -87,7 +89,8 @@ async def _judge(
                 "INVALID_ARGUMENT", "assumed_id", "is already used; choose another UUID", _NO_CHANGE
             )
         )
-    return ChangeVerdict(conditions=made.conditions if isinstance(made, Instance) else ())
+    conditions = made.conditions if isinstance(made, Instance) else ()
+    return ChangeVerdict(conditions=conditions, moved_flows=moved_flows)
 
 
 async def _as_seen(connection: Connection, context: RequestContext, error: DomainError) -> DomainError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 
 def adjacency(pairs: Iterable[tuple[int, int]]) -> Mapping[int, list[int]]:
@@ -14,10 +14,12 @@ def adjacency(pairs: Iterable[tuple[int, int]]) -> Mapping[int, list[int]]:
     return neighbours
 
 
-def distances(start: int, neighbours: Mapping[int, Sequence[int]], max_depth: int = 0) -> dict[int, int]:
-    """Return the distance in edges to each reachable flow, nearest first, without the start; depth 0 means no limit."""
-    depths = {start: 0}
-    queue = deque([start])
+def distances(
+    starts: Collection[int], neighbours: Mapping[int, Sequence[int]], max_depth: int = 0
+) -> dict[int, int]:
+    """Return the distance in edges from the nearest start to each other reachable flow, nearest first; depth 0 means no limit."""
+    depths = dict.fromkeys(starts, 0)
+    queue = deque(starts)
     while queue:
         flow_id = queue.popleft()
         if max_depth and depths[flow_id] == max_depth:
@@ -26,8 +28,7 @@ def distances(start: int, neighbours: Mapping[int, Sequence[int]], max_depth: in
             if neighbour not in depths:
                 depths[neighbour] = depths[flow_id] + 1
                 queue.append(neighbour)
-    del depths[start]
-    return depths
+    return {flow_id: depth for flow_id, depth in depths.items() if depth}
 
 
 def execution_levels(wanted: Iterable[int], edges: Iterable[tuple[int, int]]) -> list[list[int]]:

@@ -124,7 +124,7 @@ async def _nearest_first(
 
     def order() -> list[tuple[int, int]]:
         neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
-        return sorted((depth, found) for found, depth in distances(flow_id, neighbours, max_depth).items())
+        return sorted((depth, found) for found, depth in distances([flow_id], neighbours, max_depth).items())
 
     return await off_loop.run_if_large(len(pairs) * _BYTES_OF_A_PAIR, order)
 

@@ -12,6 +12,7 @@ from optaic.apply.documents import MANAGER, DefinitionEntry, Document
 from optaic.apply.plan import Action, Existing, Verb
 from optaic.apply.rehearsal import MOST_CHANGES, Verdict, rehearse
 from optaic.client import AsyncClient
+from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.definition.v1 import definition_pb2
 from optaic.errors import ConflictError, DeadlineExceededError, OptaicError
 from optaic.instance.v1.instance_pb2 import (
@@ -36,12 +37,13 @@ class Done(NamedTuple):
     """An action that was done or checked; `is_checked` is False if it depends on a refused action or time was up.
 
     `warnings` are what the service says about it though it did not refuse; with the first action that is done also
-    that nothing was judged before.
+    that nothing was judged before. `moved_flows`, of a check, are the existing flows whose output would no longer be right.
     """
 
     action: Action
     is_checked: bool
     warnings: tuple[str, ...] = ()
+    moved_flows: tuple[FlowRef, ...] = ()
 
 
 def projects_of(documents: Sequence[Document]) -> set[str]:
@@ -104,10 +106,12 @@ async def execute(
         return
     verdicts = await _judge(client, actions, existing, dry_run=dry_run)
     if dry_run:
+        exist = {each.instance_id for each in existing.instances}
         for each in verdicts:
             if each.error is None:
                 said = (_LEFT_OUT,) if each.is_left_out else ()
-                yield Done(each.action, each.is_judged, (*each.warnings, *said))
+                moved = tuple(flow for flow in each.moved_flows if flow.instance_id in exist)
+                yield Done(each.action, each.is_judged, (*each.warnings, *said), moved)
     refusals.refuse_all([(each.action, each.error) for each in verdicts if each.error is not None])
     if dry_run:
         return

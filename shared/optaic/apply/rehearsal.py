@@ -13,6 +13,7 @@ from optaic.apply.documents import DefinitionEntry
 from optaic.apply.plan import Action, Existing, Verb
 from optaic.apply.references import Key, Known
 from optaic.client import AsyncClient
+from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.errors import (
     Blocking,
     NotFoundError,
@@ -40,6 +41,7 @@ class Verdict:
     is_judged: bool = True
     warnings: tuple[str, ...] = ()
     is_left_out: bool = False
+    moved_flows: tuple[FlowRef, ...] = ()  # whose output would no longer be right
 
 
 async def rehearse(
@@ -69,7 +71,7 @@ async def rehearse(
         error = script.error(verdict)
         if error is None:
             said = tuple(each.message for each in verdict.conditions if each.type in warnings)
-            verdicts.append(Verdict(action, warnings=said))
+            verdicts.append(Verdict(action, warnings=said, moved_flows=tuple(verdict.moved_flows)))
             continue
         if isinstance(error, NotFoundError) and script.needs_any(action, refused):
             verdicts.append(Verdict(action, is_judged=False))

@@ -14,6 +14,7 @@ from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
 from optaic.apply.export import UNMANAGED, Definitions, export_documents, unsaid
 from optaic.apply.plan import Action, Existing, Verb, make_plan
+from optaic.cli.impact import show_impact
 from optaic.cli.output import Format, OutputOption, print_json_value, print_line
 from optaic.cli.session import (
     FileOption,
@@ -26,6 +27,7 @@ from optaic.cli.session import (
     warn,
 )
 from optaic.client import AsyncClient
+from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.rules.forms import is_id
 from redaction import redact_field
 
@@ -149,10 +151,12 @@ async def _execute(
 ) -> None:
     """Execute a plan, and show each step when it is done."""
     shown = []
+    moved: list[FlowRef] = []
     try:
         async for done in execute(client, actions, existing, dry_run=dry_run):
             for text in done.warnings:
                 warn(f"{done.action.name}: {text}")
+            moved += done.moved_flows
             shown.append({**_plain(done.action), "checked": done.is_checked, "warnings": list(done.warnings)})
             if output is Format.TABLE:
                 note = (
@@ -164,6 +168,8 @@ async def _execute(
     finally:  # also where one is refused: what was done before it stays
         if output is Format.JSON:
             print_json_value(shown)
+    if moved and output is Format.TABLE:
+        await show_impact(client, moved)
 
 
 def _show(action: Action, note: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from optaic.cli.impact import print_impact
 from optaic.cli.output import Format, OutputOption, failure_text, print_json, print_line
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
 from optaic.client import AsyncClient, word
@@ -51,5 +52,25 @@ def explain(
             print_line(f"  {cause.origin_name}: {what}")
             if path:
                 print_line(f"    {path}")
+
+    run(command)
+
+
+@app.command()
+def impact(
+    instance: InstanceArgument,
+    flow: FlowOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what would become stale if the output of a flow were no longer right. Nothing is changed."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        answer = await client.lineage.preview_impact(found, flow_kind=flow or None)
+        if output is Format.JSON:
+            print_json(answer)
+            return
+        print_impact(answer)
 
     run(command)

@@ -10,7 +10,7 @@ from optaic.client.references import FlowLike, flow_of
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
-from optaic.rules.pages import LONG_DEFAULT_SIZE
+from optaic.rules.pages import LONG_DEFAULT_SIZE, LONG_LARGEST_SIZE
 
 
 class Lineage:
@@ -83,6 +83,19 @@ class Lineage:
             downstream_depth=downstream_depth,
         )
         answer: api.GetLineageGraphResponse = await self._call("GetLineageGraph", request)
+        return answer
+
+    async def preview_impact(
+        self, *flows: FlowLike, flow_kind: str | int | None = None, most: int = LONG_LARGEST_SIZE
+    ) -> api.PreviewImpactResponse:
+        """Return which flows would become stale if the output of the given flows were no longer right, and how many.
+
+        The answer lists at most the `most` nearest, 10,000 at most; it counts all. For a change of an instance, give the
+        `moved_flows` of its rehearsal.
+        """
+        references = [await flow_of(self._connection, each, flow_kind) for each in flows]
+        request = api.PreviewImpactRequest(flows=references, page_size=most)
+        answer: api.PreviewImpactResponse = await self._call("PreviewImpact", request)
         return answer
 
     async def invalidate(

@@ -183,6 +183,25 @@ async def test_each_change_is_checked_against_the_state_after_the_earlier_ones(c
     assert len(await client.instances.list()) == 3
 
 
+async def test_a_dry_run_says_which_existing_flows_get_another_fingerprint(
+    service: RunningInstanceService, client: AsyncClient
+) -> None:
+    del service
+    file = _file({"name": "prices", **_PRICES}, _derived("next", "prices"))
+    await _apply(client, file)
+    file["instances"][0]["description"] = "Only words."
+    file["instances"][1] = _derived("next", "prices", "close * 2")
+    file["instances"].append(_derived("new", "next"))
+    found = {each.action.name: each.moved_flows for each in await _apply(client, file, dry_run=True)}
+    following = await client.instances.get_by_name("next")
+    assert {name for name, moved in found.items() if moved} == {"next"}
+    assert [flow.instance_id for flow in found["next"]] == [following.instance_id]
+    changed = await client.instances.update(
+        following, {"dataset": {"pipeline": {"config": {"expression": "close * 2"}}}}, validate_only=True
+    )
+    assert changed.flows[0].compute_fingerprint != following.flows[0].compute_fingerprint
+
+
 async def test_a_change_of_something_else_is_not_overwritten(client: AsyncClient) -> None:
     await _apply(client, _file({"name": "prices", **_PRICES}))
     existing = await read_existing(client)

@@ -24,7 +24,7 @@ from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from servicekit.database import Database
 from servicekit.enums import enum_word
-from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explanations, state_causes
+from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explanations, impact, state_causes
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
 
@@ -150,9 +150,13 @@ class Case:
         elif what == "invalidate":
             flows = self.model.flows()
             if flow in flows and flows[flow].spec is not None:
+                predicted = await self.lineage.preview_impact(flow)
+                assert predicted == impact(flows, flow)
                 await self.lineage.invalidate(flow)
                 self.model.invalidations[flow] = flows[flow].run_number
-                await self.compare_published(self.model.flows())
+                later = self.model.flows()
+                assert predicted.keys() == {key for key in flows if flows[key].is_fresh > later[key].is_fresh}
+                await self.compare_published(later)
 
     async def explain(self, flow: FlowKey) -> None:
         """Compare the explanations: equal causes, direct upstreams and path lengths."""

@@ -250,6 +250,7 @@ class Day(World):
         await self.call("GetLineageGraph", {"flow": flow, "upstreamDepth": 3, "downstreamDepth": 3})
         await self.call("GetExecutionOrder", {"flows": [flow, later]})
         await self.call("ExplainStaleness", {"flow": later})
+        await self.call("PreviewImpact", {"flows": [flow, later], "pageSize": 1})
         await self.call("InvalidateFlow", {"flow": flow, "reason": "wrong"})
 
     async def _status(self, project: str, made: Mapping[str, str]) -> None:

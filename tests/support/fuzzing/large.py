@@ -110,6 +110,7 @@ def graph_requests(origin: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "GetLineageGraph", {"flow": flow}
     yield "ListDownstreams", {"flow": flow, "pageSize": 1_000}
     yield "ExplainStaleness", {"flow": flow}
+    yield "PreviewImpact", {"flows": [flow], "pageSize": 1_000}
     yield "InvalidateFlow", {"flow": flow, "reason": "r"}
     yield "GetFlowState", {"flow": flow}
     yield "ListDownstreams", {"flow": flow, "pageSize": 1_000}

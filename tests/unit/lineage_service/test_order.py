@@ -19,18 +19,18 @@ def test_every_flow_comes_after_all_its_wanted_upstreams(
     position = {flow: number for number, level in enumerate(levels) for flow in level}
     downstreams = adjacency(pairs)
     for flow in wanted:
-        below = distances(flow, downstreams)
+        below = distances([flow], downstreams)
         for other in wanted & below.keys():
             assert position[flow] < position[other]
     for level in levels[1:]:  # no flow waits longer than it must
         for flow in level:
-            assert any(flow in distances(other, downstreams) for other in levels[position[flow] - 1])
+            assert any(flow in distances([other], downstreams) for other in levels[position[flow] - 1])
 
 
 def test_distances_stop_at_the_depth_asked_for() -> None:
     chain = adjacency([(1, 2), (2, 3), (3, 4), (1, 3)])
-    assert distances(1, chain) == {2: 1, 3: 1, 4: 2}
-    assert distances(1, chain, max_depth=1) == {2: 1, 3: 1}
+    assert distances([1], chain) == {2: 1, 3: 1, 4: 2}
+    assert distances([1], chain, max_depth=1) == {2: 1, 3: 1}
 
 
 def test_a_chain_of_many_flows_is_handled() -> None:

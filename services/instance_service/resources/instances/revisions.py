@@ -15,6 +15,7 @@ from instance_service.resources.instances.rows import RowsByTable, rows_of
 from instance_service.resources.instances.upstreams import named_upstreams
 from instance_service.store import graph, queue
 from instance_service.store import instances as store
+from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit import audit, off_loop, outbox
 from servicekit.database import Connection
@@ -76,6 +77,19 @@ async def write_revisions(
             await _check_cycle(connection, tenant_id, revision.draft.instance)
     await queue.enqueue(connection, tenant_id, [instance.instance_id for instance in instances])
     await outbox.append(connection, announcements)
+    if deps.moved_flows is not None:
+        deps.moved_flows.extend(flow for revision in revisions for flow in _moved_flows(revision))
+
+
+def _moved_flows(revision: Revision) -> list[FlowRef]:
+    """Return the flows that had another fingerprint before the revision."""
+    current, desired = revision.current, revision.draft.instance
+    before = {flow.flow_kind: flow.compute_fingerprint for flow in current.flows}
+    return [
+        FlowRef(instance_id=current.instance_id, flow_kind=flow.flow_kind)
+        for flow in desired.flows
+        if before.get(flow.flow_kind, flow.compute_fingerprint) != flow.compute_fingerprint
+    ]
 
 
 def _written(
