@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from optaic.common.v1 import flow_pb2 as _flow_pb2
 from optaic.definition.v1 import definition_service_pb2 as _definition_service_pb2
 from optaic.instance.v1 import instance_pb2 as _instance_pb2
 from optaic.instance.v1 import spec_pb2 as _spec_pb2
@@ -1170,6 +1171,7 @@ class ChangeVerdict(_message.Message):
     BLOCKING_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     IS_NOT_JUDGED_FIELD_NUMBER: _builtins.int
+    MOVED_FLOWS_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """The canonical code (google.rpc.Code) of the refusal; 0 if there is none."""
     reason: _builtins.str
@@ -1190,6 +1192,12 @@ class ChangeVerdict(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_instance_pb2.Condition]:
         """The conditions that the instance would have."""
 
+    @_builtins.property
+    def moved_flows(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.FlowRef]:
+        """The flows, of this instance and of those that follow it, that would get another `compute_fingerprint`: their output would no
+        longer be right. LineageService.PreviewImpact says what would become stale with them.
+        """
+
     def __init__(
         self,
         *,
@@ -1200,10 +1208,11 @@ class ChangeVerdict(_message.Message):
         blocking: _abc.Iterable[Global___ChangeBlocking] | None = ...,
         conditions: _abc.Iterable[_instance_pb2.Condition] | None = ...,
         is_not_judged: _builtins.bool = ...,
+        moved_flows: _abc.Iterable[_flow_pb2.FlowRef] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocking", b"blocking", "code", b"code", "conditions", b"conditions", "is_not_judged", b"is_not_judged", "message", b"message", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocking", b"blocking", "code", b"code", "conditions", b"conditions", "is_not_judged", b"is_not_judged", "message", b"message", "moved_flows", b"moved_flows", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -546,6 +546,145 @@ class ExplainStalenessResponse(_message.Message):
 Global___ExplainStalenessResponse: _TypeAlias = ExplainStalenessResponse  # noqa: Y015
 
 @_typing.final
+class PreviewImpactRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; 0 means 1,000; 10,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.FlowRef]:
+        """The flows whose output would no longer be right. For proposed changes of instances: the `moved_flows` that RehearseChanges
+        answers; or the flows of the answer to UpdateInstance with `validate_only` that have another `compute_fingerprint` than before.
+        """
+
+    def __init__(
+        self,
+        *,
+        flows: _abc.Iterable[_flow_pb2.FlowRef] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewImpactRequest: _TypeAlias = PreviewImpactRequest  # noqa: Y015
+
+@_typing.final
+class PreviewImpactResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    HIDDEN_COUNT_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    total: _builtins.int
+    """How many there are over all pages."""
+    hidden_count: _builtins.int
+    """How many of them are in projects that the caller may not read."""
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImpactedFlow]:
+        """Nearest first; the given flows come before all others."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImpactCount]:
+        """How many there are of each kind, over all pages, in projects that the caller may read."""
+
+    def __init__(
+        self,
+        *,
+        flows: _abc.Iterable[Global___ImpactedFlow] | None = ...,
+        next_page_token: _builtins.str = ...,
+        counts: _abc.Iterable[Global___ImpactCount] | None = ...,
+        total: _builtins.int = ...,
+        hidden_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "flows", b"flows", "hidden_count", b"hidden_count", "next_page_token", b"next_page_token", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewImpactResponse: _TypeAlias = PreviewImpactResponse  # noqa: Y015
+
+@_typing.final
+class ImpactedFlow(_message.Message):
+    """A flow that would become stale."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    INSTANCE_KIND_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DISTANCE_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    instance_name: _builtins.str
+    instance_kind: _instance_pb2.InstanceKind.ValueType
+    status: _flow_pb2.Status.ValueType
+    """Its status now."""
+    distance: _builtins.int
+    """How many edges lie between it and the nearest given flow; 0 for a given flow."""
+    hidden: _builtins.bool
+    """True: the flow is in a project that the caller may not read; as in `FlowState`."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef: ...
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        instance_name: _builtins.str = ...,
+        instance_kind: _instance_pb2.InstanceKind.ValueType = ...,
+        status: _flow_pb2.Status.ValueType = ...,
+        distance: _builtins.int = ...,
+        hidden: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance", b"distance", "flow", b"flow", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImpactedFlow: _TypeAlias = ImpactedFlow  # noqa: Y015
+
+@_typing.final
+class ImpactCount(_message.Message):
+    """How many flows of one kind would become stale."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_KIND_FIELD_NUMBER: _builtins.int
+    FLOW_KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    instance_kind: _instance_pb2.InstanceKind.ValueType
+    flow_kind: _flow_pb2.FlowKind.ValueType
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        instance_kind: _instance_pb2.InstanceKind.ValueType = ...,
+        flow_kind: _flow_pb2.FlowKind.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "flow_kind", b"flow_kind", "instance_kind", b"instance_kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImpactCount: _TypeAlias = ImpactCount  # noqa: Y015
+
+@_typing.final
 class InvalidateFlowRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

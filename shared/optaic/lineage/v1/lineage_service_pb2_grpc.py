@@ -76,6 +76,11 @@ class LineageServiceStub:
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.ExplainStalenessRequest.SerializeToString,
                 response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.ExplainStalenessResponse.FromString,
                 _registered_method=True)
+        self.PreviewImpact = channel.unary_unary(
+                '/optaic.lineage.v1.LineageService/PreviewImpact',
+                request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PreviewImpactRequest.SerializeToString,
+                response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PreviewImpactResponse.FromString,
+                _registered_method=True)
         self.InvalidateFlow = channel.unary_unary(
                 '/optaic.lineage.v1.LineageService/InvalidateFlow',
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.InvalidateFlowRequest.SerializeToString,
@@ -145,6 +150,15 @@ class LineageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewImpact(self, request, context):
+        """Which flows would become stale if the output of the given flows were no longer right: by a change of their configuration, an
+        invalidation, or a version of theirs with other content. These are the given flows and their transitive dependants, those
+        only that are fresh now. A read: nothing changes. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def InvalidateFlow(self, request, context):
         """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
         of dates.
@@ -196,6 +210,11 @@ def add_LineageServiceServicer_to_server(servicer, server):
                     servicer.ExplainStaleness,
                     request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.ExplainStalenessRequest.FromString,
                     response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.ExplainStalenessResponse.SerializeToString,
+            ),
+            'PreviewImpact': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewImpact,
+                    request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PreviewImpactRequest.FromString,
+                    response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PreviewImpactResponse.SerializeToString,
             ),
             'InvalidateFlow': grpc.unary_unary_rpc_method_handler(
                     servicer.InvalidateFlow,
@@ -420,6 +439,33 @@ class LineageService:
             '/optaic.lineage.v1.LineageService/ExplainStaleness',
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.ExplainStalenessRequest.SerializeToString,
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.ExplainStalenessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewImpact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.lineage.v1.LineageService/PreviewImpact',
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PreviewImpactRequest.SerializeToString,
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PreviewImpactResponse.FromString,
             options,
             channel_credentials,
             insecure,

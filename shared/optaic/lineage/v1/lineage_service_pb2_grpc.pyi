@@ -54,6 +54,11 @@ class LineageServiceStub:
     """Why a flow is not fresh: every cause, with one shortest path through each affected direct upstream.
     Empty when it is fresh. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
+    PreviewImpact: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.PreviewImpactRequest, _lineage_service_pb2.PreviewImpactResponse]
+    """Which flows would become stale if the output of the given flows were no longer right: by a change of their configuration, an
+    invalidation, or a version of theirs with other content. These are the given flows and their transitive dependants, those
+    only that are fresh now. A read: nothing changes. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+    """
     InvalidateFlow: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.InvalidateFlowRequest, _lineage_pb2.FlowState]
     """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
     of dates.
@@ -84,6 +89,11 @@ class LineageServiceAsyncStub(LineageServiceStub):
     ExplainStaleness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ExplainStalenessRequest, _lineage_service_pb2.ExplainStalenessResponse]  # type: ignore[assignment]
     """Why a flow is not fresh: every cause, with one shortest path through each affected direct upstream.
     Empty when it is fresh. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+    """
+    PreviewImpact: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.PreviewImpactRequest, _lineage_service_pb2.PreviewImpactResponse]  # type: ignore[assignment]
+    """Which flows would become stale if the output of the given flows were no longer right: by a change of their configuration, an
+    invalidation, or a version of theirs with other content. These are the given flows and their transitive dependants, those
+    only that are fresh now. A read: nothing changes. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     InvalidateFlow: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.InvalidateFlowRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
     """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
@@ -160,6 +170,17 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lineage_service_pb2.ExplainStalenessResponse, _abc.Awaitable[_lineage_service_pb2.ExplainStalenessResponse]]:
         """Why a flow is not fresh: every cause, with one shortest path through each affected direct upstream.
         Empty when it is fresh. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewImpact(
+        self,
+        request: _lineage_service_pb2.PreviewImpactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_service_pb2.PreviewImpactResponse, _abc.Awaitable[_lineage_service_pb2.PreviewImpactResponse]]:
+        """Which flows would become stale if the output of the given flows were no longer right: by a change of their configuration, an
+        invalidation, or a version of theirs with other content. These are the given flows and their transitive dependants, those
+        only that are fresh now. A read: nothing changes. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod
