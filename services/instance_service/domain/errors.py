@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from optaic.rules import refusals
@@ -39,6 +40,14 @@ def refusal(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     message = f"{first.field}: {first.description}{more}"
     return InvalidArgumentError(first.reason, message, field_violations=violations)
+
+
+def broken_contract(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
+    """Return the error for an update after which the instance would break rules of its contract."""
+    moved = [replace(each, field=f"instance.{each.field}") for each in violations]
+    text = "; ".join(f"{each.field}: {each.description}" for each in moved)
+    message = f"after this update the instance would break rules of its contract: {text}; name the whole message in update_mask"
+    return InvalidArgumentError("INVALID_ARGUMENT", message, field_violations=moved)
 
 
 def invalid_field(reason: str, field: str, text: str, message: str = "") -> InvalidArgumentError:

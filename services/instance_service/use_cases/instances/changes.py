@@ -38,7 +38,9 @@ from optaic.rules.kinds import COMPONENT_KINDS
 from redaction.messages import restore_credentials
 from servicekit import audit, off_loop, outbox
 from servicekit.context import RequestContext
+from servicekit.contracts import check_contract
 from servicekit.database import Connection
+from servicekit.errors import InvalidArgumentError
 from servicekit.ids import is_id
 
 CONDITION = "PrefectDeploymentReady"
@@ -145,10 +147,15 @@ def _desired(current: Instance, request: UpdateInstanceRequest) -> Instance:
     """Return the instance as the caller wants it.
 
     Raises:
-        InvalidArgumentError: The mask names a field that is unknown or cannot change.
+        InvalidArgumentError: The mask names a field that is unknown or cannot change, or the instance would break a rule of its
+            contract. A mask can set one field of a message that the stored instance does not have.
     """
     desired = apply_mask(current, request.instance, request.update_mask.paths)
     restore_credentials(desired, current)
+    try:
+        check_contract(desired)
+    except InvalidArgumentError as error:
+        raise errors.broken_contract(error.field_violations) from error
     return desired
 
 
