@@ -11,7 +11,6 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from optaic.lineage.v1 import lineage_service_pb2
 from optaic.rules.events import ALERT_RAISED, RUN_PARTICIPLES, RUN_PROGRESSED
 from optaic.run.v1 import run_events_pb2, run_pb2
 from redaction import redact, redact_value
@@ -61,19 +60,6 @@ def alert_event(
 def last_event(status: RunStatus, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:
     """Return the event of a run's last transition again."""
     return run_event(RUN_PARTICIPLES[status], tenant_id, run, event_id, clock)
-
-
-def attached_event(
-    status: RunStatus, run: run_pb2.Run, event_id: str
-) -> lineage_service_pb2.AttachedRunEvent:
-    """Return a run's last event to send with a check; lineage-service may not have received it yet."""
-    happening = RUN_PARTICIPLES[status]
-    attached = lineage_service_pb2.AttachedRunEvent(event_id=event_id)
-    published = getattr(attached, happening).run
-    published.CopyFrom(run)
-    forget_profile(published)
-    published.ClearField("code")
-    return attached
 
 
 def forget_profile(run: run_pb2.Run) -> None:

@@ -150,4 +150,4 @@ def _translate(error: grpc.aio.AioRpcError) -> DomainError:
     if meaning.code in _PASSING:
         return dependency_unavailable(meaning.message)
     # Any other error means that run-service called wrongly: the client cannot help it.
-    return dependency_refused(meaning.message)
+    return dependency_refused(meaning)

@@ -9,6 +9,7 @@ from optaic.rules import refusals
 from servicekit.errors import (
     AbortedError,
     AlreadyExistsError,
+    DomainError,
     FailedPreconditionError,
     FieldViolation,
     InternalError,
@@ -273,10 +274,12 @@ def logs_unavailable() -> UnavailableError:
     )
 
 
-def dependency_refused(message: str) -> InternalError:
+def dependency_refused(error: DomainError) -> InternalError:
     """Return the error INTERNAL for a call that another service refuses: the fault is in this service."""
+    wrong = "".join(f"; {each.field}: {each.description}" for each in error.field_violations)
     return InternalError(
-        "INTERNAL", f"a service that admission depends on refused the call of run-service: {message}"
+        "INTERNAL",
+        f"a service that admission depends on refused the call of run-service: {error.message}{wrong}",
     )
 
 

@@ -19,9 +19,9 @@ from run_service.domain.kinds import choose_flow, run_kind
 from run_service.domain.parameters import is_partial_range
 from run_service.domain.retries import DEFAULT_DELAY, DEFAULT_MAX_DELAY, RetryPolicy
 from run_service.domain.statuses import ENDED, RunStatus
-from run_service.events import attached_event
 from run_service.store import runs as run_store
 from run_service.store.runs import NewestRun
+from run_service.use_cases.attachments import attached_event, attached_instance
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.enums import enum_number, enum_word
 
@@ -149,7 +149,7 @@ async def _ask(deps: Dependencies, found: FoundFlow, *, must_compare: bool) -> _
         raise instance_deleting(found.instance.instance_id)
     request = lineage_service_pb2.CheckUpstreamFreshnessRequest(
         flow=flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind),
-        instance=found.instance,
+        instance=attached_instance(found.instance),
     )
     answer = await deps.peers.check_upstreams(request)
     own: _FlowKey = (found.instance.instance_id, found.flow.flow_kind)
