@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from optaic.rules.limits import longest_text, shorten
 from optaic.rules.run_logs import last_within
+from optaic.run.v1.run_pb2 import RunError
 from redaction import redact
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, sources_of, target_of
 from run_service.events import activity_row, run_event
@@ -89,7 +91,9 @@ def error_json(
 ) -> dict[str, Any]:
     """Return an error as it is stored, without secrets and without NUL, which PostgreSQL cannot store."""
     error = {"type": kind, "message": message, "trace_uri": trace_uri}
-    stored: dict[str, Any] = {name: storable(value) for name, value in error.items() if value}
+    stored: dict[str, Any] = {
+        name: shorten(storable(value), longest_text(RunError, name)) for name, value in error.items() if value
+    }
     if lines := last_within(list(last_lines)):
         stored["last_lines"] = [storable(line) for line in lines]
     return stored

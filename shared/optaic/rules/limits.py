@@ -18,3 +18,8 @@ def longest_text(message: type[Message], field: str) -> int:
     if not texts.HasField("max_len"):
         raise ValueError(f"{message.DESCRIPTOR.full_name}.{field} may be of any length")
     return texts.max_len
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return a text as it is, or its beginning and "..." if it has more characters than `limit`."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

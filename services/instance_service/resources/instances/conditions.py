@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from optaic.instance.v1.instance_pb2 import Condition, Instance
+from optaic.rules.limits import shorten
 from redaction import redact
 from servicekit.errors import DomainError
 
@@ -29,7 +30,7 @@ def set_condition(instance: Instance, kind: str, reason: str, message: str, now:
 
 def shortened(message: str) -> str:
     """Shorten the message of a condition, so that long messages of outside systems do not bloat an instance."""
-    return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 3]}..."
+    return shorten(message, _LONGEST)
 
 
 def clear_condition(instance: Instance, kind: str) -> None:

@@ -18,8 +18,11 @@ from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import EDGE_KIND_SCHEMA, Flow, Instance, InstanceKind
 from optaic.rules.deployments import deployment_name
+from optaic.rules.limits import longest_text, shorten
 from servicekit.enums import enum_number, enum_word
 from servicekit.errors import FieldViolation
+
+LONGEST_CHANGE = longest_text(Flow, "fingerprint_change")
 
 
 def flows_of(instance: Instance, version: DefinitionVersion | None) -> tuple[str, ...]:
@@ -68,6 +71,7 @@ def set_flows(
     so does the revision that is named.
     """
     before = {flow.flow_kind: flow for flow in current.flows} if current else {}
+    changes = shorten(changes, LONGEST_CHANGE)
     own = enum_word(InstanceKind, instance.kind)
     champion = instance.model.champion.model_version
     edges: dict[str, list[Edge]] = defaultdict(list)

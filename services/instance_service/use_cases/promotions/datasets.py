@@ -16,6 +16,7 @@ from instance_service.domain.rules import takes
 from instance_service.domain.signal_contracts import Breach, find_breaches
 from instance_service.resources.definitions.requirements import rules_of
 from instance_service.resources.instances.drafts import Draft, draft_instance
+from instance_service.resources.instances.flows import LONGEST_CHANGE
 from instance_service.resources.instances.locking import check_etag, check_not_deleting, lock
 from instance_service.resources.instances.profiles import profile_of
 from instance_service.resources.instances.revisions import Revision, note_revision, write_revisions
@@ -28,6 +29,7 @@ from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.instance.v1.instance_service_pb2 import PromoteDatasetRequest
 from optaic.rules.columns import value_column
+from optaic.rules.limits import shorten
 from servicekit.context import RequestContext
 from servicekit.database import Connection
 from servicekit.errors import (
@@ -129,4 +131,5 @@ def _verify(current: Instance, draft: Draft, output: Output) -> None:
         return
     # It is stale and stays stale, so the reasons are kept.
     (before,) = (flow.fingerprint_change for flow in current.flows if flow.flow_kind == FLOW_KIND_REFRESH)
-    flow.fingerprint_change = "; ".join(filter(None, (before, flow.fingerprint_change)))
+    both = "; ".join(filter(None, (before, flow.fingerprint_change)))
+    flow.fingerprint_change = shorten(both, LONGEST_CHANGE)
