@@ -19,8 +19,8 @@ from worker import trained
 from worker.builtin.delta_store import DeltaStore
 from worker.computing.inference import infer
 from worker.computing.output import Output
-from worker.inference.predicting import predict
 from worker.locations import FlowLocation
+from worker.predicting import predict
 from worker.recipe import (
     Component,
     InferenceRecipe,

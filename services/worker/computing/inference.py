@@ -21,9 +21,9 @@ from worker.computing.inputs import has_later, load_operators, make_store, open_
 from worker.computing.output import Output, Progress, as_number, scale
 from worker.guardrails import check_guardrails
 from worker.inference.history import Collected, Wanted, choose_dates, count_gaps, keep, summarize
-from worker.inference.predicting import finite, predict
 from worker.inference.spans import Knowledge, Span, plan_spans
 from worker.locations import FlowLocation
+from worker.predicting import finite, predict
 from worker.recipe import InferenceRecipe, ModelConfiguration, TrainedModel
 from worker.trained import load_model, read_facts, read_validation
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import polars as pl
 from threadpoolctl import threadpool_limits
 
-from optaic.plugins import MLModule, PluginInvalid, take_days, zone_of
-from optaic.rules.columns import DATE, KEYS, VALUE
+from optaic.plugins import MLModule, take_days, zone_of
+from optaic.rules.columns import DATE, KEYS, PREDICTED
+from worker.predicting import ask
 from worker.training.importance import measure_importance
 from worker.training.metrics import measure
 from worker.training.rows import CONFIDENCE, LABEL_END, PREDICTION, TARGET, Rows, keep_labelled
 from worker.training.settings import TrainingSettings
 from worker.training.split import divide
 
-_ANSWER = {"prediction": PREDICTION, "confidence": CONFIDENCE}  # columns of what a model answers
+_NAMES = dict(zip(PREDICTED, (PREDICTION, CONFIDENCE), strict=True))  # in the rows of a training
 Tell = Callable[[float, str], None]
 
 
@@ -91,7 +92,7 @@ def train(
             "is_refitted": settings.refit,
         },
         validation_predictions=later.select(
-            *KEYS, pl.col(PREDICTION).alias(VALUE), pl.col(CONFIDENCE).alias("confidence")
+            *KEYS, *(pl.col(own).alias(column) for column, own in _NAMES.items())
         ),
         importance=importance,
         train_end=_last(used, DATE),
@@ -109,19 +110,7 @@ def _fit(module: MLModule, rows: pl.DataFrame, features: list[str]) -> None:
 
 def _predict(module: MLModule, rows: pl.DataFrame, features: list[str]) -> pl.DataFrame:
     """Return the rows with what the model predicts of them; what is not finite is null."""
-    said = module.predict(rows.select(features))
-    name = type(module).__name__
-    if not isinstance(said, pl.DataFrame) or not _ANSWER.keys() <= set(said.columns):
-        raise PluginInvalid(
-            f"{name}.predict must return a polars DataFrame with {' and '.join(_ANSWER)}; correct the plugin"
-        )
-    if said.height != rows.height:
-        raise PluginInvalid(
-            f"{name}.predict returned {said.height} rows for {rows.height} rows of features; correct the plugin"
-        )
-    numbers = {new: pl.col(old).cast(pl.Float64) for old, new in _ANSWER.items()}
-    finite = [pl.when(number.is_finite()).then(number).alias(new) for new, number in numbers.items()]
-    return rows.hstack(said.select(finite))
+    return rows.hstack(ask(module, rows, features).rename(_NAMES))
 
 
 def _has_value(column: pl.Series) -> bool:

@@ -12,8 +12,8 @@ from optaic.rules.columns import CONFIDENCE, KEYS, PREDICTED, VALUE
 _ANSWERED = {"prediction": VALUE, "confidence": CONFIDENCE}  # by the name in the model's answer
 
 
-def predict(module: MLModule, rows: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
-    """Return `date, entity, value, confidence` of the rows; what is no finite number is null.
+def ask(module: MLModule, rows: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+    """Return `value, confidence` for each of the rows; what is no finite number is null.
 
     Raises:
         PluginInvalid: the model does not answer with one prediction for each row.
@@ -28,8 +28,17 @@ def predict(module: MLModule, rows: pl.DataFrame, features: Sequence[str]) -> pl
         raise PluginInvalid(
             f"{name}.predict returned {said.height} rows for {rows.height} rows of features; correct the plugin"
         )
-    numbers = [said[own].cast(pl.Float64).alias(column) for own, column in _ANSWERED.items()]
-    return rows.select(KEYS).hstack(numbers).with_columns(finite(column) for column in PREDICTED)
+    numbers = said.select(pl.col(own).cast(pl.Float64).alias(column) for own, column in _ANSWERED.items())
+    return numbers.select(finite(column) for column in PREDICTED)
+
+
+def predict(module: MLModule, rows: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+    """Return `date, entity, value, confidence` of the rows; what is no finite number is null.
+
+    Raises:
+        PluginInvalid: the model does not answer with one prediction for each row.
+    """
+    return rows.select(KEYS).hstack(ask(module, rows, features))
 
 
 def finite(column: str) -> pl.Expr:
