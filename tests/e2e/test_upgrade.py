@@ -19,7 +19,7 @@ from support.plugin_packages import UPGRADE
 from support.polling import PATIENCE, eventually
 from support.stack import RunningStack, running_stack
 
-LAST_RELEASE = "8f2ed51e8c1b2371a584af123ba743fe514a9cf9"
+LAST_RELEASE = "c40612f9fbe5ebdc35ec14e04b8ba85cb81190e9"
 PROGRAM = Path(upgrade_state.__file__)
 # The only flows with an active run when the earlier release stopped.
 RUNNING, PENDING = "long", "paused"
