@@ -138,6 +138,9 @@ class VersionRef(_message.Message):
     INSTANCE_REVISION_FIELD_NUMBER: _builtins.int
     IS_PARTIAL_RANGE_FIELD_NUMBER: _builtins.int
     BASE_READERS_HASH_FIELD_NUMBER: _builtins.int
+    CHANGE_START_FIELD_NUMBER: _builtins.int
+    CHANGE_END_FIELD_NUMBER: _builtins.int
+    FORMER_DIGEST_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Logical number, 1 for the first successful run; 0 means "no output yet"."""
     version_id: _builtins.str
@@ -147,8 +150,9 @@ class VersionRef(_message.Message):
     physical_version: _builtins.str
     """The store's own version at that place, for example a Delta Lake version."""
     digest: _builtins.str
-    """SHA-256 of the content in canonical order, hexadecimal; equal digests mean equal content. The version moves with
-    the digest and with `readers_hash`.
+    """Digest of the content; equal digests mean equal content. The built-in stores write `d2:` and the SHA-256, in
+    hexadecimal, of the columns and of the SHA-256 of each day's rows; earlier releases wrote the SHA-256 of the whole content. The
+    version moves with the digest and with `readers_hash`.
     """
     last_data_date: _builtins.str
     """The newest date in the data, YYYY-MM-DD; empty when the data has no date."""
@@ -164,6 +168,16 @@ class VersionRef(_message.Message):
     """For the version that a run builds on: the newest run had a range of dates, so the next run without one computes everything."""
     base_readers_hash: _builtins.str
     """For a new output: the readers hash of the version it was built on, which may not have been recorded at that time."""
+    change_start: _builtins.str
+    """The first date in which the content differs from the version that it was built on, YYYY-MM-DD; dates of rows that are gone
+    included. Empty, like `change_end`: every date may differ.
+    """
+    change_end: _builtins.str
+    """The last such date."""
+    former_digest: _builtins.str
+    """For a new output whose base has a digest of an earlier release: the digest that this release would have given the
+    content. The version does not move if it is that of the base.
+    """
     def __init__(
         self,
         *,
@@ -178,10 +192,13 @@ class VersionRef(_message.Message):
         instance_revision: _builtins.int = ...,
         is_partial_range: _builtins.bool = ...,
         base_readers_hash: _builtins.str = ...,
+        change_start: _builtins.str = ...,
+        change_end: _builtins.str = ...,
+        former_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_readers_hash", b"base_readers_hash", "compute_fingerprint", b"compute_fingerprint", "digest", b"digest", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "last_data_date", b"last_data_date", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_readers_hash", b"base_readers_hash", "change_end", b"change_end", "change_start", b"change_start", "compute_fingerprint", b"compute_fingerprint", "digest", b"digest", "former_digest", b"former_digest", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "last_data_date", b"last_data_date", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
