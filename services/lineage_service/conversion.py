@@ -144,6 +144,10 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
         instance_revision=run.instance_revision,
         readers_hash=output.readers_hash,
         base_readers_hash=output.base_readers_hash,
+        base_run_id=run.base_version.version_id and _id(run.base_version.version_id),
+        change_start=output.change_start,
+        change_end=output.change_end,
+        former_digest=output.former_digest,
     )
 
 
@@ -222,6 +226,8 @@ def version_message(flow: Flow) -> VersionRef:
         compute_fingerprint=flow.right_fingerprint,
         readers_hash=flow.readers_hash,
         instance_revision=flow.computed_revision or flow.instance_revision,
+        change_start=flow.change_start,
+        change_end=flow.change_end,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from optaic.common.v1 import flow_pb2
+from optaic.plugins import DateRange
 from optaic.rules.limits import longest_text
 from optaic.run.v1 import run_report_service_pb2
 from worker import child_logging, frames
@@ -81,6 +82,7 @@ def run(work: socket.socket) -> None:
 
 
 def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.CompleteRunRequest:
+    changed = output.changed or DateRange()
     request = run_report_service_pb2.CompleteRunRequest(
         artifacts=output.artifacts,
         outputs_uri=outputs_uri,
@@ -91,6 +93,9 @@ def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.Comple
             last_data_date=output.last_data_date,
             readers_hash=output.readers_hash,
             base_readers_hash=output.base_readers_hash,
+            change_start=str(changed.start or ""),
+            change_end=str(changed.end or ""),
+            former_digest=output.former_digest,
         ),
         is_partial_range=output.is_partial_range,
     )

@@ -51,6 +51,7 @@ class StoredData:
     uri: str
     physical_version: str
     timezone: str = TIMEZONE  # the dataset's
+    digest: str = ""  # of its content, where that is what a run builds on
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ class ExperimentRecipe:
     date_range: DateRange
     guardrails: tuple[Guardrail, ...] = ()
     scheduled_date: dt.date | None = None
+    base_digest: str = ""  # of the preview before; empty if there is none
     components: ClassVar[tuple[Component, ...]] = ()
     keeps_dataset: ClassVar[bool] = True
     has_artifacts: ClassVar[bool] = True

@@ -140,7 +140,7 @@ class Model:
             if (
                 previous is None
                 or not fact.digest
-                or fact.digest != previous.digest
+                or previous.digest not in {fact.digest, fact.former_digest or fact.digest}
                 or _reads_differ(previous, fact)
             ):
                 flow.version += 1

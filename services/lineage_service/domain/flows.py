@@ -56,6 +56,9 @@ class Flow:
     invalidated_by: str = ""  # unknown if an earlier release recorded the invalidation
     failure_type: str = ""
     failure_message: str = ""
+    # The dates in which the current version differs from the one before; empty: every date may.
+    change_start: str = ""
+    change_end: str = ""
 
     @property
     def key(self) -> FlowKey:

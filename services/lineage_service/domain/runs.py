@@ -79,6 +79,12 @@ class RunFact:
     base_readers_hash: str = ""
     # Why it failed.
     failure: Failure = NO_FAILURE
+    # The run that produced the version on which this output builds, and the dates in which the two differ. Empty: every date may.
+    base_run_id: str = ""
+    change_start: str = ""
+    change_end: str = ""
+    # The digest that an earlier release would have given this output; empty if no base has one of that release.
+    former_digest: str = ""
 
 
 class Progress(NamedTuple):

@@ -32,7 +32,8 @@ _COLUMNS = """
     f.last_run_time, f.ended_run_number, f.outcome_run_number, f.outcome, f.completed_run_number,
     f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.overdue_date, f.is_fresh, f.revision,
     f.computed_revision, f.readers_hash, coalesce(f.full_run_number, f.completed_run_number), f.partial_run_number,
-    f.stale_revision, f.invalidated_by, f.failure_type, f.failure_message
+    f.stale_revision, f.invalidated_by, f.failure_type, f.failure_message,
+    coalesce(v.change_start, ''), coalesce(v.change_end, '')
 """
 _TABLES = """
     flows f

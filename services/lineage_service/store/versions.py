@@ -13,20 +13,23 @@ from servicekit.database import Connection
 
 _INSERT = sa.text("""
     insert into versions (tenant_id, flow_id, run_number, version, run_id, uri, physical_version, digest,
-                          last_data_date, readers_hash, base_readers_hash, create_time)
+                          last_data_date, readers_hash, base_readers_hash, create_time,
+                          base_run_id, change_start, change_end, former_digest)
     select :tenant_id, d.flow_id, d.run_number, 0, d.run_id, d.uri, d.physical_version, d.digest,
-           d.last_data_date, d.readers_hash, d.base_readers_hash, :create_time
+           d.last_data_date, d.readers_hash, d.base_readers_hash, :create_time,
+           d.base_run_id, d.change_start, d.change_end, d.former_digest
     from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:run_ids as uuid[]),
                 cast(:uris as text[]), cast(:physical_versions as text[]), cast(:digests as text[]),
                 cast(:last_data_dates as text[]), cast(:readers_hashes as text[]),
-                cast(:base_readers_hashes as text[]))
+                cast(:base_readers_hashes as text[]), cast(:base_run_ids as uuid[]),
+                cast(:change_starts as text[]), cast(:change_ends as text[]), cast(:former_digests as text[]))
         as d(flow_id, run_number, run_id, uri, physical_version, digest, last_data_date, readers_hash,
-             base_readers_hash)
+             base_readers_hash, base_run_id, change_start, change_end, former_digest)
     on conflict do nothing
     returning flow_id, run_number
 """)
 # Numbers the runs from the predecessor of the oldest new run on; usually these are two rows. An empty digest equals no
-# other digest. If the predecessor has no readers_hash, the base_readers_hash of its successor is used instead; if both
+# other digest; a predecessor's of an earlier release is compared with the former digest of its successor. If the predecessor has no readers_hash, the base_readers_hash of its successor is used instead; if both
 # are missing, the digest alone decides.
 _NUMBER = sa.text("""
     with starts as (
@@ -40,7 +43,7 @@ _NUMBER = sa.text("""
     ), moves as (
         select v.flow_id, v.run_number, s.version as start,
                case when lag(v.run_number) over runs is null then 0
-                    when v.digest <> '' and v.digest = lag(v.digest) over runs
+                    when v.digest <> '' and lag(v.digest) over runs in (v.digest, nullif(v.former_digest, ''))
                          and (v.readers_hash = '' or coalesce(nullif(lag(v.readers_hash) over runs, ''),
                                                               v.base_readers_hash) in ('', v.readers_hash))
                     then 0 else 1 end as step
@@ -107,6 +110,10 @@ async def add_versions(
         "last_data_dates": [fact.last_data_date for _, fact in completed],
         "readers_hashes": [fact.readers_hash for _, fact in completed],
         "base_readers_hashes": [fact.base_readers_hash for _, fact in completed],
+        "base_run_ids": [fact.base_run_id or None for _, fact in completed],
+        "change_starts": [fact.change_start for _, fact in completed],
+        "change_ends": [fact.change_end for _, fact in completed],
+        "former_digests": [fact.former_digest for _, fact in completed],
         "create_time": create_time,
     }
     oldest: dict[int, int] = {}

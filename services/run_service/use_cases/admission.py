@@ -231,7 +231,7 @@ def _has_other_output(run: NewestRun, output: tuple[str, str, str] | None) -> bo
         return False
     version_id, digest, readers_hash = output
     # An equal digest with equal readers keeps the version, and with it the id of an older run.
-    is_same = run.run_id == version_id or digest == run.digest != ""
+    is_same = run.run_id == version_id or (digest != "" and digest in {run.digest, run.former_digest})
     return not is_same or readers_hash != run.readers_hash
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from optaic.plugins import is_dated, take_days, zone_of
 from optaic.rules.columns import DATE
+from worker.builtin.day_digests import DayDigests, find_changed
 
 
 class Change:
@@ -18,9 +19,17 @@ class Change:
         updated_count: rows whose key the base has with other values. A column that the base has not is null there.
         is_addition: whether the base, with these rows put to it, is the content.
         adds_columns: whether the content has columns that the base has not.
+        digest: of the content.
+        is_none: whether the content is that of the base.
+        days: the first and the last day in which they differ; None where that is not known.
     """
 
     def __init__(self, content: pl.DataFrame, base: pl.DataFrame | None, keys: list[str]) -> None:
+        now = DayDigests.of(content)
+        before = None if base is None else DayDigests.of(base)
+        self.digest = now.digest
+        self.is_none = before is not None and before.digest == now.digest
+        self.days = find_changed(before, now) if before is not None and DATE in keys else None
         self.adds_columns = base is not None and not set(content.columns) <= set(base.columns)
         if base is None or any(base.schema.get(key) != content.schema[key] for key in keys):
             self.inserted, self.updated_count, self.is_addition = content, 0, False

@@ -15,7 +15,7 @@ from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
 from optaic.plugins.words import describe_error
 from optaic.rules.columns import KEYS
 from worker.builtin.change import Change, last_date
-from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.digest import canonicalize
 from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_names
 from worker.builtin.removal import remove_tree
@@ -47,13 +47,10 @@ class DeltaStore(Store):
     def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
         """Commit exactly `table`; return the base version itself if it already holds this content."""
         content = canonicalize(table, self._keys)
-        digest = compute_digest(content)
         given = None if base_version is None else self.read(uri, base_version)
-        base = None if given is None else to_utc(given)
-        change = Change(content, base, self._keys)
+        change = Change(content, None if given is None else to_utc(given), self._keys)
         zones = zones_of(table)
-        is_same = base is not None and compute_digest(base) == digest
-        if base_version is not None and is_same and given is not None and zones_of(given) == zones:
+        if base_version is not None and change.is_none and given is not None and zones_of(given) == zones:
             version = int(base_version)
         else:
             version = _commit(
@@ -62,7 +59,8 @@ class DeltaStore(Store):
         return StoredVersion(
             uri=uri,
             physical_version=str(version),
-            digest=digest,
+            digest=change.digest,
+            changed=change.days,
             row_count=content.height,
             rows_inserted=change.inserted.height,
             rows_updated=change.updated_count,

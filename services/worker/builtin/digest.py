@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from optaic.plugins import SchemaMismatch
 from optaic.plugins.words import describe_columns, describe_type
@@ -64,7 +65,7 @@ def compute_digest(canonical: pl.DataFrame) -> str:
     sha = hashlib.sha256()
     for name in sorted(canonical.columns):
         column = canonical[name]
-        header = f"{len(name)}:{name}:{_name_type(column.dtype)}:{column.len()}\n"
+        header = f"{len(name)}:{name}:{name_type(column.dtype)}:{column.len()}\n"
         sha.update(header.encode())
         is_null = column.is_null()
         sha.update(np.packbits(is_null.to_numpy()).tobytes())
@@ -93,7 +94,7 @@ def _storage_type(name: str, kind: pl.DataType) -> pl.Expr:
     )
 
 
-def _name_type(kind: pl.DataType) -> str:
+def name_type(kind: pl.DataType) -> str:
     """Return our own name of a storage type, so that a new name in polars changes no digest."""
     if isinstance(kind, pl.Datetime):
         return "datetime" if kind.time_zone is None else "datetime_utc"
@@ -112,7 +113,12 @@ def _encode(column: pl.Series) -> Sequence[bytes]:
     if column.dtype == pl.String:
         lengths = column.str.len_bytes().fill_null(0).cast(pl.Int64).to_numpy()
         return [lengths.astype("<i8").tobytes(), "".join(column.fill_null("").to_list()).encode()]
+    return [to_numbers(column).tobytes()]
+
+
+def to_numbers(column: pl.Series) -> NDArray[np.float64] | NDArray[np.int64]:
+    """Return values that are no texts as little-endian numbers of 8 bytes, missing ones as zero."""
     if column.dtype == pl.Float64:
         values = column.fill_null(0.0).to_numpy() + 0.0  # -0.0 becomes 0.0
-        return [np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes()]
-    return [column.to_physical().cast(pl.Int64).fill_null(0).to_numpy().astype("<i8").tobytes()]
+        return np.where(np.isnan(values), np.nan, values).astype("<f8")
+    return column.to_physical().cast(pl.Int64).fill_null(0).to_numpy().astype("<i8")

@@ -20,14 +20,15 @@ from optaic.plugins import Store, StoredVersion, VersionNotFound
 from optaic.plugins.words import describe_error
 from optaic.rules.columns import KEYS
 from worker.builtin.change import Change, last_date
-from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.day_digests import PREFIX
+from worker.builtin.digest import canonicalize
 from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_choice, read_names
 from worker.builtin.removal import remove_tree
 from worker.builtin.store_errors import typed
 from worker.builtin.zones import Zones, to_utc, to_zones, zones_of
 
-_VERSION = re.compile(r"([0-9a-f]{64})(-[0-9a-f]{16})?")
+_VERSION = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{16})?")
 _COMPRESSIONS = ("zstd", "snappy", "lz4", "uncompressed")
 _DATA, _MANIFEST = "data.parquet", "manifest.json"
 _FORMAT = 1
@@ -47,16 +48,16 @@ class ParquetStore(Store):
         given = None if base_version is None else self.read(uri, base_version)
         content = canonicalize(table, self._keys, () if given is None else given.columns)
         change = Change(content, None if given is None else to_utc(given), self._keys)
-        digest, zones = compute_digest(content), zones_of(table)
-        is_same = base_version is not None and _read_digest(base_version) == digest
-        if base_version is not None and is_same and given is not None and zones_of(given) == zones:
+        zones = zones_of(table)
+        if base_version is not None and change.is_none and given is not None and zones_of(given) == zones:
             version = base_version
         else:
-            version = _publish(content, zones, digest, uri, self._compression)
+            version = _publish(content, zones, change.digest, uri, self._compression)
         return StoredVersion(
             uri=uri,
             physical_version=version,
-            digest=digest,
+            digest=change.digest,
+            changed=change.days,
             row_count=content.height,
             rows_inserted=change.inserted.height,
             rows_updated=change.updated_count,
@@ -97,7 +98,8 @@ class ParquetStore(Store):
 
 
 def _open(uri: str, physical_version: str) -> tuple[_Folder, dict[str, Any]]:
-    _read_digest(physical_version)
+    if not _VERSION.fullmatch(physical_version):
+        raise VersionNotFound(f"{physical_version!r} is not the digest of a version")
     folder = _Folder(uri, physical_version)
     manifest = folder.read_manifest()
     if manifest is None:
@@ -110,17 +112,12 @@ def _open(uri: str, physical_version: str) -> tuple[_Folder, dict[str, Any]]:
 def _publish(content: pl.DataFrame, zones: Zones, digest: str, uri: str, compression: str) -> str:
     """Return the version that has this content and these zones; publish a new one if there is none."""
     mark = hashlib.sha256(json.dumps(zones, sort_keys=True).encode()).hexdigest()[:16]
-    version = f"{digest}-{mark}" if zones else digest
+    name = digest.removeprefix(PREFIX)
+    version = f"{name}-{mark}" if zones else name
     folder = _Folder(uri, version)
     if folder.read_manifest() is None:
         folder.publish(content, zones, compression)
     return version
-
-
-def _read_digest(version: str) -> str:
-    if not (found := _VERSION.fullmatch(version)):
-        raise VersionNotFound(f"{version!r} is not the digest of a version")
-    return found[1]
 
 
 class _Folder:

@@ -18,7 +18,7 @@ from worker.builtin.delta_store import DeltaStore
 from worker.builtin.features import build_features, read_features
 from worker.comparison import count_changes
 from worker.computing.inputs import has_later, load_operators, make_store, open_input
-from worker.computing.output import Output, Progress, as_number, scale
+from worker.computing.output import Output, Progress, as_number, find_former_digest, scale
 from worker.guardrails import check_guardrails
 from worker.inference.history import Collected, Wanted, choose_dates, count_gaps, keep, summarize
 from worker.inference.spans import Knowledge, Span, plan_spans
@@ -95,6 +95,8 @@ def infer(recipe: InferenceRecipe, location: FlowLocation, progress: Progress) -
         uri=stored.uri,
         physical_version=stored.physical_version,
         digest=stored.digest,
+        changed=stored.changed,
+        former_digest=find_former_digest(recipe.base.digest if recipe.base else "", stored, table),
         last_data_date=str(table[DATE].max()),
         metrics={
             **changes,

@@ -13,7 +13,7 @@ from optaic.run.v1 import run_pb2
 from worker.backtest.allocation import decide
 from worker.builtin.delta_store import DeltaStore
 from worker.computing.inputs import has_later, make_store, open_input, read_signal
-from worker.computing.output import Output, Progress
+from worker.computing.output import Output, Progress, find_former_digest
 from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation, write_table
 from worker.optimization.decisions import add_decision, table_of, weights_before
@@ -73,6 +73,8 @@ def optimize(recipe: OptimizationRecipe, location: FlowLocation, run_id: str, pr
         uri=stored.uri,
         physical_version=stored.physical_version,
         digest=stored.digest,
+        changed=stored.changed,
+        former_digest=find_former_digest(recipe.base.digest if recipe.base else "", stored, decisions),
         last_data_date=str(stored.last_data_date or ""),
         metrics={
             "decision_date": str(scores.date),

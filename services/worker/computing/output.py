@@ -6,7 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import polars as pl
+
+from optaic.plugins import DateRange, StoredVersion
 from optaic.run.v1 import run_pb2
+from worker.builtin.day_digests import PREFIX
+from worker.builtin.digest import canonicalize, compute_digest
 
 Progress = Callable[[float, str], None]  # a share from 0 to 1, and what is done now
 Result = (
@@ -34,6 +39,15 @@ class Output:
     readers_hash: str = ""  # how it is read; empty where that is not by store and accessor
     base_readers_hash: str = ""
     is_partial_range: bool = False  # an input has later dates than the run was to read
+    changed: DateRange | None = None  # the days in which it differs from its base; None: every day may
+    former_digest: str = ""  # by which a base of an earlier release is compared
+
+
+def find_former_digest(base_digest: str, stored: StoredVersion, table: pl.DataFrame) -> str:
+    """Return the digest that earlier releases gave a content that was stored, where that of the base is one of theirs."""
+    if not base_digest or base_digest.startswith(PREFIX) or not stored.digest.startswith(PREFIX):
+        return ""
+    return compute_digest(canonicalize(table, stored.keys, table.columns))
 
 
 def as_number(figure: float | None) -> float:

@@ -11,7 +11,7 @@ from optaic.rules.kinds import TIMEZONE
 from optaic.run.v1 import run_pb2
 from worker.builtin.delta_store import DeltaStore
 from worker.computing.inputs import load_operators, open_input
-from worker.computing.output import Output, Progress, as_number, scale
+from worker.computing.output import Output, Progress, as_number, find_former_digest, scale
 from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation, write_table
 from worker.preview import Library, run
@@ -48,6 +48,7 @@ def preview(recipe: ExperimentRecipe, location: FlowLocation, run_id: str, progr
         uri=stored.uri,
         physical_version=stored.physical_version,
         digest=stored.digest,
+        former_digest=find_former_digest(recipe.base_digest, stored, found.table),
         last_data_date=last,
         metrics={**found.metrics, "first_date": first, "last_date": last},
         artifacts={"data": stored.uri, **artifacts},

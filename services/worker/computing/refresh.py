@@ -26,7 +26,7 @@ from worker.builtin.typed.holding import find_empty, settle
 from worker.builtin.typed.kinds import declared_types
 from worker.comparison import check_deletions, count_changes
 from worker.computing.inputs import load_operators, make_store, open_inputs
-from worker.computing.output import Output, Progress, scale
+from worker.computing.output import Output, Progress, find_former_digest, scale
 from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation
 from worker.output_schema import check_output
@@ -113,6 +113,8 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
         uri=stored.uri,
         physical_version=stored.physical_version,
         digest=stored.digest,
+        changed=stored.changed,
+        former_digest=find_former_digest(recipe.base.digest if recipe.base else "", stored, table),
         last_data_date=last,
         metrics={
             **reported,

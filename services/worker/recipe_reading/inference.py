@@ -65,7 +65,9 @@ def make_inference(
         revision=run.instance_revision,
         mode=Mode.FULL if run.mode == run_pb2.RUN_MODE_FULL else Mode.INCREMENTAL,
         data_date=read_date(read_struct(run.parameters), DATA_DATE),
-        base=form.at(base.uri, base.physical_version) if base.physical_version and form else None,
+        base=form.at(base.uri, base.physical_version, base.digest)
+        if base.physical_version and form
+        else None,
         guardrails=read_guardrails(
             versions[instance.definition_version_id],
             read_component(versions[instance.definition_version_id], instance.config).config,

@@ -48,5 +48,5 @@ def make_optimization(
         primary_weight=spec.primary_weight if spec.HasField("primary_weight") else 1.0 / len(signals),
         data_date=read_date(read_struct(run.parameters), DATA_DATE),
         guardrails=read_guardrails(versions[instance.definition_version_id], optimizer.config),
-        base=form.at(base.uri, base.physical_version) if base.physical_version else None,
+        base=form.at(base.uri, base.physical_version, base.digest) if base.physical_version else None,
     )

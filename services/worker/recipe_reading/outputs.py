@@ -26,9 +26,9 @@ class OutputForm:
     timezone: str = TIMEZONE
     value_column: str = VALUE
 
-    def at(self, uri: str, physical_version: str) -> StoredData:
+    def at(self, uri: str, physical_version: str, digest: str = "") -> StoredData:
         """Return one version of the output."""
-        return StoredData(self.store, self.accessor, uri, physical_version, self.timezone)
+        return StoredData(self.store, self.accessor, uri, physical_version, self.timezone, digest)
 
 
 def form_of(instance: instance_pb2.Instance, versions: Versions) -> OutputForm | None:

@@ -62,6 +62,7 @@ def make_preview(
         date_range=_read_range(instance.experiment.date_range),
         guardrails=read_guardrails(version, {}),
         scheduled_date=read_scheduled_date(run, TIMEZONE),
+        base_digest=run.base_version.digest,
     )
 
 

@@ -67,6 +67,7 @@ def make_refresh(
                 run.base_version.uri,
                 run.base_version.physical_version,
                 base_dataset.timezone or TIMEZONE,
+                run.base_version.digest,
             )
             if has_base
             else None

@@ -175,7 +175,12 @@ def _number(runs: Sequence[run_pb2.Run]) -> dict[int, flow_pb2.VersionRef]:
         output = run.output_version
         before = last.readers_hash or output.base_readers_hash
         is_read_alike = not output.readers_hash or before in {"", output.readers_hash}
-        if not versions or not output.digest or output.digest != last.digest or not is_read_alike:
+        # The first digest after that of an earlier release is compared as that release gave it.
+        is_same = output.digest != "" and last.digest in {
+            output.digest,
+            output.former_digest or output.digest,
+        }
+        if not versions or not is_same or not is_read_alike:
             versions[len(versions) + 1] = _version_of(run)
         last = output
     return versions

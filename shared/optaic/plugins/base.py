@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optaic.plugins.context import PipelineContext
+from optaic.plugins.context import DateRange, PipelineContext
 from optaic.plugins.errors import CannotRemove
 from optaic.rules.columns import KEYS
 from optaic.rules.kinds import TIMEZONE
@@ -58,6 +58,9 @@ class StoredVersion:
     rows_deleted: int | None = (
         None  # rows of the base version whose key is gone; None: the worker counts them
     )
+    # The first and the last day in which the content differs from the base version's, days of rows that are gone included.
+    # None: it is not known, and every day may differ.
+    changed: DateRange | None = None
 
 
 class Store(ABC):

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optaic.plugins import SchemaMismatch, Store, VersionNotFound
+from optaic.plugins import DateRange, SchemaMismatch, Store, VersionNotFound
+from worker.builtin.day_digests import DayDigests
 from worker.builtin.delta_store import DeltaStore
-from worker.builtin.digest import canonicalize, compute_digest
+from worker.builtin.digest import canonicalize
 from worker.builtin.parquet_store import ParquetStore
 
 KEYS = ["date", "entity"]
@@ -42,7 +43,7 @@ def prices(days: int, *, entities: str = "ab", shift: float = 0.0) -> pl.DataFra
 
 
 def digest_of(table: pl.DataFrame) -> str:
-    return compute_digest(canonicalize(table, KEYS))
+    return DayDigests.of(canonicalize(table, KEYS)).digest
 
 
 def test_a_first_version_reports_its_rows(make: Callable[..., Store], uri: str) -> None:
@@ -73,6 +74,11 @@ def test_changes_are_counted_against_the_base(make: Callable[..., Store], uri: s
     assert (second.rows_inserted, second.rows_updated, second.row_count) == (2, 2, 8)
     fewer = store.write(prices(1), second.physical_version, uri)
     assert (fewer.rows_inserted, fewer.rows_updated, fewer.row_count) == (0, 0, 2)
+    assert first.changed is None
+    assert second.changed == DateRange(dt.date(2020, 1, 2), dt.date(2020, 1, 4))
+    assert fewer.changed == DateRange(dt.date(2020, 1, 2), dt.date(2020, 1, 4))
+    wider = store.write(prices(2).with_columns(open=1.0), fewer.physical_version, uri)
+    assert wider.changed is None
 
 
 def test_a_leftover_of_a_failed_write_is_never_the_base_of_a_version(

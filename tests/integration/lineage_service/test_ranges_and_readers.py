@@ -184,6 +184,16 @@ async def test_after_an_upgrade_the_first_refresh_moves_only_with_a_reason(
     assert await chain.version(PRICES) == version + 1
 
 
+async def test_the_first_digest_of_a_later_release_moves_no_version_of_equal_content(chain: Chain) -> None:
+    for key in READS:
+        await chain.run(key, "one")
+    await chain.run(PRICES, "d2:one", former_digest="one")
+    await chain.run(PRICES, "d2:one")
+    assert (await chain.version(PRICES), await chain.words()) == (1, ["ready", "ready", "ready"])
+    await chain.run(MOMENTUM, "d2:two", former_digest="two")
+    assert await chain.version(MOMENTUM) == 2
+
+
 async def test_runs_from_before_an_upgrade_count_as_runs_of_all_dates(chain: Chain) -> None:
     for key in READS:
         await chain.run(key, "one")

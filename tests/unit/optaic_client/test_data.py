@@ -240,6 +240,19 @@ async def test_the_same_content_read_in_another_way_is_another_version(
     assert (await client.data.read(ID)).columns == ["date", "entity", "price"]
 
 
+async def test_a_digest_of_an_earlier_release_is_compared_as_that_release_gave_it(
+    world: World, client: AsyncClient
+) -> None:
+    world.dataset("delta")
+    for close in (1.0, 1.0, 2.0):
+        world.refresh(DeltaStore(), table(close))
+    world.runs[0].output_version.digest = "of the earlier release"
+    world.runs[1].output_version.former_digest = "of the earlier release"
+    world.version = 2
+    assert (await client.data.read(ID, 1))["close"][0] == 1.0
+    assert (await client.data.read(ID))["close"][0] == 2.0
+
+
 async def test_instants_without_a_zone_have_the_days_of_the_dataset(
     world: World, client: AsyncClient, tmp_path: Path
 ) -> None:

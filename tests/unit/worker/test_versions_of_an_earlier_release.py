@@ -104,7 +104,7 @@ def _refresh(case: dict[str, Any], base: StoredData | None = None, **config: Any
     recipe = PipelineRecipe(
         pipeline=Component(case["pipeline"], {**case["config"], **config}), store=store, accessor=SIMPLE, inputs=(),
         mode=Mode.INCREMENTAL, date_range=DateRange(), data_date=None, timezone="UTC",
-        base=base or StoredData(store, SIMPLE, case["uri"], case["physical_version"]), contract=None, macros={}, operators={},
+        base=base or StoredData(store, SIMPLE, case["uri"], case["physical_version"], digest=case["digest"]), contract=None, macros={}, operators={},
         output_schema={}, guardrails=(), readers_hash="readers", base_readers_hash="readers", max_deleted_share=None,
         allow_deletion=False,
     )  # fmt: skip
@@ -122,7 +122,7 @@ def test_the_first_refresh_moves_no_version(
 ) -> None:
     case = written[f"{store} {name}"]
     output = _refresh(case)
-    assert output.digest == case["digest"]
+    assert output.former_digest == case["digest"]
     assert output.readers_hash == output.base_readers_hash
     counts = {name: output.metrics[name] for name in ("rows_inserted", "rows_updated", "rows_deleted")}
     assert set(counts.values()) == {0}, counts
@@ -131,10 +131,10 @@ def test_the_first_refresh_moves_no_version(
 @pytest.mark.parametrize("store", STORES)
 def test_rows_filed_a_day_early_are_moved(written: dict[str, dict[str, Any]], store: str) -> None:
     seen = _refresh(written[f"{store} midnight in Tokyo"])
-    assert seen.digest == written[f"{store} midnight in Tokyo"]["digest"]
+    assert seen.former_digest == written[f"{store} midnight in Tokyo"]["digest"]
     assert seen.readers_hash == add_zones("readers", {"seen": "Asia/Tokyo"}, "UTC") != seen.base_readers_hash
     dates = _refresh(written[f"{store} dates at midnight in Tokyo"])
-    assert dates.digest != written[f"{store} dates at midnight in Tokyo"]["digest"]
+    assert dates.former_digest != written[f"{store} dates at midnight in Tokyo"]["digest"]
     assert dates.last_data_date == "2024-03-31"
 
 
@@ -143,7 +143,7 @@ def test_stored_columns_that_differ_only_in_case_stay_valid(
 ) -> None:
     case = written[f"parquet {TWINS}"]
     output = _refresh(case)
-    assert (output.digest, output.physical_version) == (case["digest"], case["physical_version"])
+    assert (output.former_digest, output.physical_version) == (case["digest"], case["physical_version"])
     table = pl.read_parquet(case["config"]["url"]).with_columns(close=pl.lit(9.0))
     table.write_parquet(tmp_path / "later.parquet")
     changed = _refresh(case, url=str(tmp_path / "later.parquet"))
