@@ -12,13 +12,13 @@ import psycopg
 import sqlalchemy as sa
 import structlog
 from psycopg import sql
-from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from servicekit import changes, context
+from servicekit.direct import DirectConnection, text_of
 from servicekit.errors import (
     AbortedError,
     DeadlineExceededError,
@@ -79,12 +79,6 @@ def _begin(tenant_id: str, *, read_only: bool) -> bytes:
     mode = "repeatable read read only" if read_only else "read committed"
     setting, tenant = sql.quote(TENANT_SETTING), sql.quote(tenant_id)
     return f"begin isolation level {mode}; select set_config({setting}, {tenant}, true)".encode()
-
-
-@functools.cache
-def _text_of(statement: sa.TextClause) -> bytes:
-    """Convert a statement into the text that the driver takes."""
-    return str(statement.compile(dialect=psycopg_dialect.dialect())).encode()  # type: ignore[no-untyped-call] # SQLAlchemy types its constructor loosely
 
 
 def domain_error_of(error: Exception) -> DomainError | None:
@@ -322,7 +316,7 @@ async def _execute(
     sessions: Sessions, tenant_id: str, statement: sa.TextClause, parameters: Mapping[str, object]
 ) -> list[tuple[Any, ...]]:
     try:
-        return await sessions.execute(tenant_id, _text_of(statement), parameters)
+        return await sessions.execute(tenant_id, text_of(statement), parameters)
     except psycopg.Error as error:
         meaning = domain_error_of(error)
         if meaning is None:
@@ -363,7 +357,7 @@ def _closed(closing: asyncio.Future[None]) -> None:
         closing.exception()  # nobody may be left to hear of it
 
 
-async def _begun(engine: AsyncEngine, begin: bytes) -> AsyncConnection:
+async def _begun(engine: AsyncEngine, begin: bytes) -> DirectConnection:
     """Return a connection in a new transaction; replace connections that died in the pool.
 
     They are replaced one by one, because a disposed pool would never close the connections that others still use.
@@ -387,7 +381,7 @@ async def _begun(engine: AsyncEngine, begin: bytes) -> AsyncConnection:
             await connection.close()
             raise
         else:
-            return connection
+            return DirectConnection(connection, driver)
     raise AssertionError("unreachable")
 
 

@@ -13,6 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from servicekit.events import Event
 from servicekit.schema import outbox
 
+_APPEND = sa.text("""
+    insert into outbox (event_id, tenant_id, subject, type, source, resource_id, time, payload, traceparent)
+    values (:event_id, :tenant_id, :subject, :type, :source, :resource_id, :time, :payload, :traceparent)
+""")
+
 
 @dataclass
 class TransactionNotes:
@@ -28,7 +33,10 @@ current_notes: ContextVar[TransactionNotes | None] = ContextVar("servicekit_tran
 async def append(connection: AsyncConnection, events: Sequence[Event]) -> None:
     """Write events into the outbox in this order; after the commit their tokens go to the caller."""
     if events:
-        await connection.execute(sa.insert(outbox), [outbox_row(event) for event in events])
+        rows = [outbox_row(event) for event in events]
+        await connection.execute(
+            _APPEND, rows if len(rows) > 1 else rows[0]
+        )  # one goes to the driver directly
         note(events)
 
 

@@ -1,0 +1,71 @@
+"""Execute texts of SQL directly on the driver: SQLAlchemy would take as much time again for each as the driver does.
+
+Everything else that a connection can do, SQLAlchemy does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy types its constructor loosely
+
+
+@functools.lru_cache(maxsize=4096)
+def text_of(statement: sa.TextClause) -> bytes:
+    """Convert a statement into the text that the driver takes."""
+    return str(statement.compile(dialect=_DIALECT)).encode()
+
+
+@functools.lru_cache(maxsize=4096)
+def _metadata(columns: tuple[str, ...]) -> SimpleResultMetaData:
+    return SimpleResultMetaData(columns)
+
+
+class _Rows(IteratorResult[Any]):
+    """The rows that a text returned, and how many rows it wrote."""
+
+    def __init__(self, columns: tuple[str, ...], rows: list[tuple[Any, ...]], rowcount: int) -> None:
+        super().__init__(_metadata(columns), iter(rows))
+        self.rowcount = rowcount
+
+
+class DirectConnection(AsyncConnection):
+    """A connection whose transaction the caller has begun on its driver."""
+
+    def __init__(self, opened: AsyncConnection, driver: psycopg.AsyncConnection[Any]) -> None:
+        super().__init__(opened.engine, opened.sync_connection)
+        self._driver = driver
+
+    async def execute(self, statement: Any, parameters: Any = None, **options: Any) -> Any:
+        """Execute a statement and return its rows; they are all here already."""
+        if type(statement) is not sa.TextClause or options or isinstance(parameters, list):
+            return await super().execute(statement, parameters, **options)
+        return await self._execute_text(statement, parameters or {})
+
+    async def _execute_text(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> _Rows:
+        try:
+            cursor = await self._driver.execute(text_of(statement), parameters)
+            columns = tuple(column.name for column in cursor.description or ())
+            return _Rows(columns, await cursor.fetchall() if columns else [], cursor.rowcount)
+        except psycopg.Error as error:
+            if self._driver.closed:
+                await self.invalidate()  # or its pool would hand it out again
+            raise DBAPIError.instance(
+                statement.text, None, error, psycopg.Error, hide_parameters=True, dialect=_DIALECT
+            ) from error
+
+    async def commit(self) -> None:
+        """Commit the transaction, whoever has executed its statements."""
+        if self.in_transaction():  # SQLAlchemy has executed some
+            await super().commit()
+        else:
+            await self._driver.commit()

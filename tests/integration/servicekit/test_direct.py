@@ -1,0 +1,72 @@
+"""A text goes to the driver directly: it means the same as through SQLAlchemy, and belongs to the same transaction."""
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from integration.servicekit.sample import insert_note, list_notes
+from servicekit.database import ConstraintError, Database
+from servicekit.errors import InvalidArgumentError
+
+_INSERT = sa.text("insert into notes (tenant_id, id, text) values ('acme', :id, :text)")
+
+
+async def test_a_text_and_a_statement_of_sqlalchemy_are_committed_together(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        await connection.execute(_INSERT, {"id": "1", "text": ""})
+        await insert_note(connection, "acme", "2")
+        await connection.execute(_INSERT, {"id": "3", "text": ""})
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1", "2", "3"]
+
+
+async def test_texts_alone_are_committed_and_rolled_back(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        assert (await connection.execute(_INSERT, {"id": "1", "text": ""})).rowcount == 1
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the failing transaction is the statement
+        async with database.transaction("acme") as connection:
+            await connection.execute(_INSERT, {"id": "2", "text": ""})
+            raise ZeroDivisionError
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1"]
+
+
+async def test_a_savepoint_covers_the_texts_in_it(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        await connection.execute(_INSERT, {"id": "1", "text": ""})
+        savepoint = await connection.begin_nested()
+        await connection.execute(_INSERT, {"id": "2", "text": ""})
+        await savepoint.rollback()
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1"]
+
+
+async def test_rows_have_the_names_of_their_columns_and_percent_signs_stay(database: Database) -> None:
+    async with database.read("acme") as connection:
+        statement = sa.text(
+            r"select :value as given, '50%' as share, cast(7 % 4 as int) as rest, 'a\:b' as pair"
+        )
+        row = (await connection.execute(statement, {"value": "%s"})).one()
+        assert row._asdict() == {"given": "%s", "share": "50%", "rest": 3, "pair": "a:b"}
+        assert (await connection.execute(sa.text("select 1 where 5 % 2 = 0"))).first() is None
+
+
+async def test_the_errors_of_a_text_are_those_of_sqlalchemy_and_show_no_value(database: Database) -> None:
+    with pytest.raises(ConstraintError) as failure:  # noqa: PT012 - the failing transaction is the statement
+        async with database.transaction("acme") as connection:
+            for _ in range(2):
+                await connection.execute(_INSERT, {"id": "1", "text": "secret of a caller"})
+    assert "secret of a caller" not in str(failure.value)
+    with pytest.raises(InvalidArgumentError):
+        async with database.transaction("acme") as connection:
+            await connection.execute(sa.text("select cast(:value as date)"), {"value": "no date"})
+
+
+async def test_a_connection_whose_statement_was_given_up_serves_the_next_one(database: Database) -> None:
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), database.transaction("acme") as connection:
+                await connection.execute(sa.text("select pg_sleep(20)"))
+        async with database.read("acme") as connection:
+            assert (await connection.execute(sa.text("select 1"))).scalar_one() == 1
