@@ -6,7 +6,6 @@ It does not know what an event means; the `apply` function has to ignore events 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from servicekit.durables import Durable
 from servicekit.errors import UnavailableError
 from servicekit.events import Event, MalformedEventError, event_of
 from servicekit.outbox import current_notes
+from servicekit.pace import Pace
 from servicekit.pull import pulling
 from servicekit.tasks import running
 
@@ -39,11 +39,6 @@ _INSERT_CONSUMED = sa.text("""
 """)
 _MAXIMUM_ATTEMPTS = 5
 _RETRY_DELAY = 0.5
-# A single event is applied at once. Events that come faster than this are gathered for a multiple of the time that
-# the last batch took: a transaction for twenty events costs little more than for one. So even a busy consumer spends
-# no more than a quarter of its time on transactions.
-_BUSY_SECONDS = 0.01
-_GATHER_FACTOR, _LONGEST_GATHERING = 3.0, 0.25
 _APPLY_TIMEOUT = 60.0
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger(__name__)
@@ -129,15 +124,13 @@ class Consumer:
                     self._answering_replays(client),
                     pulling(client, self._stream, self.name, self._batch) as pull,
                 ):
+                    pace = Pace()
                     while True:
-                        asked = time.monotonic()
                         messages = await pull.next_batch()
-                        began = time.monotonic()
-                        await self._consume(messages)
+                        with pace.working():
+                            await self._consume(messages)
                         failures = 0
-                        if began - asked < _BUSY_SECONDS:
-                            taken = time.monotonic() - began
-                            await asyncio.sleep(min(_GATHER_FACTOR * taken, _LONGEST_GATHERING))
+                        await asyncio.sleep(pace.gathering_seconds())
             except Exception as error:  # noqa: BLE001 - nothing may end the consumer
                 failures += 1
                 wait = backoff(failures, first=_RETRY_DELAY, longest=_LONGEST_BACKOFF)

@@ -15,6 +15,7 @@ from servicekit.backoff import backoff
 from servicekit.broker import Broker, OrderedChannel
 from servicekit.database import Database
 from servicekit.events import Event, headers_of
+from servicekit.pace import Pace
 from servicekit.schema import outbox
 from servicekit.turns import MOST, in_turns
 
@@ -39,9 +40,6 @@ _PRUNE = (
 )
 _PRUNE_INTERVAL = 3600.0
 _WINDOW_TIMEOUT = 30.0
-# A single event is published at once; when commits come faster than this, their events are gathered first.
-_BUSY_SECONDS = 0.005
-_GATHER_SECONDS = 0.03
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _JITTER = 0.25  # spreads the replicas
@@ -92,22 +90,22 @@ class Relay:
                 self.is_leader = True
                 _log.info("relay elected")
                 prune_due = 0.0
+                pace = Pace()
                 while True:
                     self._woken.clear()
                     is_more = True
                     while is_more:
                         async with asyncio.timeout(_WINDOW_TIMEOUT):
-                            is_more = await self._publish_window(connection, channel)
+                            with pace.working():
+                                is_more = await self._publish_window(connection, channel)
                     if time.monotonic() >= prune_due:
                         for statement in _PRUNE:
                             await connection.execute(statement)
                         prune_due = time.monotonic() + _PRUNE_INTERVAL
-                    began = time.monotonic()
+                    await asyncio.sleep(pace.gathering_seconds())
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self._poll_seconds):
                             await self._woken.wait()
-                    if time.monotonic() - began < _BUSY_SECONDS:
-                        await asyncio.sleep(_GATHER_SECONDS)
 
     async def _publish_window(self, connection: AsyncConnection, channel: OrderedChannel) -> bool:
         """Publish the oldest rows of each tenant, in turns of the tenants; return whether there may be more.
