@@ -35,7 +35,8 @@ SIZES = {
     "catalogue": 1_000_000,
     "reconciler": 10_000,
     "expression": 4_000_000,
-}  # instances, or rows; where it can be chosen
+    "status_latency": 200,
+}  # instances, rows or runs; where it can be chosen
 
 
 async def main(names: list[str], sizes: Mapping[str, int]) -> list[Row]:
