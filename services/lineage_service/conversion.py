@@ -257,6 +257,10 @@ def state_message(flow: Flow, causes: Iterable[Cause]) -> lineage_pb2.FlowState:
         message.last_run_time.FromDatetime(flow.last_run_time)
     if flow.failure.type:
         message.failure.type, message.failure.message = flow.failure
+    if flow.accepted_time is not None:
+        message.accepted_staleness.reason = flow.accepted_reason or ""
+        message.accepted_staleness.actor = flow.accepted_by or ""
+        message.accepted_staleness.accept_time.FromDatetime(flow.accepted_time)
     return message
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from lineage_service.conversion import dimensions, freshness_status, set_cause
 from lineage_service.domain.causes import Cause, Causes
 from lineage_service.domain.flows import Change
@@ -91,9 +93,7 @@ class _Chunk:
         if change.last_run_id:
             message.last_run_id = change.last_run_id
         if change.last_run_time is not None:
-            time = message.last_run_time
-            time.seconds, microseconds = divmod(change.last_run_time, _MICROSECONDS)
-            time.nanos = microseconds * 1000
+            _set_time(message.last_run_time, change.last_run_time)
         message.version = change.version
         if change.last_data_date:
             message.last_data_date = change.last_data_date
@@ -102,6 +102,10 @@ class _Chunk:
         if change.failure_type:
             message.failure.type = change.failure_type
             message.failure.message = change.failure_message
+        if change.accepted_time is not None:
+            accepted = message.accepted_staleness
+            accepted.reason, accepted.actor = change.accepted_reason or "", change.accepted_by or ""
+            _set_time(accepted.accept_time, change.accepted_time)
         self.size += message.ByteSize() + 4
 
     def _indexes_of(self, flow_id: int) -> list[int] | None:
@@ -130,6 +134,11 @@ class _Chunk:
         self.size += set_cause(self.message.causes.add(), cause).ByteSize() + 4
         self._count += 1
         return self._count - 1
+
+
+def _set_time(time: Timestamp, microseconds: int) -> None:
+    time.seconds, rest = divmod(microseconds, _MICROSECONDS)
+    time.nanos = rest * 1000
 
 
 @lru_cache

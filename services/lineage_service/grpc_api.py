@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lineage_service.use_cases import admission, impact, invalidation, reading
+from lineage_service.use_cases import acceptance, admission, impact, invalidation, reading
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_pb2 import FlowState
@@ -63,3 +63,11 @@ class LineageServicer(LineageServiceServicer):
 
     async def InvalidateFlow(self, request: api.InvalidateFlowRequest, _context: Any) -> FlowState:
         return await invalidation.invalidate_flow(self._deps, current(), request)
+
+    async def AcceptStaleness(self, request: api.AcceptStalenessRequest, _context: Any) -> FlowState:
+        return await acceptance.accept_staleness(self._deps, current(), request)
+
+    async def RevokeAcceptedStaleness(
+        self, request: api.RevokeAcceptedStalenessRequest, _context: Any
+    ) -> FlowState:
+        return await acceptance.revoke_accepted_staleness(self._deps, current(), request)

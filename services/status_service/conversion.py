@@ -50,6 +50,7 @@ def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str,
             rows_processed=change.rows_processed,
             freshness_status=change.freshness_status,
             failure=change.failure if change.HasField("failure") else None,
+            accepted_staleness=change.accepted_staleness if change.HasField("accepted_staleness") else None,
         )
         word = enum_word(flow_pb2.Status, change.status).upper()
         flows[change.flow.instance_id, enum_word(flow_pb2.FlowKind, change.flow.flow_kind)] = Flow(

@@ -33,6 +33,8 @@ class ModelFlow:
     outcome: str = "never"
     is_invalidated: bool = False
     consumed: dict[ModelEdge, int] = field(default_factory=dict)
+    accepted: dict[ModelEdge, int] = field(default_factory=dict)
+    accepted_fingerprint: str | None = None
     is_fresh: bool = False
 
     @property
@@ -43,19 +45,28 @@ class ModelFlow:
 
     @property
     def has_other_config(self) -> bool:
-        """Whether the newest output has another configuration and was not verified for this one."""
+        """Whether the newest output has another configuration, and is neither verified nor accepted for this one."""
+        assert self.spec is not None
+        return not self._is_right and self.spec.fingerprint != self.accepted_fingerprint
+
+    @property
+    def _is_right(self) -> bool:
         assert self.spec is not None
         is_verified = (
             self.spec.verified_fingerprint == self.spec.fingerprint
             and self.spec.verified_run_number == self.completed_run_number
         )
-        return self.spec.fingerprint != self.computed_fingerprint and not is_verified
+        return self.spec.fingerprint == self.computed_fingerprint or is_verified
+
+    def compared(self, edge: ModelEdge) -> int:
+        """Return the version of an upstream with which freshness is compared."""
+        return self.accepted.get(edge, self.consumed.get(edge, 0))
 
     @property
     def right_fingerprint(self) -> str:
         """The configuration for which the newest output is right."""
         assert self.spec is not None
-        return self.computed_fingerprint if self.has_other_config else self.spec.fingerprint
+        return self.spec.fingerprint if self._is_right else self.computed_fingerprint
 
     @property
     def word(self) -> str:
@@ -78,6 +89,14 @@ class ModelCause(NamedTuple):
     to_version: int = 0
 
 
+class Acceptance(NamedTuple):
+    """What somebody accepted: for which output, which configuration, and which version of each upstream."""
+
+    completed_run_number: int
+    fingerprint: str
+    version_ids: dict[ModelEdge, str]
+
+
 class Model:
     """All events, and what follows from them."""
 
@@ -85,6 +104,7 @@ class Model:
         self.snapshots: list[Snapshot] = []
         self.facts: list[RunFact] = []
         self.invalidations: dict[FlowKey, int] = {}
+        self.acceptances: dict[FlowKey, Acceptance] = {}
 
     def flows(self) -> dict[FlowKey, ModelFlow]:
         """Recompute everything."""
@@ -108,6 +128,13 @@ class Model:
             self._consume(flows[key], known, numbers)
         for key, run_number in self.invalidations.items():
             flows[key].is_invalidated = flows[key].full_run_number <= run_number
+        for key, acceptance in self.acceptances.items():
+            if flows[key].completed_run_number == acceptance.completed_run_number:
+                flows[key].accepted_fingerprint = acceptance.fingerprint
+                flows[key].accepted = {
+                    edge: numbers.get(edge[0], {}).get(version_id, 0)
+                    for edge, version_id in acceptance.version_ids.items()
+                }
         decided: dict[FlowKey, bool] = {}
         for key, flow in flows.items():
             flow.is_fresh = self._is_fresh(key, flows, decided)
@@ -180,8 +207,7 @@ class Model:
                 flow.version > 0
                 and not has_own_cause
                 and all(
-                    flow.consumed.get(edge, 0) == flows[edge[0]].version
-                    and self._is_fresh(edge[0], flows, decided)
+                    flow.compared(edge) == flows[edge[0]].version and self._is_fresh(edge[0], flows, decided)
                     for edge in flow.edges
                 )
             )
@@ -204,6 +230,22 @@ def blocking(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[FlowKey]:
                 above.add(upstream)
                 queue.append(upstream)
     return {upstream for upstream in above if flows[upstream].word != "ready"}
+
+
+def acceptance(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> Acceptance | str:
+    """Return what accepting the staleness of a flow declares, or the reason why it is refused."""
+    flow = flows[key]
+    assert flow.spec is not None
+    if flow.is_running:
+        return "RUN_ACTIVE"
+    if not flow.version:
+        return "NO_OUTPUT"
+    if flow.is_fresh:
+        return "FLOW_IS_FRESH"
+    if not all(flows[edge[0]].is_fresh for edge in flow.edges):
+        return "UPSTREAM_NOT_FRESH"
+    versions = {edge: flows[edge[0]].version_id for edge in flow.edges}
+    return Acceptance(flow.completed_run_number, flow.spec.fingerprint, versions)
 
 
 def impact(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> dict[FlowKey, int]:
@@ -236,11 +278,11 @@ def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCaus
     if flow.is_partial:
         causes.add(ModelCause("PARTIAL_RANGE", key))
     for edge in flow.edges:
-        consumed, current = flow.consumed.get(edge, 0), flows[edge[0]].version
-        if consumed and consumed != current:
-            causes.add(ModelCause("UPSTREAM_MOVED", edge[0], consumed, current))
+        compared, current = flow.compared(edge), flows[edge[0]].version
+        if compared and compared != current:
+            causes.add(ModelCause("UPSTREAM_MOVED", edge[0], compared, current))
         elif (
-            consumed != current and not flow.is_partial and not (flow.has_other_config and _is_own(key, edge))
+            compared != current and not flow.is_partial and not (flow.has_other_config and _is_own(key, edge))
         ):
             causes.add(ModelCause("UPSTREAM_ADDED", key))
     return causes

@@ -23,12 +23,17 @@ from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Input, RunFact
 from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads
-from lineage_service.use_cases import admission, impact, invalidation, reading
+from lineage_service.use_cases import acceptance, admission, impact, invalidation, reading
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
-from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest, PreviewImpactRequest
+from optaic.lineage.v1.lineage_service_pb2 import (
+    AcceptStalenessRequest,
+    InvalidateFlowRequest,
+    PreviewImpactRequest,
+    RevokeAcceptedStalenessRequest,
+)
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS
 from servicekit.app import App, serve
@@ -36,6 +41,7 @@ from servicekit.clock import SystemClock
 from servicekit.consumer import insert_consumed
 from servicekit.context import RequestContext
 from servicekit.database import Database
+from servicekit.errors import FailedPreconditionError
 from servicekit.events import Event, headers_of, make_event
 from servicekit.ids import new_id
 from servicekit.signing import Signer
@@ -105,6 +111,22 @@ class Lineage:
         """Declare a flow invalid."""
         request = InvalidateFlowRequest(flow=conversion.flow_ref(*key), reason="wrong data")
         await invalidation.invalidate_flow(self.deps, RequestContext(self.tenant_id, "ada", "1", ""), request)
+
+    async def declare(self, what: str, key: FlowKey) -> str:
+        """Accept the staleness of a flow, or revoke that; return the reason of the refusal, if there is one."""
+        context, flow = RequestContext(self.tenant_id, "ada", "1", ""), conversion.flow_ref(*key)
+        try:
+            if what == "accept":
+                request = AcceptStalenessRequest(flow=flow, reason="only a comment changed")
+                state = await acceptance.accept_staleness(self.deps, context, request)
+                assert state.accepted_staleness.reason == request.reason
+            else:
+                revoke = RevokeAcceptedStalenessRequest(flow=flow, reason="it was more")
+                state = await acceptance.revoke_accepted_staleness(self.deps, context, revoke)
+                assert not state.HasField("accepted_staleness")
+        except FailedPreconditionError as refusal:
+            return refusal.reason
+        return ""
 
     async def preview_impact(self, key: FlowKey) -> dict[FlowKey, int]:
         """Return what would become stale with a flow, each with its distance; from pages of two."""

@@ -97,6 +97,8 @@ ALLOWED: dict[str, set[str]] = {
     "ExplainStaleness": _READING,
     "PreviewImpact": _READING,
     "InvalidateFlow": _MAINTAINING,
+    "AcceptStaleness": _MAINTAINING,
+    "RevokeAcceptedStaleness": _MAINTAINING,
     "GetInstanceStatus": _READING,
     "BatchGetInstanceStatuses": _READING,
     "ListInstanceStatuses": _READING,

@@ -107,7 +107,7 @@ class Graph:
 
 
 def moved(upstream: Flow | Upstream, from_version: int, to_version: int) -> Cause:
-    """Return the cause for an upstream that has a newer version than the flow consumed."""
+    """Return the cause for an upstream that has a newer version than the one that the flow consumed, or that was accepted for it."""
     message = f"{upstream.instance_name} moved from version {from_version} to version {to_version}"
     return Cause(CauseKind.UPSTREAM_MOVED, upstream, message, from_version, to_version)
 
@@ -191,15 +191,15 @@ def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
             return None
         message = f"{upstream_name} was disconnected from {flow.instance_name} since it was computed"
         return Cause(CauseKind.UPSTREAM_REMOVED, flow, message, upstream=upstream)
-    if edge.consumed_version == upstream.version:
+    if edge.compared_version == upstream.version:
         return None
-    if edge.consumed_version == 0:
+    if edge.compared_version == 0:
         # A flow that is partial has read it, though not all dates.
         if flow.is_partial or (is_own and flow.has_other_config):
             return None
         message = f"{flow.instance_name} has not read {upstream_name} yet"
         return Cause(CauseKind.UPSTREAM_ADDED, flow, message, upstream=upstream)
-    return moved(upstream, edge.consumed_version, upstream.version)
+    return moved(upstream, edge.compared_version, upstream.version)
 
 
 def find_causes(graph: Graph, start: Flow, limit: int | None = None) -> list[Explanation]:

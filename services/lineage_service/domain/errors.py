@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from lineage_service.domain.keys import FlowKey
 from optaic.rules import refusals
-from servicekit.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError
+from servicekit.errors import (
+    HIDDEN,
+    HIDDEN_BECAUSE,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionViolation,
+)
 
 
 def flow_not_found(key: FlowKey) -> NotFoundError:
@@ -42,4 +52,49 @@ def only_services_attach() -> PermissionDeniedError:
     return PermissionDeniedError(
         "PERMISSION_DENIED",
         "instance and run_events can be set only by services; leave both fields out of the request",
+    )
+
+
+def run_active(name: str, run_number: int) -> FailedPreconditionError:
+    """Return the error RUN_ACTIVE for an output that a run is about to replace."""
+    return FailedPreconditionError(
+        "RUN_ACTIVE", f"run {run_number} of {name} is active; wait until it has ended, or cancel it"
+    )
+
+
+def no_output(name: str) -> FailedPreconditionError:
+    """Return the error NO_OUTPUT for a flow that has never succeeded."""
+    return FailedPreconditionError("NO_OUTPUT", f"{name} has no output to accept; run it first")
+
+
+def flow_is_fresh(name: str) -> FailedPreconditionError:
+    """Return the error FLOW_IS_FRESH for a flow whose output is right already."""
+    return FailedPreconditionError("FLOW_IS_FRESH", f"{name} is fresh; leave it as it is")
+
+
+def upstream_not_fresh(
+    name: str, upstreams: Mapping[FlowKey, str], hidden: Collection[str] = ()
+) -> FailedPreconditionError:
+    """Return the error UPSTREAM_NOT_FRESH, with the upstreams by name except those of hidden instances."""
+    reason = "UPSTREAM_NOT_FRESH"
+    error = FailedPreconditionError(
+        reason,
+        f"an upstream of {name} is not fresh; refresh each one, or accept its staleness first",
+        preconditions=[
+            PreconditionViolation(reason, HIDDEN, HIDDEN_BECAUSE)
+            if key.instance_id in hidden
+            else PreconditionViolation(reason, f"{upstream}/{key.flow_kind}", "it is not fresh")
+            for key, upstream in sorted(upstreams.items())
+        ],
+        about={key.instance_id for key in upstreams},
+    )
+    error.without = lambda ids: upstream_not_fresh(name, upstreams, ids)
+    return error
+
+
+def nothing_accepted(name: str) -> FailedPreconditionError:
+    """Return the error NOTHING_ACCEPTED for a flow without an accepted staleness."""
+    return FailedPreconditionError(
+        "NOTHING_ACCEPTED",
+        f"nothing is accepted for {name}, or a run has completed since; leave it as it is",
     )

@@ -59,6 +59,11 @@ class Flow:
     # The dates in which the current version differs from the one before; empty: every date may.
     change_start: str = ""
     change_end: str = ""
+    # Somebody declared the output right for this configuration; None: nobody did, or a run has completed since.
+    accepted_fingerprint: str | None = None
+    accepted_reason: str | None = None
+    accepted_by: str | None = None
+    accepted_time: datetime | None = None
 
     @property
     def key(self) -> FlowKey:
@@ -77,11 +82,16 @@ class Flow:
 
     @property
     def has_other_config(self) -> bool:
-        """Return whether the newest output belongs to another configuration: neither computed with nor checked for this one."""
+        """Return whether the newest output belongs to another configuration: neither right for this one nor accepted."""
+        return not self._is_right_for_config and self.fingerprint != self.accepted_fingerprint
+
+    @property
+    def _is_right_for_config(self) -> bool:
+        """Return whether the newest output was computed with the present configuration, or checked for it."""
         if self.fingerprint == self.computed_fingerprint:
-            return False
+            return True
         verified = (self.verified_fingerprint, self.verified_run_number)
-        return verified != (self.fingerprint, self.completed_run_number)
+        return verified == (self.fingerprint, self.completed_run_number)
 
     @property
     def is_invalidated(self) -> bool:
@@ -100,8 +110,8 @@ class Flow:
 
     @property
     def right_fingerprint(self) -> str:
-        """The fingerprint of the configuration for which the newest output is valid."""
-        return self.computed_fingerprint if self.has_other_config else self.fingerprint
+        """The fingerprint of the configuration for which the newest output is valid; an acceptance does not count."""
+        return self.fingerprint if self._is_right_for_config else self.computed_fingerprint
 
 
 class Upstream(NamedTuple):
@@ -130,6 +140,12 @@ class Edge(NamedTuple):
     kind: int
     is_connected: bool
     consumed_version: int
+    accepted_version: int | None = None  # None: none is accepted
+
+    @property
+    def compared_version(self) -> int:
+        """The version of the upstream with which freshness is compared."""
+        return self.consumed_version if self.accepted_version is None else self.accepted_version
 
 
 class Move(NamedTuple):
@@ -159,3 +175,6 @@ class Change(NamedTuple):
     overdue_date: str
     failure_type: str = ""
     failure_message: str = ""
+    accepted_reason: str | None = None
+    accepted_by: str | None = None
+    accepted_time: int | None = None

@@ -43,6 +43,7 @@ _PRUNE = sa.text("""
     delete from edges
     where tenant_id = :tenant_id and downstream_id = any(:downstream_ids)
       and not is_connected and kind <> :schema and consumed_run_id is null and consumed_version = 0
+      and accepted_version is null
 """)
 
 
@@ -64,7 +65,7 @@ async def connect(
         await connection.execute(
             _CONNECT, {**_columns(tenant_id, edges), "kinds": list(edges.values()), "schema": SCHEMA}
         )
-    await connection.execute(_PRUNE, scope)
+    await prune(connection, tenant_id, list(upstreams))
 
 
 async def consume(
@@ -79,7 +80,7 @@ async def consume(
         for downstream_id, items in inputs.items()
         for item in items
     }
-    scope = {"tenant_id": tenant_id, "downstream_ids": list(inputs), "schema": SCHEMA}
+    scope = {"tenant_id": tenant_id, "downstream_ids": list(inputs)}
     await connection.execute(_UNCONSUME, scope)
     if edges:
         parameters = {
@@ -87,7 +88,14 @@ async def consume(
             "run_ids": [item.version_id or None for item in edges.values()],
         }
         await connection.execute(_CONSUME, parameters)
-    await connection.execute(_PRUNE, scope)
+    await prune(connection, tenant_id, list(inputs))
+
+
+async def prune(connection: Connection, tenant_id: str, downstream_ids: Sequence[int]) -> None:
+    """Delete the edges into flows that nothing connects, that nothing consumed, and for which nothing is accepted."""
+    await connection.execute(
+        _PRUNE, {"tenant_id": tenant_id, "downstream_ids": list(downstream_ids), "schema": SCHEMA}
+    )
 
 
 def _columns(tenant_id: str, edges: Collection[tuple[int, int, str]]) -> dict[str, object]:

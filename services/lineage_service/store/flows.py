@@ -57,8 +57,9 @@ _LIST_DELETED = sa.text("""
 """)
 _FORGET_VERSIONS = sa.text("delete from versions where tenant_id = :tenant_id and flow_id = any(:flow_ids)")
 _FORGET_CONSUMERS = sa.text("""
-    update edges set consumed_version = 0
-    where tenant_id = :tenant_id and upstream_id = any(:flow_ids) and consumed_version <> 0
+    update edges set consumed_version = 0, accepted_version = case when accepted_version is not null then 0 end
+    where tenant_id = :tenant_id and upstream_id = any(:flow_ids)
+      and (consumed_version <> 0 or accepted_version <> 0)
 """)
 _FORGET_EDGES = sa.text("delete from edges where tenant_id = :tenant_id and downstream_id = any(:flow_ids)")
 _FORGET_RUNS = sa.text("""
@@ -66,7 +67,8 @@ _FORGET_RUNS = sa.text("""
         run_number = 0, last_run_id = null, last_run_time = null, ended_run_number = 0, outcome_run_number = 0,
         outcome = 'never', completed_run_number = 0, rows_processed = 0, invalidated_run_number = -1,
         invalidated_reason = '', invalidated_by = '', overdue_date = '', computed_revision = 0, readers_hash = '',
-        full_run_number = 0, partial_run_number = 0, failure_type = '', failure_message = ''
+        full_run_number = 0, partial_run_number = 0, failure_type = '', failure_message = '', accepted_fingerprint = null,
+        accepted_reason = null, accepted_by = null, accepted_time = null
     where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _GET_PROGRESS = sa.text("""
@@ -83,7 +85,12 @@ _SET_PROGRESS = sa.text("""
         rows_processed = d.rows_processed, computed_revision = d.computed_revision,
         readers_hash = d.readers_hash, full_run_number = d.full_run_number,
         partial_run_number = d.partial_run_number, failure_type = d.failure_type,
-        failure_message = d.failure_message
+        failure_message = d.failure_message,
+        -- A completed run ends an acceptance.
+        accepted_fingerprint = case when f.completed_run_number = d.completed_run_number then f.accepted_fingerprint end,
+        accepted_reason = case when f.completed_run_number = d.completed_run_number then f.accepted_reason end,
+        accepted_by = case when f.completed_run_number = d.completed_run_number then f.accepted_by end,
+        accepted_time = case when f.completed_run_number = d.completed_run_number then f.accepted_time end
     from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:last_run_ids as uuid[]),
                 cast(:last_run_times as timestamptz[]), cast(:ended_run_numbers as bigint[]),
                 cast(:outcome_run_numbers as bigint[]), cast(:outcomes as text[]),
@@ -96,6 +103,8 @@ _SET_PROGRESS = sa.text("""
              completed_run_number, computed_fingerprint, rows_processed, computed_revision, readers_hash,
              full_run_number, partial_run_number, failure_type, failure_message)
     where f.tenant_id = :tenant_id and f.flow_id = d.flow_id
+    returning case when old.accepted_fingerprint is not null and new.accepted_fingerprint is null
+              then f.flow_id end
 """)
 _INVALIDATE = sa.text("""
     update flows set invalidated_run_number = run_number, invalidated_reason = :reason, invalidated_by = :actor
@@ -192,10 +201,10 @@ async def get_progress(
     return {row[0]: Progress(*row[1:]) for row in rows}
 
 
-async def set_progress(connection: Connection, tenant_id: str, progress: Mapping[int, Progress]) -> None:
-    """Store the progress of the flows' runs."""
+async def set_progress(connection: Connection, tenant_id: str, progress: Mapping[int, Progress]) -> list[int]:
+    """Store the progress of the flows' runs; return the ids of the flows whose acceptance a completed run has ended."""
     if not progress:
-        return
+        return []
     values = progress.values()
     parameters = {
         "tenant_id": tenant_id,
@@ -216,7 +225,8 @@ async def set_progress(connection: Connection, tenant_id: str, progress: Mapping
         "failure_types": [value.failure_type for value in values],
         "failure_messages": [value.failure_message for value in values],
     }
-    await connection.execute(_SET_PROGRESS, parameters)
+    rows = await connection.execute(_SET_PROGRESS, parameters)
+    return [flow_id for flow_id in rows.scalars() if flow_id is not None]
 
 
 async def invalidate_flow(

@@ -27,7 +27,7 @@ _FIND_STALE = sa.text("""
             from flows m cross join lateral (
                 select e.downstream_id from edges e
                 where e.tenant_id = :tenant_id and e.upstream_id = m.flow_id and e.is_connected
-                  and e.consumed_version <> m.version
+                  and e.compared_version <> m.version
                 offset 0
             ) e
             where m.tenant_id = :tenant_id and m.flow_id = any(:moved)
@@ -38,7 +38,7 @@ _FIND_STALE = sa.text("""
               and (f.has_own_cause or exists (
                 select from edges e
                 where e.tenant_id = :tenant_id and e.downstream_id = f.flow_id and e.is_connected
-                  and (select not u.is_fresh or u.version <> e.consumed_version from flows u
+                  and (select not u.is_fresh or u.version <> e.compared_version from flows u
                        where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id)
                 offset 0))
         )
@@ -64,7 +64,7 @@ _FIND_FRESH = sa.text("""
           and not f.has_own_cause and not exists (
             select from edges e
             where e.tenant_id = :tenant_id and e.downstream_id = f.flow_id and e.is_connected
-              and (select u.version <> e.consumed_version from flows u
+              and (select u.version <> e.compared_version from flows u
                    where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id)
             offset 0)
         union
@@ -72,7 +72,7 @@ _FIND_FRESH = sa.text("""
             select distinct e.downstream_id from region r cross join lateral (
                 select e.downstream_id from edges e
                 where e.tenant_id = :tenant_id and e.upstream_id = r.flow_id and e.is_connected
-                  and e.consumed_version = r.version
+                  and e.compared_version = r.version
                 offset 0
             ) e
         ) d (flow_id) cross join lateral (
@@ -81,7 +81,7 @@ _FIND_FRESH = sa.text("""
               and not exists (
                 select from edges e
                 where e.tenant_id = :tenant_id and e.downstream_id = f.flow_id and e.is_connected
-                  and (select u.version <> e.consumed_version from flows u
+                  and (select u.version <> e.compared_version from flows u
                        where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id)
                 offset 0)
             offset 0
@@ -123,13 +123,13 @@ _LIST_READERS = sa.text("""
     ) f
 """)
 _LIST_BEHIND = sa.text("""
-    select e.upstream_id, e.consumed_version, cast(array_agg(distinct e.downstream_id) as text)
+    select e.upstream_id, e.compared_version, cast(array_agg(distinct e.downstream_id) as text)
     from edges e
     where e.tenant_id = :tenant_id and e.upstream_id = any(:moved) and e.is_connected
-      and e.consumed_version <> (select u.version from flows u
+      and e.compared_version <> (select u.version from flows u
                                  where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id)
-    group by e.upstream_id, e.consumed_version
-    order by e.upstream_id, e.consumed_version
+    group by e.upstream_id, e.compared_version
+    order by e.upstream_id, e.compared_version
 """)
 # For flows that have just become stale: all upstreams that are not fresh became stale in the same propagation.
 _LIST_NOT_FRESH = sa.text("""
@@ -150,7 +150,8 @@ _LIST_NAMES = sa.text("""
 _CHANGE = """
     returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
         is_fresh, cast(last_run_id as text), cast(date_part('epoch', last_run_time) * 1000000 as bigint),
-        version, last_data_date, rows_processed, overdue_date, failure_type, failure_message
+        version, last_data_date, rows_processed, overdue_date, failure_type, failure_message,
+        accepted_reason, accepted_by, cast(date_part('epoch', accepted_time) * 1000000 as bigint)
 """
 _SET_FRESH = sa.text(f"""
     update flows set is_fresh = :is_fresh, revision = :revision, stale_revision = :revision
@@ -219,15 +220,15 @@ async def list_dependants(
 
 
 class Behind(NamedTuple):
-    """A flow that moved, an older version of it, and the ids of the flows that consumed it, as the text of an array."""
+    """A flow that moved, an older version of it, and the ids of the flows compared with that, as the text of an array."""
 
     upstream_id: int
-    consumed_version: int
+    compared_version: int
     flow_ids: str
 
 
 async def list_behind(connection: Connection, tenant_id: str, moves: Collection[Move]) -> list[Behind]:
-    """Return the flows that have consumed another version of an upstream than the one it moved to."""
+    """Return the flows that are compared with another version of an upstream than the one it moved to."""
     parameters = {"tenant_id": tenant_id, "moved": [move.flow_id for move in moves]}
     return [Behind(*row) for row in await connection.execute(_LIST_BEHIND, parameters)]
 

@@ -33,7 +33,8 @@ _COLUMNS = """
     f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.overdue_date, f.is_fresh, f.revision,
     f.computed_revision, f.readers_hash, coalesce(f.full_run_number, f.completed_run_number), f.partial_run_number,
     f.stale_revision, f.invalidated_by, f.failure_type, f.failure_message,
-    coalesce(v.change_start, ''), coalesce(v.change_end, '')
+    coalesce(v.change_start, ''), coalesce(v.change_end, ''), f.accepted_fingerprint, f.accepted_reason,
+    f.accepted_by, f.accepted_time
 """
 _TABLES = """
     flows f
@@ -96,12 +97,16 @@ _LIST_EDGES_ABOVE = _limited("""
         join edges e on e.tenant_id = :tenant_id and e.downstream_id = a.flow_id and e.is_connected
         join flows u on u.tenant_id = :tenant_id and u.flow_id = e.upstream_id and not u.is_fresh
     )
-    select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
+    select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version,
+           e.accepted_version
     from above a join edges e on e.tenant_id = :tenant_id and e.downstream_id = a.flow_id
+                             and (e.is_connected or e.consumed_run_id is not null)
 """)
 _LIST_EDGES_INTO = _limited("""
-    select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
+    select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version,
+           e.accepted_version
     from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
+                   and (e.is_connected or e.consumed_run_id is not null)
 """)
 _LIST_UPSTREAM_PAIRS = _limited("""
     with recursive closure (flow_id) as (
@@ -126,7 +131,8 @@ _LIST_DOWNSTREAM_PAIRS = _limited("""
     order by 1, 2
 """)
 _LIST_EDGES_AMONG = _limited("""
-    select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version
+    select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version,
+           e.accepted_version
     from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
       and e.upstream_id = any(:flow_ids) and (e.is_connected or e.kind = :schema)
     order by e.downstream_id, e.upstream_id, e.role

@@ -67,6 +67,14 @@ _RESOLVE = sa.text("""
       and e.consumed_version <> v.version
     returning e.downstream_id
 """)
+_RESOLVE_ACCEPTED = sa.text("""
+    update edges e set accepted_version = v.version
+    from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[])) as d(flow_id, run_number)
+    join versions v on v.tenant_id = :tenant_id and v.flow_id = d.flow_id and v.run_number >= d.run_number
+    where e.tenant_id = :tenant_id and e.upstream_id = v.flow_id and e.accepted_run_id = v.run_id
+      and e.accepted_version <> v.version
+    returning e.downstream_id
+""")
 _SET_CURRENT = sa.text("""
     with current as (
         select d.flow_id, n.version, o.run_number, o.last_data_date
@@ -97,7 +105,7 @@ async def add_versions(
 ) -> tuple[list[Move], list[int]]:
     """Store the outputs of completed runs, given as pairs of flow id and run fact.
 
-    Returns the version moves, and the ids of the flows whose consumed version got another number.
+    Returns the version moves, and the ids of the flows whose consumed or accepted version got another number.
     """
     parameters = {
         "tenant_id": tenant_id,
@@ -117,13 +125,17 @@ async def add_versions(
         "create_time": create_time,
     }
     oldest: dict[int, int] = {}
+    inserted = 0
     for flow_id, run_number in await connection.execute(_INSERT, parameters):
+        inserted += 1
         oldest[flow_id] = min(run_number, oldest.get(flow_id, run_number))
     if not oldest:
         return [], []
     new = {"tenant_id": tenant_id, "flow_ids": list(oldest), "run_numbers": list(oldest.values())}
-    await connection.execute(_NUMBER, new)
+    numbered = (await connection.execute(_NUMBER, new)).rowcount
     resolved = list((await connection.execute(_RESOLVE, new)).scalars())
+    if numbered > inserted:  # only then has a version another number that was known when it was accepted
+        resolved += (await connection.execute(_RESOLVE_ACCEPTED, new)).scalars()
     current = {"tenant_id": tenant_id, "flow_ids": list(oldest)}
     moves = [Move(*row) for row in await connection.execute(_SET_CURRENT, current)]
     return moves, resolved

@@ -47,7 +47,7 @@ async def find_spread_causes(
     lists: dict[int, list[Cause]] = {}
     for each in sorted(behind, key=lambda each: upstreams[each.upstream_id].key):
         upstream = upstreams[each.upstream_id]
-        causes = [moved(upstream, each.consumed_version, upstream.version)]
+        causes = [moved(upstream, each.compared_version, upstream.version)]
         for flow_id in readers[each]:
             lists[flow_id] = [*lists[flow_id], *causes][:MAX_CAUSES] if flow_id in lists else causes
     for flow_id in [flow_id for flow_id, upstream_id in below.items() if upstream_id not in known]:

@@ -15,7 +15,7 @@ from lineage_service.domain.flows import Change, Move
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Phase, RunFact, advance
 from lineage_service.domain.snapshots import Snapshot
-from lineage_service.store import edges, flows, propagation, reads, versions
+from lineage_service.store import acceptance, edges, flows, propagation, reads, versions
 from lineage_service.use_cases.causes import find_spread_causes, find_state_causes
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
@@ -142,7 +142,10 @@ async def _advance(
         if now[flow_id].full_run_number != before.full_run_number:
             newest_full[flow_id] = fact
     changed = {flow_id: now[flow_id] for flow_id in known if now[flow_id] != known[flow_id]}
-    await flows.set_progress(connection, tenant_id, changed)
+    ended = await flows.set_progress(connection, tenant_id, changed)
+    if ended:
+        await acceptance.forget_versions(connection, tenant_id, ended)
+        await edges.prune(connection, tenant_id, ended)
     completed = [(ids[fact.flow], fact) for fact in facts if fact.phase is Phase.COMPLETED]
     moves: list[Move] = []
     resolved: list[int] = []
@@ -154,10 +157,8 @@ async def _advance(
     return {*changed, *resolved, *(move.flow_id for move in moves)}, moves
 
 
-async def apply_invalidation(
-    deps: Dependencies, connection: Connection, tenant_id: str, flow_id: int
-) -> None:
-    """Propagate the staleness of a flow that was declared invalid; the caller holds the tenant's lock."""
+async def apply_declaration(deps: Dependencies, connection: Connection, tenant_id: str, flow_id: int) -> None:
+    """Propagate what somebody declared of a flow's output: that it is invalid, or right; the caller holds the tenant's lock."""
     revision = await flows.next_revision(connection, tenant_id)
     change = _Change(deps, connection, tenant_id, revision, [])
     await change.publish({flow_id}, [], [events.ChangeGroup()], {})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from optaic.cli.impact import print_impact
-from optaic.cli.output import Format, OutputOption, failure_text, print_json, print_line
-from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
+from optaic.cli.output import Format, OutputOption, accepted_text, failure_text, print_json, print_line
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, ReasonOption, find_instance, run
 from optaic.client import AsyncClient, word
 from optaic.lineage.v1 import lineage_pb2
 
@@ -38,6 +38,8 @@ def explain(
         print_line(f"{state.instance_name}/{kind}", word(state, "status"))
         if state.HasField("failure"):
             print_line(f"  {failure_text(state.failure)}")
+        if state.HasField("accepted_staleness"):
+            print_line(f"  {accepted_text(state.accepted_staleness)}")
         if not answer.explanations:
             print_line("the flow is fresh" if state.is_fresh else "no cause is known")
         for each in answer.explanations:
@@ -74,3 +76,49 @@ def impact(
         print_impact(answer)
 
     run(command)
+
+
+@app.command()
+def accept(
+    instance: InstanceArgument,
+    reason: ReasonOption,
+    flow: FlowOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Declare the output of a stale flow right as it is, until a run completes or somebody revokes it."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        _show(await client.lineage.accept_staleness(found, reason, flow or None), output)
+
+    run(command)
+
+
+@app.command()
+def revoke(
+    instance: InstanceArgument,
+    reason: ReasonOption,
+    flow: FlowOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Take back that the output of a stale flow is right as it is."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        _show(await client.lineage.revoke_accepted_staleness(found, reason, flow or None), output)
+
+    run(command)
+
+
+def _show(state: lineage_pb2.FlowState, output: Format) -> None:
+    """Print the state of a flow after a change."""
+    if output is Format.JSON:
+        print_json(state)
+        return
+    print_line(
+        f"{state.instance_name}/{word(state.flow, 'flow_kind').lower()}",
+        word(state, "status"),
+        *(cause.message for cause in state.causes),
+    )

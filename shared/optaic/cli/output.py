@@ -71,6 +71,11 @@ def moment(message: Message, field: str) -> str:
     return f"{getattr(message, field).ToDatetime().replace(microsecond=0).isoformat(sep=' ')}Z"
 
 
+def accepted_text(accepted: lineage_pb2.AcceptedStaleness) -> str:
+    """Return who declared an output right, and why, as one line."""
+    return f"accepted by {accepted.actor}: {accepted.reason}"
+
+
 def failure_text(failure: lineage_pb2.FlowFailure | run_pb2.RunError) -> str:
     """Return why something failed as one text; empty if it did not."""
     return f"{failure.type}: {failure.message}" if failure.message else failure.type

@@ -10,6 +10,7 @@ import typer
 from optaic.cli.output import (
     Format,
     OutputOption,
+    accepted_text,
     failure_text,
     moment,
     print_json,
@@ -98,9 +99,10 @@ def _reason(status: status_pb2.InstanceStatus) -> str:
 
 
 def _reasons(flow: status_pb2.FlowStatus) -> list[str]:
-    """Return why a flow's last run failed, and the causes that do not say the same."""
+    """Return who has accepted a flow's staleness, why its last run failed, and the causes that do not say the same."""
+    accepted = [accepted_text(flow.accepted_staleness)] if flow.HasField("accepted_staleness") else []
     causes = [cause for cause in flow.causes if cause.message]
     if not flow.HasField("failure"):
-        return [cause.message for cause in causes]
+        return [*accepted, *(cause.message for cause in causes)]
     others = [cause.message for cause in causes if cause.kind != lineage_pb2.CAUSE_KIND_NEVER_SUCCEEDED]
-    return [failure_text(flow.failure), *others]
+    return [*accepted, failure_text(flow.failure), *others]

@@ -98,6 +98,24 @@ class Lineage:
         answer: api.PreviewImpactResponse = await self._call("PreviewImpact", request)
         return answer
 
+    async def accept_staleness(
+        self, flow: FlowLike, reason: str, flow_kind: str | int | None = None
+    ) -> lineage_pb2.FlowState:
+        """Declare a stale output right for its present configuration and inputs, until a run completes."""
+        reference = await flow_of(self._connection, flow, flow_kind)
+        request = api.AcceptStalenessRequest(flow=reference, reason=reason)
+        answer: lineage_pb2.FlowState = await self._call("AcceptStaleness", request)
+        return answer
+
+    async def revoke_accepted_staleness(
+        self, flow: FlowLike, reason: str, flow_kind: str | int | None = None
+    ) -> lineage_pb2.FlowState:
+        """Take an acceptance back."""
+        reference = await flow_of(self._connection, flow, flow_kind)
+        request = api.RevokeAcceptedStalenessRequest(flow=reference, reason=reason)
+        answer: lineage_pb2.FlowState = await self._call("RevokeAcceptedStaleness", request)
+        return answer
+
     async def invalidate(
         self, flow: FlowLike, reason: str, flow_kind: str | int | None = None
     ) -> lineage_pb2.FlowState:

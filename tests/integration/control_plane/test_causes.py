@@ -5,7 +5,12 @@ from __future__ import annotations
 from devstack.postgres import Postgres
 from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowRef
 from optaic.instance.v1.instance_pb2 import Instance
-from optaic.lineage.v1.lineage_service_pb2 import GetFlowStateRequest, InvalidateFlowRequest
+from optaic.lineage.v1.lineage_service_pb2 import (
+    AcceptStalenessRequest,
+    GetFlowStateRequest,
+    InvalidateFlowRequest,
+    RevokeAcceptedStalenessRequest,
+)
 from optaic.status.v1.status_service_pb2 import GetInstanceStatusRequest
 from support.control_plane import ControlPlane, control_plane
 from support.polling import eventually
@@ -43,6 +48,12 @@ class Chain:
             told.append([cause.message for cause in state.causes])
         return told
 
+    async def accepted(self, position: int) -> str:
+        """Return why one's staleness is accepted, as its status says; empty if it is not."""
+        request = GetInstanceStatusRequest(instance_id=self.instances[position].instance_id)
+        status = await self.plane.status.stub.GetInstanceStatus(request)
+        return str(status.flows[0].accepted_staleness.reason)
+
 
 async def test_causes_of_a_status_change_with_its_upstreams(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
@@ -64,6 +75,17 @@ async def test_causes_of_a_status_change_with_its_upstreams(postgres_server: Pos
             moved = f"a moved from version 1 to version {version}"
             assert await chain.causes() == [[], [moved], ["b is not fresh"]]
         flow = FlowRef(instance_id=b.instance_id, flow_kind=FLOW_KIND_REFRESH)
+        await plane.lineage.stub.AcceptStaleness(AcceptStalenessRequest(flow=flow, reason="only a comment"))
+        assert await chain.causes() == [[], [], []]
+        assert await chain.accepted(1) == "only a comment"
+        await chain.run(0)
+        moved = "a moved from version 3 to version 4"
+        assert await chain.causes() == [[], [moved], ["b is not fresh"]]
+        revoke = RevokeAcceptedStalenessRequest(flow=flow, reason="it was more")
+        await plane.lineage.stub.RevokeAcceptedStaleness(revoke)
+        moved = "a moved from version 1 to version 4"
+        assert await chain.causes() == [[], [moved], ["b is not fresh"]]
+        assert await chain.accepted(1) == ""
         await plane.lineage.stub.InvalidateFlow(InvalidateFlowRequest(flow=flow, reason="wrong"))
         assert await chain.causes() == [
             [],

@@ -24,11 +24,21 @@ from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from servicekit.database import Database
 from servicekit.enums import enum_word
-from support.lineage_model import Model, ModelCause, ModelFlow, blocking, explanations, impact, state_causes
+from support.lineage_model import (
+    Model,
+    ModelCause,
+    ModelFlow,
+    acceptance,
+    blocking,
+    explanations,
+    impact,
+    state_causes,
+)
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
 
 _CHANGES = ("config", "accessor", "revert", "label", "edges", "promote", "delete")
+_DECLARATIONS = {"invalidate", "accept", "revoke"}
 _ENDS = {"complete": RunPhase.COMPLETED, "fail": RunPhase.FAILED, "cancel": RunPhase.CANCELLED}
 _STEPS = (
     *("refresh",) * 6,
@@ -36,6 +46,7 @@ _STEPS = (
     *("submit", "complete") * 2,
     *("config", "revert", "promote") * 3,
     *("edges",) * 3,
+    *("accept", "accept", "revoke"),
     *("started", "fail", "cancel", "label", "invalidate", "delete"),
 )
 pytestmark = pytest.mark.faults
@@ -157,6 +168,26 @@ class Case:
                 later = self.model.flows()
                 assert predicted.keys() == {key for key in flows if flows[key].is_fresh > later[key].is_fresh}
                 await self.compare_published(later)
+        elif what in {"accept", "revoke"}:
+            await self.declare(what, flow)
+
+    async def declare(self, what: str, flow: FlowKey) -> None:
+        """Accept the staleness of a flow, or revoke that, where the model says that it is possible."""
+        flows = self.model.flows()
+        if flow not in flows or flows[flow].spec is None:
+            return
+        if what == "accept":
+            found = acceptance(flows, flow)
+            if not isinstance(found, str):
+                self.model.acceptances[flow] = found
+            expected = found if isinstance(found, str) else ""
+        else:
+            expected = "NOTHING_ACCEPTED" if flows[flow].accepted_fingerprint is None else ""
+            self.model.acceptances.pop(flow, None)
+        assert await self.lineage.declare(what, flow) == expected
+        flows = self.model.flows()
+        assert await self.lineage.state() == summaries(flows)
+        await self.compare_published(flows)
 
     async def explain(self, flow: FlowKey) -> None:
         """Compare the explanations: equal causes, direct upstreams and path lengths."""
@@ -265,7 +296,7 @@ def test_duplicates_and_any_order_of_the_same_events_give_the_same_state(
         case = Case(database)
         await case.begin(*graph)
         for what, number, _ in interleaving:
-            await case.step("refresh" if what == "invalidate" else what, number)
+            await case.step("refresh" if what in _DECLARATIONS else what, number)
             if case.pending:
                 await case.deliver(0)
         everything: list[Snapshot | RunFact] = [*case.model.snapshots, *case.model.facts]

@@ -252,6 +252,9 @@ class Day(World):
         await self.call("ExplainStaleness", {"flow": later})
         await self.call("PreviewImpact", {"flows": [flow, later], "pageSize": 1})
         await self.call("InvalidateFlow", {"flow": flow, "reason": "wrong"})
+        for name in ("AcceptStaleness", "RevokeAcceptedStaleness"):
+            with contextlib.suppress(grpc.aio.AioRpcError):  # its upstream is not fresh any more
+                await self.call(name, {"flow": later, "reason": "right"})
 
     async def _status(self, project: str, made: Mapping[str, str]) -> None:
         prices = made["prices"]
