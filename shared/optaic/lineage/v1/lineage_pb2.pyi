@@ -255,6 +255,7 @@ class FlowState(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_STALENESS_FIELD_NUMBER: _builtins.int
     instance_name: _builtins.str
     instance_kind: _instance_pb2.InstanceKind.ValueType
     status: _flow_pb2.Status.ValueType
@@ -292,6 +293,10 @@ class FlowState(_message.Message):
     def failure(self) -> Global___FlowFailure:
         """Why the last run failed; absent if it did not, or if an earlier release recorded it."""
 
+    @_builtins.property
+    def accepted_staleness(self) -> Global___AcceptedStaleness:
+        """Somebody declared its output right for a configuration and inputs that it was not computed with; absent if nobody did."""
+
     def __init__(
         self,
         *,
@@ -313,14 +318,45 @@ class FlowState(_message.Message):
         revision: _builtins.int = ...,
         hidden: _builtins.bool = ...,
         failure: Global___FlowFailure | None = ...,
+        accepted_staleness: Global___AcceptedStaleness | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["current_version", b"current_version", "failure", b"failure", "flow", b"flow", "last_run_time", b"last_run_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "last_run_time", b"last_run_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FlowState: _TypeAlias = FlowState  # noqa: Y015
+
+@_typing.final
+class AcceptedStaleness(_message.Message):
+    """Who declared an output right for the configuration and the input versions of that moment, and why. Freshness is compared with
+    these, until a run completes or somebody revokes it. What was really consumed stays recorded.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACCEPT_TIME_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    actor: _builtins.str
+    @_builtins.property
+    def accept_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        accept_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptedStaleness: _TypeAlias = AcceptedStaleness  # noqa: Y015
 
 @_typing.final
 class Edge(_message.Message):

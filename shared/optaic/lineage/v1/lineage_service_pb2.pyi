@@ -32,6 +32,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     ERROR_REASON_FLOW_NOT_FOUND: _ErrorReason.ValueType  # 1
     ERROR_REASON_INVALID_EVENT: _ErrorReason.ValueType  # 2
+    ERROR_REASON_RUN_ACTIVE: _ErrorReason.ValueType  # 3
+    """A run of the flow is active."""
+    ERROR_REASON_NO_OUTPUT: _ErrorReason.ValueType  # 4
+    """The flow has no output."""
+    ERROR_REASON_FLOW_IS_FRESH: _ErrorReason.ValueType  # 5
+    """The flow is fresh, so there is nothing to accept."""
+    ERROR_REASON_UPSTREAM_NOT_FRESH: _ErrorReason.ValueType  # 6
+    """An upstream of the flow is not fresh."""
+    ERROR_REASON_NOTHING_ACCEPTED: _ErrorReason.ValueType  # 7
+    """Nobody accepted the staleness of the flow, or a run has completed since."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why LineageService refused."""
@@ -39,6 +49,16 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_FLOW_NOT_FOUND: ErrorReason.ValueType  # 1
 ERROR_REASON_INVALID_EVENT: ErrorReason.ValueType  # 2
+ERROR_REASON_RUN_ACTIVE: ErrorReason.ValueType  # 3
+"""A run of the flow is active."""
+ERROR_REASON_NO_OUTPUT: ErrorReason.ValueType  # 4
+"""The flow has no output."""
+ERROR_REASON_FLOW_IS_FRESH: ErrorReason.ValueType  # 5
+"""The flow is fresh, so there is nothing to accept."""
+ERROR_REASON_UPSTREAM_NOT_FRESH: ErrorReason.ValueType  # 6
+"""An upstream of the flow is not fresh."""
+ERROR_REASON_NOTHING_ACCEPTED: ErrorReason.ValueType  # 7
+"""Nobody accepted the staleness of the flow, or a run has completed since."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -711,3 +731,59 @@ class InvalidateFlowRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvalidateFlowRequest: _TypeAlias = InvalidateFlowRequest  # noqa: Y015
+
+@_typing.final
+class AcceptStalenessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why the output is right; shown with the flow."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef: ...
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptStalenessRequest: _TypeAlias = AcceptStalenessRequest  # noqa: Y015
+
+@_typing.final
+class RevokeAcceptedStalenessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why; recorded in the audit trail."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef: ...
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeAcceptedStalenessRequest: _TypeAlias = RevokeAcceptedStalenessRequest  # noqa: Y015

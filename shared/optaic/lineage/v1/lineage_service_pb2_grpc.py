@@ -86,6 +86,16 @@ class LineageServiceStub:
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.InvalidateFlowRequest.SerializeToString,
                 response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.FromString,
                 _registered_method=True)
+        self.AcceptStaleness = channel.unary_unary(
+                '/optaic.lineage.v1.LineageService/AcceptStaleness',
+                request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.AcceptStalenessRequest.SerializeToString,
+                response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.FromString,
+                _registered_method=True)
+        self.RevokeAcceptedStaleness = channel.unary_unary(
+                '/optaic.lineage.v1.LineageService/RevokeAcceptedStaleness',
+                request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RevokeAcceptedStalenessRequest.SerializeToString,
+                response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.FromString,
+                _registered_method=True)
 
 
 class LineageServiceServicer:
@@ -168,6 +178,26 @@ class LineageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcceptStaleness(self, request, context):
+        """Declares a stale flow's output right for its present configuration and the present versions of its upstreams. From now on
+        freshness is compared with these; what was consumed stays recorded, and runs use that. It answers the causes OWN_CONFIG,
+        UPSTREAM_MOVED, UPSTREAM_ADDED and UPSTREAM_REMOVED; other causes stay, and a flow whose last run failed stays ERROR. Any
+        completed run of the flow ends it. A later acceptance replaces an earlier one.
+        Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH, UPSTREAM_NOT_FRESH with each
+        upstream that is not fresh.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeAcceptedStaleness(self, request, context):
+        """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
+        FAILED_PRECONDITION: NOTHING_ACCEPTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LineageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -219,6 +249,16 @@ def add_LineageServiceServicer_to_server(servicer, server):
             'InvalidateFlow': grpc.unary_unary_rpc_method_handler(
                     servicer.InvalidateFlow,
                     request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.InvalidateFlowRequest.FromString,
+                    response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.SerializeToString,
+            ),
+            'AcceptStaleness': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptStaleness,
+                    request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.AcceptStalenessRequest.FromString,
+                    response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.SerializeToString,
+            ),
+            'RevokeAcceptedStaleness': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAcceptedStaleness,
+                    request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RevokeAcceptedStalenessRequest.FromString,
                     response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.SerializeToString,
             ),
     }
@@ -492,6 +532,60 @@ class LineageService:
             target,
             '/optaic.lineage.v1.LineageService/InvalidateFlow',
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.InvalidateFlowRequest.SerializeToString,
+            optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptStaleness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.lineage.v1.LineageService/AcceptStaleness',
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.AcceptStalenessRequest.SerializeToString,
+            optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAcceptedStaleness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.lineage.v1.LineageService/RevokeAcceptedStaleness',
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RevokeAcceptedStalenessRequest.SerializeToString,
             optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.FromString,
             options,
             channel_credentials,

@@ -64,6 +64,18 @@ class LineageServiceStub:
     of dates.
     Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
+    AcceptStaleness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.AcceptStalenessRequest, _lineage_pb2.FlowState]
+    """Declares a stale flow's output right for its present configuration and the present versions of its upstreams. From now on
+    freshness is compared with these; what was consumed stays recorded, and runs use that. It answers the causes OWN_CONFIG,
+    UPSTREAM_MOVED, UPSTREAM_ADDED and UPSTREAM_REMOVED; other causes stay, and a flow whose last run failed stays ERROR. Any
+    completed run of the flow ends it. A later acceptance replaces an earlier one.
+    Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH, UPSTREAM_NOT_FRESH with each
+    upstream that is not fresh.
+    """
+    RevokeAcceptedStaleness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.RevokeAcceptedStalenessRequest, _lineage_pb2.FlowState]
+    """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
+    FAILED_PRECONDITION: NOTHING_ACCEPTED.
+    """
 
 @_typing.type_check_only
 class LineageServiceAsyncStub(LineageServiceStub):
@@ -99,6 +111,18 @@ class LineageServiceAsyncStub(LineageServiceStub):
     """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
     of dates.
     Errors: NOT_FOUND (FLOW_NOT_FOUND).
+    """
+    AcceptStaleness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.AcceptStalenessRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
+    """Declares a stale flow's output right for its present configuration and the present versions of its upstreams. From now on
+    freshness is compared with these; what was consumed stays recorded, and runs use that. It answers the causes OWN_CONFIG,
+    UPSTREAM_MOVED, UPSTREAM_ADDED and UPSTREAM_REMOVED; other causes stay, and a flow whose last run failed stays ERROR. Any
+    completed run of the flow ends it. A later acceptance replaces an earlier one.
+    Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH, UPSTREAM_NOT_FRESH with each
+    upstream that is not fresh.
+    """
+    RevokeAcceptedStaleness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.RevokeAcceptedStalenessRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
+    """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
+    FAILED_PRECONDITION: NOTHING_ACCEPTED.
     """
 
 class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -192,6 +216,30 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Declares a flow's output invalid: the flow and all its transitive dependants become stale until it runs again without a range
         of dates.
         Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptStaleness(
+        self,
+        request: _lineage_service_pb2.AcceptStalenessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_pb2.FlowState, _abc.Awaitable[_lineage_pb2.FlowState]]:
+        """Declares a stale flow's output right for its present configuration and the present versions of its upstreams. From now on
+        freshness is compared with these; what was consumed stays recorded, and runs use that. It answers the causes OWN_CONFIG,
+        UPSTREAM_MOVED, UPSTREAM_ADDED and UPSTREAM_REMOVED; other causes stay, and a flow whose last run failed stays ERROR. Any
+        completed run of the flow ends it. A later acceptance replaces an earlier one.
+        Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH, UPSTREAM_NOT_FRESH with each
+        upstream that is not fresh.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeAcceptedStaleness(
+        self,
+        request: _lineage_service_pb2.RevokeAcceptedStalenessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_pb2.FlowState, _abc.Awaitable[_lineage_pb2.FlowState]]:
+        """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
+        FAILED_PRECONDITION: NOTHING_ACCEPTED.
         """
 
 def add_LineageServiceServicer_to_server(servicer: LineageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

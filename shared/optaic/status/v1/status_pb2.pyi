@@ -100,6 +100,7 @@ class FlowStatus(_message.Message):
     FRESHNESS_STATUS_FIELD_NUMBER: _builtins.int
     IS_AGGREGATED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_STALENESS_FIELD_NUMBER: _builtins.int
     flow_kind: _flow_pb2.FlowKind.ValueType
     status: _flow_pb2.Status.ValueType
     activity: _lineage_pb2.FlowActivity.ValueType
@@ -127,6 +128,10 @@ class FlowStatus(_message.Message):
     def failure(self) -> _lineage_pb2.FlowFailure:
         """Why its last run failed; absent if it did not, or if an earlier release recorded it."""
 
+    @_builtins.property
+    def accepted_staleness(self) -> _lineage_pb2.AcceptedStaleness:
+        """Somebody declared its output right for a configuration and inputs that it was not computed with; absent if nobody did."""
+
     def __init__(
         self,
         *,
@@ -145,10 +150,11 @@ class FlowStatus(_message.Message):
         freshness_status: _lineage_pb2.FreshnessStatus.ValueType = ...,
         is_aggregated: _builtins.bool = ...,
         failure: _lineage_pb2.FlowFailure | None = ...,
+        accepted_staleness: _lineage_pb2.AcceptedStaleness | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "last_run_time", b"last_run_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "failure", b"failure", "last_run_time", b"last_run_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "causes", b"causes", "failure", b"failure", "flow_kind", b"flow_kind", "freshness_status", b"freshness_status", "is_aggregated", b"is_aggregated", "is_fresh", b"is_fresh", "last_data_date", b"last_data_date", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "activity", b"activity", "causes", b"causes", "failure", b"failure", "flow_kind", b"flow_kind", "freshness_status", b"freshness_status", "is_aggregated", b"is_aggregated", "is_fresh", b"is_fresh", "last_data_date", b"last_data_date", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
