@@ -314,7 +314,9 @@ def admission_message(
     )
 
 
-def blocking_message(flow: Flow, reason: str, causes: Iterable[Cause]) -> lineage_pb2.BlockingFlow:
+def blocking_message(
+    flow: Flow, reason: str, causes: Iterable[Cause], unread_run_ids: Iterable[str]
+) -> lineage_pb2.BlockingFlow:
     """Convert an upstream that is not READY to a protobuf message."""
     _, _, status = dimensions(flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh)
     return lineage_pb2.BlockingFlow(
@@ -325,4 +327,5 @@ def blocking_message(flow: Flow, reason: str, causes: Iterable[Cause]) -> lineag
         causes=[cause_message(cause) for cause in causes],
         is_missing_input=flow.version == 0,
         run_number=flow.run_number,
+        unread_run_ids=unread_run_ids,
     )

@@ -61,7 +61,8 @@ async def build(
     Comparing(deps, parts.comparison).listen()
     dispatcher = Loop("dispatches", settings.dispatch_interval_seconds, Dispatcher(deps, orchestrator).step)
     ender = Loop("endings", settings.dispatch_interval_seconds, Ender(deps, orchestrator).step)
-    deps.wake_dispatcher, deps.wake_ender = dispatcher.wake, ender.wake
+    ticker = Loop("ticks", settings.tick_interval_seconds, due_ticks(deps).step)
+    deps.wake_dispatcher, deps.wake_ender, deps.wake_ticker = dispatcher.wake, ender.wake, ticker.wake
     return parts.assemble(
         deps,
         [
@@ -83,7 +84,7 @@ async def build(
             Loop("sweep", settings.sweep_interval_seconds, Sweeper(deps, orchestrator).step),
             Loop("leases", settings.lease_interval_seconds, LeaseKeeper(deps).step),
             Loop("retries", settings.retry_interval_seconds, due_retries(deps).step),
-            Loop("ticks", settings.tick_interval_seconds, due_ticks(deps).step),
+            ticker,
             Loop("watches", settings.watch_poll_seconds, watches.look),
         ],
         close=close,

@@ -134,6 +134,11 @@ class Settings(PrefectCallerSettings, WatchSettings):
     tick_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between two checks of waiting scheduled times."
     )
+    tick_recheck_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        description="Longest time between two looks at a scheduled time that waits for upstream flows; changes of theirs announce themselves.",
+    )
     tick_batch: int = Field(
         default=32, gt=0, description="Waiting scheduled times that one replica claims at once."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, ROLE_BINDING_SUBJECTS
-from run_service.use_cases import cancellation, timeline
+from run_service.use_cases import cancellation, timeline, upstream_waits
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
@@ -24,8 +24,9 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
     """Build the consumers of this service."""
 
     async def apply_lineage_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
-        """Add to the timelines how many flows became stale."""
+        """Add to the timelines how many flows became stale; look at the scheduled times that wait for changed flows."""
         await timeline.add_affected_downstream(deps, connection, tenant_id, batch)
+        await upstream_waits.wake_waiting(deps, connection, tenant_id, batch)
 
     async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]
@@ -42,6 +43,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             stream=LINEAGE_EVENTS,
             filter_subjects=LINEAGE_SUBJECTS,
             apply=apply_lineage_events,
+            committed=lambda: deps.wake_ticker(),  # noqa: PLW0108 - the loop is wired after the consumers
         ),
         Consumer(
             deps.database,

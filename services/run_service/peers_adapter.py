@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 
+from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
-from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
+from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2, lineage_service_pb2_grpc
 from run_service.domain.errors import dependency_refused, dependency_unavailable
 from servicekit.coalescing import Coalesced
 from servicekit.context import current
@@ -24,6 +25,7 @@ from servicekit.interceptor import READ_TOKENS_KEY
 from servicekit.status import from_rpc_error
 
 _LONGEST_WAIT = 1.0
+_MOST_FLOWS = 10_000  # of one page
 _Instance = instance_pb2.Instance
 _Check = lineage_service_pb2.CheckUpstreamFreshnessRequest
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
@@ -108,6 +110,25 @@ class Peers:
             except (UnavailableError, DeadlineExceededError):
                 pass
         return await self._check(request)
+
+    async def list_upstreams(self, flow: flow_pb2.FlowRef) -> list[lineage_pb2.FlowState]:
+        """Return the states of all transitive upstreams of a flow.
+
+        Raises:
+            NotFoundError: FLOW_NOT_FOUND.
+            UnavailableError: lineage-service does not answer as it should.
+        """
+        states: list[lineage_pb2.FlowState] = []
+        request = lineage_service_pb2.ListUpstreamsRequest(flow=flow, page_size=_MOST_FLOWS)
+        while True:
+            try:
+                page = await self._lineage.ListUpstreams(request)
+            except grpc.aio.AioRpcError as error:
+                raise _translate(error) from error
+            states += page.flows
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return states
 
     async def _check_many(self, requests: Mapping[str, _Check]) -> dict[str, _Answer]:
         if len(requests) == 1:

@@ -9,7 +9,7 @@ from typing import Any
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
-from optaic.lineage.v1 import lineage_service_pb2, lineage_service_pb2_grpc
+from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2, lineage_service_pb2_grpc
 from servicekit.auth import make_authenticator
 from servicekit.enums import enum_number
 from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
@@ -104,10 +104,16 @@ class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
     def __init__(self) -> None:
         self.requests: list[Check] = []
         self.answer: Callable[[Check], Answer] = lambda _: Answer(all_ready=True, lineage_revision=7)
+        self.upstreams: list[lineage_pb2.FlowState] = []  # of every flow
 
     async def CheckUpstreamFreshness(self, request: Check, _: Any) -> Answer:
         self.requests.append(request)
         return self.answer(request)
+
+    async def ListUpstreams(
+        self, _request: lineage_service_pb2.ListUpstreamsRequest, _: Any
+    ) -> lineage_service_pb2.ListUpstreamsResponse:
+        return lineage_service_pb2.ListUpstreamsResponse(flows=self.upstreams)
 
     async def BatchCheckUpstreamFreshness(
         self, request: lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _: Any

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_origin, get_type_hints
 
 import pytest
@@ -44,10 +44,13 @@ def _argument(kind: Any) -> object:
     """Return some value of an annotated type."""
     if isinstance(kind, types.UnionType):
         return _argument(kind.__args__[0])
-    if kind is datetime:
-        return datetime(2026, 1, 2, tzinfo=UTC)
-    if kind is FlowKey:
-        return FlowKey("i", "refresh")
+    some = {
+        datetime: datetime(2026, 1, 2, tzinfo=UTC),
+        timedelta: timedelta(hours=6),
+        FlowKey: FlowKey("i", "refresh"),
+    }
+    if kind in some:
+        return some[kind]
     origin = get_origin(kind) or kind
     if origin is not str and issubclass(origin, Mapping):
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -95,6 +95,29 @@ _SET_CURRENT = sa.text("""
       and (f.version, f.version_run_number) is distinct from (c.version, c.run_number)
     returning f.flow_id, old.version, f.version
 """)
+
+
+_LIST_UNREAD = sa.text("""
+    select d.flow_id, d.version, u.run_id
+    from unnest(cast(:flow_ids as bigint[]), cast(:versions as bigint[])) as d(flow_id, version)
+    cross join lateral (
+        select cast(v.run_id as text) as run_id from versions v
+        where v.tenant_id = :tenant_id and v.flow_id = d.flow_id and v.version > d.version
+        order by v.version, v.run_number limit 1
+    ) u
+""")
+
+
+async def list_unread(
+    connection: Connection, tenant_id: str, consumed: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], str]:
+    """Return, by flow id and consumed version, the run that made the first version after it."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "flow_ids": [flow_id for flow_id, _ in consumed],
+        "versions": [version for _, version in consumed],
+    }
+    return {(row[0], row[1]): row[2] for row in await connection.execute(_LIST_UNREAD, parameters)}
 
 
 async def add_versions(

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lineage_service import conversion
-from lineage_service.domain.causes import MAX_CAUSES, Cause, blocking_reason, find_causes
+from lineage_service.domain.causes import MAX_CAUSES, Cause, CauseKind, blocking_reason, find_causes
 from lineage_service.domain.errors import flow_not_found, only_services_attach
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import RunFact
 from lineage_service.domain.snapshots import Snapshot
-from lineage_service.store import reads
+from lineage_service.store import reads, versions
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_service_pb2 import (
@@ -36,6 +36,9 @@ class Blocking:
     flow: Flow
     reason: str
     causes: list[Cause]
+    unread_run_ids: list[
+        str
+    ]  # for each cause UPSTREAM_MOVED, the run of the first version that was not consumed
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ async def _check(
         raise only_services_attach()
     size = sum(request.ByteSize() for request in requests)
     questions = await off_loop.run_if_large(size, lambda: list(map(_question, requests)))
-    return [_message(answer) for answer in await answer_questions(deps, context.tenant_id, questions)]
+    answers = await answer_questions(deps, context.tenant_id, questions)
+    return [_message(answer, is_service=context.is_service) for answer in answers]
 
 
 def _question(request: CheckUpstreamFreshnessRequest) -> Question:
@@ -93,9 +97,15 @@ def _question(request: CheckUpstreamFreshnessRequest) -> Question:
     )
 
 
-def _message(answer: Answer) -> CheckUpstreamFreshnessResponse:
+def _message(answer: Answer, *, is_service: bool) -> CheckUpstreamFreshnessResponse:
     found = answer.admission
-    blocking = [conversion.blocking_message(each.flow, each.reason, each.causes) for each in answer.blocking]
+    blocking = [
+        # The runs may be those of projects that a person may not read.
+        conversion.blocking_message(
+            each.flow, each.reason, each.causes, each.unread_run_ids if is_service else ()
+        )
+        for each in answer.blocking
+    ]
     return conversion.admission_message(found.revision, found.flow, found.direct, blocking)
 
 
@@ -152,8 +162,30 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
             return Answer(admission, [])
         ids = [flow.flow_id for flow in admission.blocking]
         graph = await reads.load_causes_graph(connection, tenant_id, ids)
-    blocking = []
-    for flow in sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key)):
-        causes = [found.cause for found in find_causes(graph, graph.flows[flow.flow_id], MAX_CAUSES)]
-        blocking.append(Blocking(flow, blocking_reason(flow, causes), causes))
-    return Answer(admission, blocking)
+        causes = {
+            each: [found.cause for found in find_causes(graph, graph.flows[each], MAX_CAUSES)] for each in ids
+        }
+        moves = {each: [_consumed(cause) for cause in causes[each] if _has_moved(cause)] for each in ids}
+        unread = await versions.list_unread(
+            connection, tenant_id, {move for some in moves.values() for move in some}
+        )
+    return Answer(
+        admission,
+        [
+            Blocking(
+                flow,
+                blocking_reason(flow, causes[flow.flow_id]),
+                causes[flow.flow_id],
+                [unread.get(move, "") for move in moves[flow.flow_id]],
+            )
+            for flow in sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key))
+        ],
+    )
+
+
+def _has_moved(cause: Cause) -> bool:
+    return cause.kind is CauseKind.UPSTREAM_MOVED
+
+
+def _consumed(cause: Cause) -> tuple[int, int]:
+    return cause.origin.flow_id, cause.from_version

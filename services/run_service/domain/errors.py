@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from optaic.rules import refusals
+from run_service.domain.upstream_waits import Waited
 from servicekit.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -23,7 +24,7 @@ from servicekit.errors import (
 _RETRY_SECONDS = 5.0  # after which a caller may ask again at a limit
 _SHOWN = 10  # flows that one message names
 # The refusals that name upstream flows, and what they say to a caller who may not read all of them.
-REASONS_NAMING_UPSTREAMS = ("UPSTREAM_NOT_READY", "MISSING_INPUT")
+REASONS_NAMING_UPSTREAMS = ("UPSTREAM_NOT_READY", "MISSING_INPUT", "UPSTREAM_WAIT_EXPIRED")
 UPSTREAMS_BLOCKED = (
     "upstream flows were not READY or had no output; CheckUpstreamFreshness names those that you may read"
 )
@@ -241,6 +242,16 @@ def tick_superseded(latest: datetime) -> FailedPreconditionError:
     """Return the refusal TICK_SUPERSEDED, naming the scheduled time that is run."""
     return FailedPreconditionError(
         "TICK_SUPERSEDED", f"the scheduled time {latest.isoformat()} is run in its place"
+    )
+
+
+def upstream_wait_expired(max_wait: timedelta, waits_for: Sequence[Waited]) -> FailedPreconditionError:
+    """Return the refusal UPSTREAM_WAIT_EXPIRED, naming what the scheduled time waited for."""
+    named = "; ".join(f"{each.name}: {each.reason}" for each in waits_for[:_SHOWN])
+    more = "; ..." if len(waits_for) > _SHOWN else ""
+    return FailedPreconditionError(
+        "UPSTREAM_WAIT_EXPIRED",
+        f"the scheduled time waited for {max_wait} (max_wait) for upstream flows: {named}{more}; bring them up to date, or raise max_wait",
     )
 
 

@@ -36,6 +36,7 @@ class Situation(StrEnum):
     LATE = "its flow run starts late"
     OTHERS_WAIT = "its flow run starts in time, and others wait"
     RUN_IS_ACTIVE = "its flow run starts in time, and a run is active"
+    UPSTREAMS_AWAITED = "its flow run starts, and another one waits for upstream flows"
     LATER_ONES_WAIT = "its turn comes, and later ones wait"
     RUN_IS_ACTIVE_AT_TURN = "its turn comes, and a run is active"
 
@@ -73,6 +74,9 @@ TABLE: Mapping[Situation, Mapping[Overlap, _Row]] = {
         Overlap.QUEUE_ONE: dict.fromkeys(CatchUp, Action.WAIT),
         Overlap.CANCEL_PREVIOUS: dict.fromkeys(CatchUp, Action.RUN_AND_CANCEL),
     },
+    Situation.UPSTREAMS_AWAITED: dict.fromkeys(
+        Overlap, _row(Action.REFUSE_SUPERSEDED, Action.WAIT, Action.REFUSE_SUPERSEDED)
+    ),
     Situation.LATER_ONES_WAIT: dict.fromkeys(
         Overlap, _row(Action.REFUSE_SUPERSEDED, Action.RUN, Action.REFUSE_SUPERSEDED)
     ),

@@ -310,7 +310,11 @@ ticks = sa.Table(
     sa.Column("scheduled_time", _TIME, primary_key=True),
     sa.Column("orchestrator_run_id", UUID_TEXT, nullable=False),
     sa.Column("due_time", _TIME, nullable=False),
+    # Since when it waits for upstream flows, and of which instances; null: it waits for something else.
+    sa.Column("wait_start_time", _TIME),
+    sa.Column("waits_for", sa.ARRAY(UUID_TEXT)),
     sa.Index("ix_ticks_due_time", "tenant_id", "due_time"),
+    sa.Index("ix_ticks_waits_for", "waits_for", postgresql_using="gin"),
 )
 
 PROTECTED = (flows, runs, activities, tracebacks, code_hashes, *extensions.values())

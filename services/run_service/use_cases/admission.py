@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import InitVar, dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -121,11 +121,17 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
 
 
 async def admit(
-    deps: Dependencies, found: FoundFlow, wanted: WantedRun, *, must_compare: bool = False
+    deps: Dependencies,
+    found: FoundFlow,
+    wanted: WantedRun,
+    *,
+    must_compare: bool = False,
+    ignored: Callable[[_Answer], Awaitable[frozenset[tuple[str, str]]]] | None = None,
 ) -> Admission:
     """Ask lineage-service about the flow, and decide whether the run may be inserted.
 
-    With `must_compare`, compare the answer with our runs even if nothing suggests that it is outdated.
+    With `must_compare`, compare the answer with our runs even if nothing suggests that it is outdated. With `ignored`, the
+    flows (instance id, flow kind) that it returns do not block.
 
     Raises:
         FailedPreconditionError: INSTANCE_DELETING, UPSTREAM_NOT_READY, MISSING_INPUT, FULL_RANGE_REQUIRED.
@@ -135,9 +141,12 @@ async def admit(
     if wanted.is_partial_range:
         computed_with = answered.answer.base_version.compute_fingerprint
         check_full_range(found.instance.name, computed_with, found.flow.compute_fingerprint)
+    without = await ignored(answered.answer) if ignored is not None else frozenset()
+    blocking = [_blocking(flow) for flow in answered.answer.blocking]
+    blocking = [flow for flow in blocking if (flow.instance_id, flow.flow_kind) not in without]
     check_upstreams(
-        [_blocking(flow) for flow in answered.answer.blocking],
-        all_ready=answered.answer.all_ready,
+        blocking,
+        all_ready=answered.answer.all_ready or (bool(without) and not blocking),
         force=wanted.force,
     )
     return Admission(found, wanted, *answered, judgement=_JUDGEMENT)

@@ -15,6 +15,7 @@ from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.reports import start_response, take_over
 from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce
+from run_service.use_cases.upstream_waits import MustWaitError, rule_of
 from servicekit.enums import enum_word
 from servicekit.errors import AlreadyExistsError, DomainError, FailedPreconditionError
 
@@ -83,12 +84,17 @@ async def _decide(
             if await ticks.meet_active_run(deps, found, wanted, active):
                 return ticks.waiting_answer(wanted)
             return await _admit(deps, found, wanted, request)
+    except MustWaitError as wait:
+        await ticks.meet_upstreams(deps, found, wanted, wait)
+        return ticks.waiting_answer(wanted)
     except (FailedPreconditionError, AlreadyExistsError, NoRoomError) as error:
         return await _refuse(deps, found, wanted, error)
 
 
 async def _admit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, request: _Request) -> Record:
-    return await _adopt(deps, await admit(deps, found, wanted, must_compare=True), request)
+    assert wanted.scheduled_time is not None
+    rule = rule_of(deps, found, wanted.scheduled_time)
+    return await _adopt(deps, await admit(deps, found, wanted, must_compare=True, ignored=rule), request)
 
 
 async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> Record | None:

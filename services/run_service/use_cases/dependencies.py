@@ -37,3 +37,4 @@ class Dependencies:
     hints: DispatchHints = field(default_factory=DispatchHints)
     wake_dispatcher: Callable[[], None] = _wake_nothing
     wake_ender: Callable[[], None] = _wake_nothing
+    wake_ticker: Callable[[], None] = _wake_nothing

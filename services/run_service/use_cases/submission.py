@@ -21,6 +21,7 @@ from run_service.domain.pairing import FlowRunState
 from run_service.domain.parameters import check_parameters
 from run_service.events import activity_row, run_event
 from run_service.store import runs as run_store
+from run_service.store import ticks
 from run_service.store.endings import insert_endings
 from run_service.store.records import time_of
 from run_service.store.submission import (
@@ -169,6 +170,7 @@ async def insert_refused(
     submission = _submission(deps, found, run, "cancelled", None, now, refusal.message)
     if not await insert_submission(connection, found.tenant_id, submission):
         return None
+    await ticks.wake_waiting(connection, found.tenant_id, [run.instance_id], now)
     if wanted.orchestrator_run_id:
         ending = make_ending(
             deps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -20,6 +21,7 @@ from run_service.domain.errors import (
     tick_superseded,
     tick_too_late,
     tick_unknown,
+    upstream_wait_expired,
 )
 from run_service.domain.policies import Action, CatchUp, Overlap, Policies, Situation, decide
 from run_service.domain.statuses import RunEvent
@@ -31,6 +33,7 @@ from run_service.use_cases.admission import FoundFlow, WantedRun, admit, find_fl
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce, change_runs, error_json
+from run_service.use_cases.upstream_waits import MustWaitError, max_wait_of, rule_of
 from servicekit import context
 from servicekit.access import SERVICE_ROLES
 from servicekit.context import RequestContext
@@ -111,25 +114,26 @@ async def meet_waiting(deps: Dependencies, found: FoundFlow, wanted: WantedRun) 
     """Decide about a scheduled time whose flow run starts late or while others wait; return whether it waits.
 
     Raises:
-        FailedPreconditionError: TICK_MISSED, TICK_SKIPPED.
+        FailedPreconditionError: TICK_MISSED, TICK_SKIPPED, TICK_SUPERSEDED.
     """
     assert wanted.scheduled_time is not None
     settings = deps.settings
-    others: list[Tick] = []
-    if deps.clock.now() - wanted.scheduled_time > timedelta(seconds=settings.tick_grace_seconds):
-        situation = Situation.LATE
-    else:
-        async with deps.database.read(found.tenant_id) as connection:
-            listed = await store.list_ticks(connection, found.key)
-        others = [tick for tick in listed if tick.scheduled_time != wanted.scheduled_time]
-        if not others:
-            return False
-        situation = Situation.OTHERS_WAIT
+    async with deps.database.read(found.tenant_id) as connection:
+        listed = await store.list_ticks(connection, found.key)
+    awaiting = _awaiting(listed)
+    if awaiting is not None and awaiting.scheduled_time == wanted.scheduled_time:
+        return True
+    others = [tick for tick in listed if tick.scheduled_time != wanted.scheduled_time]
+    situation = _situation(deps, wanted.scheduled_time, others)
+    if situation is None:
+        return False
     match decide(situation, policies_of(found)):
         case Action.REFUSE_MISSED:
             raise tick_too_late(settings.tick_grace_seconds)
         case Action.REFUSE_SKIPPED:
             raise tick_skipped(others[0].scheduled_time)
+        case Action.REFUSE_SUPERSEDED:
+            raise tick_superseded((awaiting or others[0]).scheduled_time)
         case Action.RUN_AND_SUPERSEDE:
             for tick in others:
                 await _supersede(deps, found, tick, wanted.scheduled_time)
@@ -173,6 +177,32 @@ async def meet_active_run(
         await _cancel_active(deps, found)
         return False
     raise active
+
+
+def _situation(deps: Dependencies, scheduled_time: datetime, others: Sequence[Tick]) -> Situation | None:
+    """Return the situation of a scheduled time whose flow run starts; None if it starts in time and none waits."""
+    if _awaiting(others) is not None:
+        return Situation.UPSTREAMS_AWAITED
+    if deps.clock.now() - scheduled_time > timedelta(seconds=deps.settings.tick_grace_seconds):
+        return Situation.LATE
+    return Situation.OTHERS_WAIT if others else None
+
+
+def _awaiting(ticks: Iterable[Tick]) -> Tick | None:
+    """Return the scheduled time that waits for upstream flows, if there is one."""
+    return next((tick for tick in ticks if tick.wait_start_time is not None), None)
+
+
+async def meet_upstreams(
+    deps: Dependencies, found: FoundFlow, wanted: WantedRun, wait: MustWaitError
+) -> None:
+    """Have a scheduled time wait whose upstream flows have work to do."""
+    now = deps.clock.now()
+    # Looked at again soon: what it waits for may have ended while this was decided.
+    due_time = now + timedelta(seconds=deps.settings.tick_interval_seconds)
+    tick = replace(_tick_of(wanted), wait_start_time=now)
+    async with deps.database.transaction(found.tenant_id) as connection:
+        await store.insert_tick(connection, found.key, tick, due_time, wait.instance_ids)
 
 
 def waiting_answer(wanted: WantedRun) -> run_pb2.Run:
@@ -222,17 +252,47 @@ async def submit_waiting(deps: Dependencies, flow: FlowKey) -> None:
                     await store.delete_tick(connection, flow, tick.scheduled_time)
             return
         policies = policies_of(found)
-        if decide(Situation.LATER_ONES_WAIT, policies) is Action.REFUSE_SUPERSEDED:
-            for tick in waiting[:-1]:
-                await _supersede(deps, found, tick, waiting[-1].scheduled_time)
-            waiting = waiting[-1:]
+        supersedes = decide(Situation.LATER_ONES_WAIT, policies) is Action.REFUSE_SUPERSEDED
+        if waiting and supersedes:
+            waiting = [await _keep_one(deps, found, waiting)]
+        is_awaiting = False
         for tick in waiting[:1]:
-            await _submit(deps, found, _wanted_by(found, tick), policies)
-        if len(waiting) > 1:
+            try:
+                await _submit(deps, found, _wanted_by(found, tick), policies)
+            except MustWaitError as wait:
+                is_awaiting = await _keep_waiting(deps, found, tick, wait)
+        if len(waiting) > 1 and not is_awaiting:
             await _postpone(deps, flow)
 
 
+async def _keep_one(deps: Dependencies, found: FoundFlow, waiting: Sequence[Tick]) -> Tick:
+    """Supersede all waiting ticks but the latest; one that waits for upstream flows stays, so that its wait ends."""
+    kept = _awaiting(waiting) or waiting[-1]
+    for tick in waiting:
+        if tick is not kept:
+            await _supersede(deps, found, tick, kept.scheduled_time)
+    return kept
+
+
+async def _keep_waiting(deps: Dependencies, found: FoundFlow, tick: Tick, wait: MustWaitError) -> bool:
+    """Have a scheduled time wait for its upstream flows, unless it has waited for too long; return whether it waits."""
+    now, max_wait = deps.clock.now(), max_wait_of(found)
+    expire_time = (tick.wait_start_time or now) + max_wait
+    if now >= expire_time:
+        await _refuse(deps, found, _wanted_by(found, tick), upstream_wait_expired(max_wait, wait.waits_for))
+        return False
+    due_time = min(wait.look_time, expire_time)
+    async with deps.database.transaction(found.tenant_id) as connection:
+        await store.keep_waiting(connection, found.key, wait.instance_ids, now, due_time)
+    return True
+
+
 async def _submit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, policies: Policies) -> None:
+    """Submit a waiting tick, or record why it is not run.
+
+    Raises:
+        MustWaitError: Its upstream flows have work to do.
+    """
     assert wanted.scheduled_time is not None
     try:
         check_not_paused(found)
@@ -253,7 +313,10 @@ async def _submit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, polic
 
 async def _insert(deps: Dependencies, found: FoundFlow, wanted: WantedRun, scheduled_time: datetime) -> None:
     # Another flow run than the tick's own, which has ended, will start it.
-    admission = await admit(deps, found, replace(wanted, orchestrator_run_id=""), must_compare=True)
+    wanted = replace(wanted, orchestrator_run_id="")
+    admission = await admit(
+        deps, found, wanted, must_compare=True, ignored=rule_of(deps, found, scheduled_time)
+    )
     async with deps.room.transaction(found.tenant_id) as connection:
         if not await store.delete_tick(connection, found.key, scheduled_time):
             return

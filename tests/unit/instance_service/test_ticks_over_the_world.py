@@ -13,13 +13,14 @@ import pytest
 from prefect.server.schemas.schedules import CronSchedule
 
 from optaic.instance.v1.schedule_pb2 import Schedule
-from optaic.rules.scheduled_times import timings_of
+from optaic.rules.scheduled_times import times_between, timings_of
 from optaic.rules.schedules import is_timezone
 
 _FIRST, _YEARS = 2015, 20
 _IS_FULL = os.environ.get("OPTAIC_FAULTS") == "full"
 _ZONES = sorted(name for name in zoneinfo.available_timezones() if is_timezone(name))
 _DAYS = 3
+_MINUTE = dt.timedelta(minutes=1)
 
 
 def _changes(zone: zoneinfo.ZoneInfo) -> list[dt.datetime]:
@@ -108,6 +109,7 @@ async def test_scheduled_times_are_right_in_every_zone_over_twenty_years() -> No
         }
         planned = {moment for moment in await _planned(schedule, start, end) if moment <= end}
         assert planned == expected, (name, schedule, sorted(planned ^ expected))
+        assert times_between(schedule, start - _MINUTE, end) == sorted(expected), (name, schedule)
 
 
 def test_all_zones_and_their_clock_changes_are_covered() -> None:

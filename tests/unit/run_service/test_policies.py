@@ -23,8 +23,9 @@ def expected(situation: Situation, overlap: Overlap, catch_up: CatchUp) -> Actio
     match situation:
         case Situation.LATE:
             return Action.REFUSE_MISSED if catch_up is CatchUp.NONE else Action.WAIT
-        case Situation.LATER_ONES_WAIT:
-            return Action.RUN if catches_up_with_all else Action.REFUSE_SUPERSEDED
+        case Situation.UPSTREAMS_AWAITED | Situation.LATER_ONES_WAIT:
+            kept = Action.WAIT if situation is Situation.UPSTREAMS_AWAITED else Action.RUN
+            return kept if catches_up_with_all else Action.REFUSE_SUPERSEDED
         case Situation.OTHERS_WAIT:
             if catches_up_with_all:
                 return Action.WAIT

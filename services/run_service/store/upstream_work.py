@@ -1,0 +1,91 @@
+"""Read the work of flows that has not ended: active runs, waiting scheduled times, retries, and planned times."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from servicekit.database import Connection
+
+FlowKey = tuple[str, str]  # instance id, flow kind
+_LISTED = (
+    "unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as listed (instance_id, flow_kind)"
+)
+_LIST_WORK = sa.text(f"""
+    with retried as (
+        select distinct r.instance_id, r.flow_kind from retries q
+        join runs r on r.tenant_id = q.tenant_id and r.run_id = q.run_id
+        where q.tenant_id = :tenant_id
+    )
+    select cast(listed.instance_id as text), listed.flow_kind, a.active_time, w.waiting_time,
+        retried.instance_id is not null
+    from {_LISTED}
+    left join lateral (
+        select coalesce(scheduled_time, submit_time) as active_time from runs r
+        where r.tenant_id = :tenant_id and r.instance_id = listed.instance_id and r.flow_kind = listed.flow_kind
+          and r.status in ('pending', 'running')
+    ) a on true
+    left join lateral (
+        select min(scheduled_time) as waiting_time from ticks t
+        where t.tenant_id = :tenant_id and t.instance_id = listed.instance_id and t.flow_kind = listed.flow_kind
+    ) w on true
+    left join retried on retried.instance_id = listed.instance_id and retried.flow_kind = listed.flow_kind
+    where a.active_time is not null or w.waiting_time is not null or retried.instance_id is not null
+""")  # noqa: S608 - constants
+_LIST_RECORDED = sa.text("""
+    select cast(listed.instance_id as text), listed.flow_kind, listed.scheduled_time
+    from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[]), cast(:times as timestamptz[]))
+        as listed (instance_id, flow_kind, scheduled_time)
+    join runs r on r.tenant_id = :tenant_id and r.instance_id = listed.instance_id
+        and r.flow_kind = listed.flow_kind and r.scheduled_time = listed.scheduled_time
+""")
+_LIST_TIMES = sa.text("""
+    select cast(run_id as text), coalesce(scheduled_time, submit_time) from runs
+    where tenant_id = :tenant_id and run_id = any(cast(:run_ids as uuid[]))
+""")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of a flow that has not ended, apart from times that are only planned."""
+
+    active_time: datetime | None = None  # when the active run was planned, or else submitted
+    waiting_time: datetime | None = None  # the earliest scheduled time that waits
+    has_retry: bool = False
+
+
+async def list_work(
+    connection: Connection, tenant_id: str, flows: Collection[FlowKey]
+) -> dict[FlowKey, Work]:
+    """Return the work of those of the flows that have any."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "instance_ids": [instance_id for instance_id, _ in flows],
+        "flow_kinds": [flow_kind for _, flow_kind in flows],
+    }
+    rows = await connection.execute(_LIST_WORK, parameters)
+    return {(row[0], row[1]): Work(*row[2:]) for row in rows}
+
+
+async def list_recorded(
+    connection: Connection, tenant_id: str, planned: Mapping[FlowKey, Sequence[datetime]]
+) -> set[tuple[FlowKey, datetime]]:
+    """Return those of the planned times that have a run, be it one that was refused."""
+    listed = [(*flow, time) for flow, times in planned.items() for time in times]
+    if not listed:
+        return set()
+    instance_ids, flow_kinds, times = (list(column) for column in zip(*listed, strict=True))
+    parameters = {"instance_ids": instance_ids, "flow_kinds": flow_kinds, "times": times}
+    rows = await connection.execute(_LIST_RECORDED, {"tenant_id": tenant_id, **parameters})
+    return {((row[0], row[1]), row[2]) for row in rows}
+
+
+async def list_times(connection: Connection, tenant_id: str, run_ids: Collection[str]) -> dict[str, datetime]:
+    """Return when each of the runs was planned, or else submitted."""
+    if not run_ids:
+        return {}
+    rows = await connection.execute(_LIST_TIMES, {"tenant_id": tenant_id, "run_ids": sorted(run_ids)})
+    return {row[0]: row[1] for row in rows}

@@ -1,0 +1,188 @@
+"""Have a scheduled time wait while its upstream flows have work to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2, schedule_pb2
+from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2, lineage_service_pb2
+from optaic.rules.scheduled_times import times_between
+from run_service.domain.kinds import choose_flow
+from run_service.domain.upstream_waits import DEFAULT_MAX_WAIT, FlowKey, Readiness, Upstream, Waited, judge
+from run_service.store import ticks, upstream_work
+from run_service.store.upstream_work import Work
+from run_service.use_cases.admission import FoundFlow
+from run_service.use_cases.dependencies import Dependencies
+from servicekit.consumer import Received
+from servicekit.database import Connection
+from servicekit.enums import enum_word
+from servicekit.errors import NotFoundError
+from servicekit.ids import is_id
+
+_Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
+_MOST_CAUSES = 8  # of a blocking flow: it may have more
+# Causes that only a run of the flow that has them ends.
+_OWN_CAUSES = frozenset(
+    {
+        lineage_pb2.CAUSE_KIND_OWN_CONFIG,
+        lineage_pb2.CAUSE_KIND_UPSTREAM_ADDED,
+        lineage_pb2.CAUSE_KIND_UPSTREAM_REMOVED,
+        lineage_pb2.CAUSE_KIND_INVALIDATED,
+        lineage_pb2.CAUSE_KIND_NEVER_SUCCEEDED,
+        lineage_pb2.CAUSE_KIND_PARTIAL_RANGE,
+    }
+)
+
+
+class MustWaitError(Exception):
+    """The scheduled time waits for upstream flows; nothing else happens before `look_time`."""
+
+    def __init__(self, waits_for: Collection[Waited], look_time: datetime) -> None:
+        super().__init__("; ".join(f"{each.name}: {each.reason}" for each in waits_for))
+        self.waits_for = tuple(waits_for)
+        self.look_time = look_time
+
+    @property
+    def instance_ids(self) -> set[str]:
+        """The instances whose flows are waited for."""
+        return {each.flow[0] for each in self.waits_for}
+
+
+def rule_of(
+    deps: Dependencies, found: FoundFlow, scheduled_time: datetime
+) -> Callable[[_Answer], Awaitable[frozenset[FlowKey]]] | None:
+    """Return the rule that admission asks which upstream flows do not count; None if the schedule does not wait."""
+    if (
+        found.instance.schedule.upstream_policy == schedule_pb2.UPSTREAM_POLICY_SKIP
+        or not found.flow.upstreams
+    ):
+        return None
+    return partial(_ignored_upstreams, deps, found, scheduled_time)
+
+
+def max_wait_of(found: FoundFlow) -> timedelta:
+    """Return how long a scheduled time of a flow waits for its upstream flows."""
+    schedule = found.instance.schedule
+    return schedule.max_wait.ToTimedelta() if schedule.HasField("max_wait") else DEFAULT_MAX_WAIT
+
+
+async def _ignored_upstreams(
+    deps: Dependencies, found: FoundFlow, scheduled_time: datetime, answer: _Answer
+) -> frozenset[FlowKey]:
+    """Return the blocking flows of an answer that do not count for a scheduled time.
+
+    They are not READY only because of runs that were submitted after it.
+
+    Raises:
+        MustWaitError: Its upstream flows have work to do.
+        UnavailableError: Undecided; try again.
+    """
+    flow = flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind)
+    states = {_key(state.flow): state for state in await deps.peers.list_upstreams(flow)}
+    now = deps.clock.now()
+    grace = timedelta(seconds=deps.settings.tick_grace_seconds)
+    planned = await _planned(deps, states, now - grace, scheduled_time)
+    unread = {run_id for each in answer.blocking for run_id in each.unread_run_ids if run_id}
+    async with deps.database.read(found.tenant_id) as connection:
+        # Recorded runs first: a planned time that starts meanwhile is then seen as either planned or active.
+        recorded = await upstream_work.list_recorded(connection, found.tenant_id, planned)
+        works = await upstream_work.list_work(connection, found.tenant_id, states)
+        times = await upstream_work.list_times(connection, found.tenant_id, unread)
+    blocking = {_key(each.flow): each for each in answer.blocking}
+    upstreams = {}
+    for key, state in states.items():
+        work, blocker = works.get(key, Work()), blocking.get(key)
+        upstreams[key] = Upstream(
+            name=f"{state.instance_name}/{key[1]}",
+            readiness=_readiness(state, blocker, scheduled_time, times),
+            planned_times=[time for time in planned.get(key, ()) if (key, time) not in recorded],
+            waiting_time=work.waiting_time,
+            active_time=work.active_time,
+            has_retry=work.has_retry,
+            is_settling=blocker is not None
+            and blocker.status == flow_pb2.STATUS_RUNNING
+            and work.active_time is None,
+        )
+    verdict = judge(scheduled_time, upstreams)
+    if verdict.waits_for:
+        settled = [time + grace for each in upstreams.values() for time in each.planned_times]
+        recheck = now + timedelta(seconds=deps.settings.tick_recheck_seconds)
+        raise MustWaitError(verdict.waits_for, min([recheck, *(time for time in settled if time > now)]))
+    return verdict.ignored
+
+
+async def _planned(
+    deps: Dependencies, flows: Iterable[FlowKey], after: datetime, until: datetime
+) -> dict[FlowKey, list[datetime]]:
+    """Return the scheduled times of flows after one time, up to another; of the default flow of each active instance."""
+    by_instance: dict[str, set[str]] = {}
+    for instance_id, flow_kind in flows:
+        by_instance.setdefault(instance_id, set()).add(flow_kind)
+    instances = await asyncio.gather(*(_find(deps, instance_id) for instance_id in by_instance))
+    planned: dict[FlowKey, list[datetime]] = {}
+    for instance in instances:
+        if instance is None or instance.state == instance_pb2.INSTANCE_STATE_PAUSED or not instance.flows:
+            continue
+        default = choose_flow(instance.instance_id, {flow.flow_kind for flow in instance.flows}, 0)
+        flow_kind = enum_word(flow_pb2.FlowKind, default)
+        if flow_kind in by_instance[instance.instance_id]:
+            planned[instance.instance_id, flow_kind] = times_between(instance.schedule, after, until)
+    return {flow: times for flow, times in planned.items() if times}
+
+
+async def _find(deps: Dependencies, instance_id: str) -> instance_pb2.Instance | None:
+    try:
+        return await deps.peers.get_instance(instance_id)
+    except NotFoundError:
+        return None  # a deleted instance has no schedule
+
+
+def _readiness(
+    state: lineage_pb2.FlowState,
+    blocker: lineage_pb2.BlockingFlow | None,
+    scheduled_time: datetime,
+    times: Mapping[str, datetime],
+) -> Readiness:
+    if blocker is None:
+        return Readiness.READY
+    has_succeeded = state.outcome == lineage_pb2.FLOW_OUTCOME_SUCCEEDED
+    if blocker.is_missing_input or not has_succeeded:
+        return Readiness.BROKEN
+    if not blocker.causes:  # a run is active, and nothing else blocks
+        return Readiness.AHEAD if blocker.status == flow_pb2.STATUS_RUNNING else Readiness.BROKEN
+    if _is_ahead(blocker, lambda run_id: run_id in times and times[run_id] > scheduled_time):
+        return Readiness.AHEAD
+    own = _key(blocker.flow)
+    has_own = any(cause.kind in _OWN_CAUSES and _key(cause.origin) == own for cause in blocker.causes)
+    return Readiness.BROKEN if has_own else Readiness.STALE
+
+
+def _is_ahead(blocker: lineage_pb2.BlockingFlow, is_later: Callable[[str], bool]) -> bool:
+    """Return whether a flow is stale only because of versions that runs submitted later have made."""
+    are_all = len(blocker.causes) < _MOST_CAUSES
+    have_moved = all(cause.kind == lineage_pb2.CAUSE_KIND_UPSTREAM_MOVED for cause in blocker.causes)
+    runs = list(blocker.unread_run_ids)
+    return are_all and have_moved and len(runs) == len(blocker.causes) and all(map(is_later, runs))
+
+
+def _key(flow: flow_pb2.FlowRef) -> FlowKey:
+    return flow.instance_id, enum_word(flow_pb2.FlowKind, flow.flow_kind)
+
+
+async def wake_waiting(
+    deps: Dependencies, connection: Connection, tenant_id: str, batch: Sequence[Received]
+) -> None:
+    """Have the scheduled times looked at that wait for flows whose status has changed."""
+    changed = {
+        change.flow.instance_id
+        for item in batch
+        if isinstance(item.message, lineage_events_pb2.FlowStatusesChanged)
+        for change in item.message.changes
+        if is_id(change.flow.instance_id)
+    }
+    if changed:
+        await ticks.wake_waiting(connection, tenant_id, changed, deps.clock.now())
