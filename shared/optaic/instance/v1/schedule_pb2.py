@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!optaic/instance/v1/schedule.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe0\x03\n\x08Schedule\x12\x30\n\x04\x63ron\x18\x01 \x01(\x0b\x32 .optaic.instance.v1.CronScheduleH\x00\x12\x38\n\x08interval\x18\x02 \x01(\x0b\x32$.optaic.instance.v1.IntervalScheduleH\x00\x12\x34\n\x06manual\x18\x03 \x01(\x0b\x32\".optaic.instance.v1.ManualScheduleH\x00\x12\x14\n\x07\x65nabled\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x35\n\x0cretry_policy\x18\x05 \x01(\x0b\x32\x1f.optaic.instance.v1.RetryPolicy\x12\x43\n\x0eoverlap_policy\x18\x06 \x01(\x0e\x32!.optaic.instance.v1.OverlapPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x44\n\x0f\x63\x61tch_up_policy\x18\x07 \x01(\x0e\x32!.optaic.instance.v1.CatchUpPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12=\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x9a\x9e\x01\x32\x02\x08\x01\x42\x0f\n\x06timing\x12\x05\xbaH\x02\x08\x01\x42\n\n\x08_enabled\"I\n\x0c\x43ronSchedule\x12\x1e\n\nexpression\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\t\x18\x80\x02\x12\x19\n\x08timezone\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xea\x01\n\x10IntervalSchedule\x12\x1b\n\x07minutes\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe0N(\x01\x12\x41\n\x0cwindow_start\x18\x02 \x01(\tB+\xbaH(r&\x18\x05\x32\"^$|^([01][0-9]|2[0-3]):[0-5][0-9]$\x12?\n\nwindow_end\x18\x03 \x01(\tB+\xbaH(r&\x18\x05\x32\"^$|^([01][0-9]|2[0-3]):[0-5][0-9]$\x12\x19\n\x08timezone\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x12\x62usiness_days_only\x18\x05 \x01(\x08\"\x10\n\x0eManualSchedule\"\xb9\x02\n\x0bRetryPolicy\x12\x1e\n\x0bmax_retries\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\n(\x00\x12\x42\n\x07\x62\x61\x63koff\x18\x02 \x01(\x0e\x32\'.optaic.instance.v1.RetryPolicy.BackoffB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x05\x64\x65lay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\x12<\n\tmax_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"N\n\x07\x42\x61\x63koff\x12\x17\n\x13\x42\x41\x43KOFF_UNSPECIFIED\x10\x00\x12\x11\n\rBACKOFF_FIXED\x10\x01\x12\x17\n\x13\x42\x41\x43KOFF_EXPONENTIAL\x10\x02*\x8a\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x1c\n\x18OVERLAP_POLICY_QUEUE_ONE\x10\x02\x12\"\n\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x03*\x7f\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41TCH_UP_POLICY_LATEST\x10\x01\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x02\x12\x18\n\x14\x43\x41TCH_UP_POLICY_NONE\x10\x03\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!optaic/instance/v1/schedule.proto\x12\x12optaic.instance.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe7\x04\n\x08Schedule\x12\x30\n\x04\x63ron\x18\x01 \x01(\x0b\x32 .optaic.instance.v1.CronScheduleH\x00\x12\x38\n\x08interval\x18\x02 \x01(\x0b\x32$.optaic.instance.v1.IntervalScheduleH\x00\x12\x34\n\x06manual\x18\x03 \x01(\x0b\x32\".optaic.instance.v1.ManualScheduleH\x00\x12\x14\n\x07\x65nabled\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x35\n\x0cretry_policy\x18\x05 \x01(\x0b\x32\x1f.optaic.instance.v1.RetryPolicy\x12\x43\n\x0eoverlap_policy\x18\x06 \x01(\x0e\x32!.optaic.instance.v1.OverlapPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x44\n\x0f\x63\x61tch_up_policy\x18\x07 \x01(\x0e\x32!.optaic.instance.v1.CatchUpPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12=\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x9a\x9e\x01\x32\x02\x08\x01\x12\x45\n\x0fupstream_policy\x18\t \x01(\x0e\x32\".optaic.instance.v1.UpstreamPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12>\n\x08max_wait\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x9a\x9e\x01\x32\x02\x08\x01\x42\x0f\n\x06timing\x12\x05\xbaH\x02\x08\x01\x42\n\n\x08_enabled\"I\n\x0c\x43ronSchedule\x12\x1e\n\nexpression\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\t\x18\x80\x02\x12\x19\n\x08timezone\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xea\x01\n\x10IntervalSchedule\x12\x1b\n\x07minutes\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe0N(\x01\x12\x41\n\x0cwindow_start\x18\x02 \x01(\tB+\xbaH(r&\x18\x05\x32\"^$|^([01][0-9]|2[0-3]):[0-5][0-9]$\x12?\n\nwindow_end\x18\x03 \x01(\tB+\xbaH(r&\x18\x05\x32\"^$|^([01][0-9]|2[0-3]):[0-5][0-9]$\x12\x19\n\x08timezone\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x12\x62usiness_days_only\x18\x05 \x01(\x08\"\x10\n\x0eManualSchedule\"\xb9\x02\n\x0bRetryPolicy\x12\x1e\n\x0bmax_retries\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\n(\x00\x12\x42\n\x07\x62\x61\x63koff\x18\x02 \x01(\x0e\x32\'.optaic.instance.v1.RetryPolicy.BackoffB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x05\x64\x65lay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\x12<\n\tmax_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"N\n\x07\x42\x61\x63koff\x12\x17\n\x13\x42\x41\x43KOFF_UNSPECIFIED\x10\x00\x12\x11\n\rBACKOFF_FIXED\x10\x01\x12\x17\n\x13\x42\x41\x43KOFF_EXPONENTIAL\x10\x02*\x8a\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x1c\n\x18OVERLAP_POLICY_QUEUE_ONE\x10\x02\x12\"\n\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x03*\x7f\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41TCH_UP_POLICY_LATEST\x10\x01\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x02\x12\x18\n\x14\x43\x41TCH_UP_POLICY_NONE\x10\x03*e\n\x0eUpstreamPolicy\x12\x1f\n\x1bUPSTREAM_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14UPSTREAM_POLICY_WAIT\x10\x01\x12\x18\n\x14UPSTREAM_POLICY_SKIP\x10\x02\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULE'].fields_by_name['catch_up_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_SCHEDULE'].fields_by_name['timeout']._loaded_options = None
   _globals['_SCHEDULE'].fields_by_name['timeout']._serialized_options = b'\272H\016\252\001\013\"\005\010\200\232\236\0012\002\010\001'
+  _globals['_SCHEDULE'].fields_by_name['upstream_policy']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['upstream_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_SCHEDULE'].fields_by_name['max_wait']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['max_wait']._serialized_options = b'\272H\016\252\001\013\"\005\010\200\232\236\0012\002\010\001'
   _globals['_CRONSCHEDULE'].fields_by_name['expression']._loaded_options = None
   _globals['_CRONSCHEDULE'].fields_by_name['expression']._serialized_options = b'\272H\007r\005\020\t\030\200\002'
   _globals['_CRONSCHEDULE'].fields_by_name['timezone']._loaded_options = None
@@ -62,20 +66,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYPOLICY'].fields_by_name['delay']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\365$2\000'
   _globals['_RETRYPOLICY'].fields_by_name['max_delay']._loaded_options = None
   _globals['_RETRYPOLICY'].fields_by_name['max_delay']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\365$2\000'
-  _globals['_OVERLAPPOLICY']._serialized_start=1248
-  _globals['_OVERLAPPOLICY']._serialized_end=1386
-  _globals['_CATCHUPPOLICY']._serialized_start=1388
-  _globals['_CATCHUPPOLICY']._serialized_end=1515
+  _globals['_OVERLAPPOLICY']._serialized_start=1383
+  _globals['_OVERLAPPOLICY']._serialized_end=1521
+  _globals['_CATCHUPPOLICY']._serialized_start=1523
+  _globals['_CATCHUPPOLICY']._serialized_end=1650
+  _globals['_UPSTREAMPOLICY']._serialized_start=1652
+  _globals['_UPSTREAMPOLICY']._serialized_end=1753
   _globals['_SCHEDULE']._serialized_start=119
-  _globals['_SCHEDULE']._serialized_end=599
-  _globals['_CRONSCHEDULE']._serialized_start=601
-  _globals['_CRONSCHEDULE']._serialized_end=674
-  _globals['_INTERVALSCHEDULE']._serialized_start=677
-  _globals['_INTERVALSCHEDULE']._serialized_end=911
-  _globals['_MANUALSCHEDULE']._serialized_start=913
-  _globals['_MANUALSCHEDULE']._serialized_end=929
-  _globals['_RETRYPOLICY']._serialized_start=932
-  _globals['_RETRYPOLICY']._serialized_end=1245
-  _globals['_RETRYPOLICY_BACKOFF']._serialized_start=1167
-  _globals['_RETRYPOLICY_BACKOFF']._serialized_end=1245
+  _globals['_SCHEDULE']._serialized_end=734
+  _globals['_CRONSCHEDULE']._serialized_start=736
+  _globals['_CRONSCHEDULE']._serialized_end=809
+  _globals['_INTERVALSCHEDULE']._serialized_start=812
+  _globals['_INTERVALSCHEDULE']._serialized_end=1046
+  _globals['_MANUALSCHEDULE']._serialized_start=1048
+  _globals['_MANUALSCHEDULE']._serialized_end=1064
+  _globals['_RETRYPOLICY']._serialized_start=1067
+  _globals['_RETRYPOLICY']._serialized_end=1380
+  _globals['_RETRYPOLICY_BACKOFF']._serialized_start=1302
+  _globals['_RETRYPOLICY_BACKOFF']._serialized_end=1380
 # @@protoc_insertion_point(module_scope)

@@ -74,6 +74,34 @@ CATCH_UP_POLICY_NONE: CatchUpPolicy.ValueType  # 3
 """None."""
 Global___CatchUpPolicy: _TypeAlias = CatchUpPolicy  # noqa: Y015
 
+class _UpstreamPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpstreamPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpstreamPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPSTREAM_POLICY_UNSPECIFIED: _UpstreamPolicy.ValueType  # 0
+    """Means WAIT."""
+    UPSTREAM_POLICY_WAIT: _UpstreamPolicy.ValueType  # 1
+    """The scheduled time waits until its transitive upstream flows have done what was planned or submitted up to it, and are READY.
+    If nothing will make one of them READY, nothing runs for this time.
+    """
+    UPSTREAM_POLICY_SKIP: _UpstreamPolicy.ValueType  # 2
+    """Nothing runs for this time unless all of them are READY at once."""
+
+class UpstreamPolicy(_UpstreamPolicy, metaclass=_UpstreamPolicyEnumTypeWrapper):
+    """What happens when it is time and upstream flows still have work to do."""
+
+UPSTREAM_POLICY_UNSPECIFIED: UpstreamPolicy.ValueType  # 0
+"""Means WAIT."""
+UPSTREAM_POLICY_WAIT: UpstreamPolicy.ValueType  # 1
+"""The scheduled time waits until its transitive upstream flows have done what was planned or submitted up to it, and are READY.
+If nothing will make one of them READY, nothing runs for this time.
+"""
+UPSTREAM_POLICY_SKIP: UpstreamPolicy.ValueType  # 2
+"""Nothing runs for this time unless all of them are READY at once."""
+Global___UpstreamPolicy: _TypeAlias = UpstreamPolicy  # noqa: Y015
+
 @_typing.final
 class Schedule(_message.Message):
     """When Prefect starts a flow by itself."""
@@ -88,12 +116,16 @@ class Schedule(_message.Message):
     OVERLAP_POLICY_FIELD_NUMBER: _builtins.int
     CATCH_UP_POLICY_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    UPSTREAM_POLICY_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """False pauses the schedule. Absent: true."""
     overlap_policy: Global___OverlapPolicy.ValueType
     """What happens when it is time and a run is still active. Absent: SKIP."""
     catch_up_policy: Global___CatchUpPolicy.ValueType
     """What happens with the times that passed while nothing could start. Absent: LATEST."""
+    upstream_policy: Global___UpstreamPolicy.ValueType
+    """What happens when it is time and upstream flows still have work to do. Absent: WAIT."""
     @_builtins.property
     def cron(self) -> Global___CronSchedule: ...
     @_builtins.property
@@ -111,6 +143,12 @@ class Schedule(_message.Message):
         no flow becomes stale when it changes.
         """
 
+    @_builtins.property
+    def max_wait(self) -> _duration_pb2.Duration:
+        """How long a scheduled time waits for upstream flows: from a second to 30 days, counted from when it began to wait. Then it
+        is not run (UPSTREAM_WAIT_EXPIRED). Absent: 6 hours.
+        """
+
     def __init__(
         self,
         *,
@@ -122,10 +160,12 @@ class Schedule(_message.Message):
         overlap_policy: Global___OverlapPolicy.ValueType = ...,
         catch_up_policy: Global___CatchUpPolicy.ValueType = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        upstream_policy: Global___UpstreamPolicy.ValueType = ...,
+        max_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "retry_policy", b"retry_policy", "timeout", b"timeout", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "max_wait", b"max_wait", "retry_policy", b"retry_policy", "timeout", b"timeout", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "catch_up_policy", b"catch_up_policy", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "overlap_policy", b"overlap_policy", "retry_policy", b"retry_policy", "timeout", b"timeout", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "catch_up_policy", b"catch_up_policy", "cron", b"cron", "enabled", b"enabled", "interval", b"interval", "manual", b"manual", "max_wait", b"max_wait", "overlap_policy", b"overlap_policy", "retry_policy", b"retry_policy", "timeout", b"timeout", "timing", b"timing", "upstream_policy", b"upstream_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015

@@ -414,6 +414,7 @@ class BlockingFlow(_message.Message):
     IS_MISSING_INPUT_FIELD_NUMBER: _builtins.int
     RUN_NUMBER_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
+    UNREAD_RUN_IDS_FIELD_NUMBER: _builtins.int
     instance_name: _builtins.str
     status: _flow_pb2.Status.ValueType
     reason: _builtins.str
@@ -428,6 +429,12 @@ class BlockingFlow(_message.Message):
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]: ...
+    @_builtins.property
+    def unread_run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For each cause UPSTREAM_MOVED, in their order: the run that made the first version that was not consumed; empty if it is not
+        known. Only services get it.
+        """
+
     def __init__(
         self,
         *,
@@ -439,10 +446,11 @@ class BlockingFlow(_message.Message):
         is_missing_input: _builtins.bool = ...,
         run_number: _builtins.int = ...,
         hidden: _builtins.bool = ...,
+        unread_run_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "flow", b"flow", "hidden", b"hidden", "instance_name", b"instance_name", "is_missing_input", b"is_missing_input", "reason", b"reason", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "flow", b"flow", "hidden", b"hidden", "instance_name", b"instance_name", "is_missing_input", b"is_missing_input", "reason", b"reason", "run_number", b"run_number", "status", b"status", "unread_run_ids", b"unread_run_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,6 +66,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The flow's schedule does not have this scheduled time, or it is too far from now."""
     ERROR_REASON_OUTPUT_MISPLACED: _ErrorReason.ValueType  # 29
     """An output or artifact does not lie in the flow's own folder."""
+    ERROR_REASON_UPSTREAM_WAIT_EXPIRED: _ErrorReason.ValueType  # 30
+    """The scheduled time waited for its upstream flows for as long as its schedule lets it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -106,6 +108,8 @@ ERROR_REASON_TICK_UNKNOWN: ErrorReason.ValueType  # 28
 """The flow's schedule does not have this scheduled time, or it is too far from now."""
 ERROR_REASON_OUTPUT_MISPLACED: ErrorReason.ValueType  # 29
 """An output or artifact does not lie in the flow's own folder."""
+ERROR_REASON_UPSTREAM_WAIT_EXPIRED: ErrorReason.ValueType  # 30
+"""The scheduled time waited for its upstream flows for as long as its schedule lets it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
