@@ -21,6 +21,7 @@ import psutil
 import psycopg
 
 from support.broker import ensure_streams
+from support.fuzzing.sizes import size_of
 from support.identities import tokens_file
 from support.instance_service import instance_database
 from support.polling import eventually
@@ -94,7 +95,10 @@ class Process:
         return Facts(**await self._ask("facts", patience))
 
     async def memory(self) -> int:
-        """Return the bytes that belong to this process alone, after it has given back what is free, as it does each minute."""
+        """Return the bytes that belong to this process alone, after it has given back what is free, as it does each minute.
+
+        The outside systems in its memory do not count: they keep all that they were ever given, as the real ones do.
+        """
         return int(await self._ask("memory", 30.0))
 
     async def _ask(self, question: str, patience: float) -> Any:
@@ -220,16 +224,17 @@ async def _serve(stop: asyncio.Event, name: str, settings: dict[str, Any], pipe:
     from servicekit.app import serve  # noqa: PLC0415 - the same
     from servicekit.runtime import keep_loaded  # noqa: PLC0415 - the same
 
-    app = await _build(name, settings)
+    app, outside = await _build(name, settings)
     keep_loaded()
-    answering = asyncio.create_task(_Answers(app, pipe).run())
+    answering = asyncio.create_task(_Answers(app, outside, pipe).run())
     try:
         await serve(stop, app)
     finally:
         answering.cancel()
 
 
-async def _build(name: str, settings: dict[str, Any]) -> Any:
+async def _build(name: str, settings: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Return a service, and the outside systems that its process has in memory."""
     if name == "instance":
         from instance_service.app import Outside, build  # noqa: PLC0415 - the same
         from instance_service.config import Settings  # noqa: PLC0415 - the same
@@ -240,29 +245,33 @@ async def _build(name: str, settings: dict[str, Any]) -> Any:
         )
 
         outside = Outside(FakeDeployments(), FakeExperiments(), FakeProjects())
-        return await build(Settings.model_validate(settings), outside)
+        return await build(Settings.model_validate(settings), outside), [outside]
     if name == "run":
         from run_service import app as run  # noqa: PLC0415 - the same
         from run_service.config import Settings as RunSettings  # noqa: PLC0415 - the same
         from support.orchestrator_runs import FakeOrchestrator  # noqa: PLC0415 - the same
 
-        return await run.build(RunSettings.model_validate(settings), orchestrator=FakeOrchestrator())
+        orchestrator = FakeOrchestrator()
+        return await run.build(RunSettings.model_validate(settings), orchestrator=orchestrator), [
+            orchestrator
+        ]
     if name == "lineage":
         from lineage_service import app as lineage  # noqa: PLC0415 - the same
         from lineage_service.config import Settings as LineageSettings  # noqa: PLC0415 - the same
 
-        return await lineage.build(LineageSettings.model_validate(settings))
+        return await lineage.build(LineageSettings.model_validate(settings)), []
     from status_service import app as status  # noqa: PLC0415 - the same
     from status_service.config import Settings as StatusSettings  # noqa: PLC0415 - the same
 
-    return await status.build(StatusSettings.model_validate(settings))
+    return await status.build(StatusSettings.model_validate(settings)), []
 
 
 class _Answers:
     """Tells the tests the state of its process, and how long anything held its event loop."""
 
-    def __init__(self, app: Any, pipe: Any) -> None:
+    def __init__(self, app: Any, outside: list[Any], pipe: Any) -> None:
         self._app = app
+        self._outside = outside
         self._pipe = pipe
         self._held = 0.0
         self._last = time.process_time()
@@ -300,7 +309,7 @@ class _Answers:
 
         gc.collect()
         runtime.give_back()
-        self._pipe.send(psutil.Process().memory_full_info().uss)
+        self._pipe.send(psutil.Process().memory_full_info().uss - size_of(self._outside))
 
     async def _tell_facts(self) -> None:
         server, database = self._app.server, self._app.deps.database
