@@ -18,8 +18,8 @@ from optaic.expression.grid import Grid, encode_texts
 from optaic.expression.kernels import IMPLEMENTATIONS, KERNELS, Implementation, power
 from optaic.expression.names import spell
 from optaic.expression.signature import Scope
+from optaic.expression.sums import Array
 from optaic.expression.tree import Binary, Call, Column, Expression, Negate, Node, Number, Text, children
-from optaic.expression.windows import Array
 from optaic.plugins.errors import SchemaMismatch
 from optaic.plugins.words import describe_type
 from optaic.rules.columns import DATE, ENTITY, VALUE

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from optaic.expression.windows import Array
+from optaic.expression.sums import Array
 from optaic.plugins.errors import SchemaMismatch
 from optaic.rules.columns import DATE, ENTITY, KEYS
 

@@ -15,7 +15,7 @@ import polars as pl
 from optaic.expression import order, rolling, sections
 from optaic.expression.operators import OPERATORS
 from optaic.expression.signature import Scope, Signature
-from optaic.expression.windows import Array
+from optaic.expression.sums import Array
 
 Kernel: TypeAlias = Callable[[Sequence[Array], Sequence[float]], Array]
 Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from optaic.expression.rolling import Windows
-from optaic.expression.windows import Array
+from optaic.expression.sums import Array
 
 
 def find_rank(windows: Windows) -> Array:

@@ -11,24 +11,17 @@ from the window's largest value, and so from the window alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optaic.expression.windows import (
-    Array,
-    Comoments,
-    Count,
-    HighMoments,
-    Moments,
-    Sum,
-    Weighted,
-    over_window,
-)
+from optaic.expression.sums import Array, Count, Sum
+from optaic.expression.windows import Comoments, HighMoments, Moments, Weighted, over_window
 
 # Between them, squares of distances keep all their digits: a distance is 0, or at least 2^-53 of the largest value.
 SMALL, LARGE = 2.0**-400, 2.0**400
@@ -36,9 +29,10 @@ UP, DOWN = 2.0**600, 2.0**-700
 _SLIGHTLY_DOWN = 2.0**-64  # of sums: the fewest digits get lost
 _STEP = 200  # of the exponents by which windows are scaled whose fourth powers are needed
 _AT_ONCE = 16_000  # numbers of a series that are computed at once
-_MOST_WORKERS, _FEWEST_PARTS = 4, 32
+_MOST_WORKERS, _FEWEST_JOBS = 4, 32
 
 Mask: TypeAlias = NDArray[np.bool_]
+Rows: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Windows:
 
     def merge_sums(self, x: Array) -> Sum:
         """Return the sums of all windows."""
-        return over_window(Sum.of(x, self.count), x.shape[1], self.n)
+        return over_window(Sum.of(x, self.count, self.n), x.shape[1], self.n)
 
     def newest(self, x: Array) -> Array:
         """Return the last value of each window."""
@@ -65,10 +59,6 @@ class Windows:
     def smallest(self, x: Array) -> Array:
         """Return the smallest value of each window."""
         return _slide(np.minimum, self._fill(x, np.inf), self.n)
-
-    def is_flat(self, x: Array) -> Mask:
-        """Return which windows have equal values only."""
-        return np.equal(self.largest(x), self.smallest(x))
 
     def _fill(self, x: Array, value: float) -> Array:
         return x if isinstance(self.count, int) else np.where(self.count > 0, x, value)
@@ -124,42 +114,59 @@ def roll(
     """
     entities, sessions = series[0].shape
     found = np.full((entities, sessions), np.nan)
-    is_whole = fewest >= n and not compares
-    if is_whole and n > sessions:
-        return found
-    width = sessions if is_whole else sessions + n - 1
-    rows = max(1, _AT_ONCE // max(1, width))
 
-    def fill(part: slice) -> None:
-        if is_whole:
-            given = tuple(each[part] for each in series)
-            found[part, n - 1 :] = compute(Windows(n, given, 1, n))
-            return
-        is_there = np.logical_and.reduce([np.isfinite(each[part]) for each in series])
-        padding = ((0, 0), (n - 1, 0))
-        filled = tuple(np.pad(np.where(is_there, each[part], 0.0), padding) for each in series)
-        counted = count_windows(is_there, n)
-        count = np.pad(is_there, padding).astype(np.float64)
-        results = compute(Windows(n, filled, count, counted))
-        is_short = counted < fewest
-        found[part] = np.where(is_short | ~is_there if has_now else is_short, np.nan, results)
+    def fill_whole(rows: Rows) -> None:
+        given = tuple(each[rows] for each in series)
+        found[rows, n - 1 :] = compute(Windows(n, given, 1, n))
 
-    _do_all(fill, [slice(first, first + rows) for first in range(0, entities, rows)])
+    def fill_with_gaps(rows: Rows, until: int) -> None:
+        given = tuple(each[rows, :until] for each in series)
+        found[rows, :until] = _compute_with_gaps(given, n, fewest, compute, has_now=has_now)
+
+    if fewest >= n and not compares:
+        is_complete, short = np.ones(entities, bool), 0
+    else:
+        is_complete = np.logical_and.reduce([np.isfinite(each).all(axis=1) for each in series])
+        short = min(n - 1, sessions)  # windows at the start have fewer than n sessions
+    jobs = [partial(fill_whole, rows) for rows in _divide(is_complete, sessions) if n <= sessions]
+    jobs += [partial(fill_with_gaps, rows, short) for rows in _divide(is_complete, 2 * short) if short]
+    jobs += [partial(fill_with_gaps, rows, sessions) for rows in _divide(~is_complete, sessions + n)]
+    _do_all(jobs)
     return found
 
 
-def _do_all(fill: Callable[[slice], None], parts: Sequence[slice]) -> None:
-    """Compute all parts, where there are many of them on each of the processors."""
+def _compute_with_gaps(
+    series: Sequence[Array], n: int, fewest: int, compute: Compute, *, has_now: bool
+) -> Array:
+    """Return the result of each window, where sessions may have no value and none come before the first."""
+    is_there = np.logical_and.reduce([np.isfinite(each) for each in series])
+    padding = ((0, 0), (n - 1, 0))
+    filled = tuple(np.pad(np.where(is_there, each, 0.0), padding) for each in series)
+    counted = count_windows(is_there, n)
+    results = compute(Windows(n, filled, np.pad(is_there, padding).astype(np.float64), counted))
+    is_short = counted < fewest
+    return np.where(is_short | ~is_there if has_now else is_short, np.nan, results)
+
+
+def _divide(is_chosen: Mask, width: int) -> Iterator[Rows]:
+    """Yield the chosen entities, so many at once as their numbers stay in the cache."""
+    chosen, size = np.flatnonzero(is_chosen), max(1, _AT_ONCE // max(1, width))
+    for first in range(0, len(chosen), size):
+        yield chosen[first : first + size]
+
+
+def _do_all(jobs: Sequence[Callable[[], None]]) -> None:
+    """Do all jobs, where there are many of them on each of the processors."""
     workers = min(_MOST_WORKERS, os.cpu_count() or 1)
-    if workers == 1 or len(parts) < _FEWEST_PARTS:
-        for part in parts:
-            fill(part)
+    if workers == 1 or len(jobs) < _FEWEST_JOBS:
+        for job in jobs:
+            job()
         return
 
     def work(first: int) -> None:
         with np.errstate(all="ignore"):  # each thread has its own
-            for part in parts[first::workers]:
-                fill(part)
+            for job in jobs[first::workers]:
+                job()
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(workers)))
@@ -177,7 +184,7 @@ def find_sum(windows: Windows) -> Array:
     """Return sums, rounded once."""
     (x,) = windows.series
     return _over_scales(
-        x, windows.scale_sums(x, windows.n), lambda scaled, scale: windows.merge_sums(scaled).high / scale
+        x, windows.scale_sums(x, windows.n), lambda scaled, scale: windows.merge_sums(scaled).rounded / scale
     )
 
 
@@ -186,7 +193,7 @@ def find_mean(windows: Windows) -> Array:
     (x,) = windows.series
 
     def average(scaled: Array, scale: float) -> Array:
-        return windows.merge_sums(scaled).high * (1.0 / windows.counted) / scale
+        return windows.merge_sums(scaled).rounded * (1.0 / windows.counted) / scale
 
     return _over_scales(x, windows.scale_sums(x, windows.n), average)
 
@@ -196,15 +203,16 @@ def find_deviation(windows: Windows) -> Array:
     (x,) = windows.series
 
     def deviate(scaled: Array, scale: float) -> Array:
-        squares = over_window(Moments.of(scaled, windows.count), x.shape[1], windows.n).squares
+        squares = over_window(Moments.of(scaled, windows.count, windows.n), x.shape[1], windows.n).squares
         squares *= 1.0 / (windows.counted - 1)
-        return np.sqrt(squares, out=squares) / scale
+        deviation = np.sqrt(squares, out=squares)
+        if scale != 1.0:
+            is_spread = deviation > 0
+            deviation /= scale
+            deviation[is_spread & (deviation == 0)] = np.nan  # too small for a number
+        return deviation
 
-    deviation = _over_scales(x, windows.scale_squares(x), deviate)
-    # Unequal values whose deviation is too small for a number have none.
-    deviation[~(deviation > 0)] = np.nan
-    deviation[windows.is_flat(x) & (np.asarray(windows.counted) > 1)] = 0.0
-    return deviation
+    return _over_scales(x, windows.scale_squares(x), deviate)
 
 
 def find_largest(windows: Windows) -> Array:
@@ -217,8 +225,8 @@ def find_smallest(windows: Windows) -> Array:
     return windows.smallest(windows.series[0] + 0.0)
 
 
-def _over_pairs(windows: Windows, compute: Callable[[Comoments, float, float, Array, Array], Array]) -> Array:
-    """Return a figure of two series, which both are scaled."""
+def _over_pairs(windows: Windows, compute: Callable[[Comoments, Comoments, float, float], Array]) -> Array:
+    """Return a figure of two series, which both are scaled, from the blocks of one session and from those of n."""
     x, y = windows.series
     if isinstance(windows.count, int):
         is_pair = ~(np.isnan(x) | np.isnan(y))
@@ -228,8 +236,8 @@ def _over_pairs(windows: Windows, compute: Callable[[Comoments, float, float, Ar
 
     def over_x(of_x: Array, x_scale: float) -> Array:
         def over_y(of_y: Array, y_scale: float) -> Array:
-            pairs = over_window(Comoments.of(of_x, of_y, windows.count), x.shape[1], windows.n)
-            return compute(pairs, x_scale, y_scale, of_x, of_y)
+            blocks = Comoments.of(of_x, of_y, windows.count, windows.n)
+            return compute(blocks, over_window(blocks, x.shape[1], windows.n), x_scale, y_scale)
 
         return _over_scales(y, y_scales, over_y)
 
@@ -239,56 +247,43 @@ def _over_pairs(windows: Windows, compute: Callable[[Comoments, float, float, Ar
 def find_correlation(windows: Windows) -> Array:
     """Return Pearson correlations, within -1 and 1; none where x or y is constant."""
 
-    def correlate(pairs: Comoments, *_: object) -> Array:
+    def correlate(_: Comoments, pairs: Comoments, *__: object) -> Array:
         size: Array = np.sqrt(pairs.x.squares) * np.sqrt(pairs.y.squares)
         return pairs.products / size
 
-    found = np.clip(_over_pairs(windows, correlate), -1.0, 1.0)
-    x, y = windows.series
-    found[windows.is_flat(x) | windows.is_flat(y)] = np.nan
-    return found
+    return np.clip(_over_pairs(windows, correlate), -1.0, 1.0)
 
 
 def find_covariance(windows: Windows) -> Array:
     """Return sample covariances (ddof 1); exactly 0 where x or y is constant."""
 
-    def vary(pairs: Comoments, x_scale: float, y_scale: float, *_: object) -> Array:
+    def vary(_: Comoments, pairs: Comoments, x_scale: float, y_scale: float) -> Array:
         return pairs.products / (windows.counted - 1) / x_scale / y_scale
 
-    found = _over_pairs(windows, vary)
-    x, y = windows.series
-    found[(windows.is_flat(x) | windows.is_flat(y)) & (np.asarray(windows.counted) > 1)] = 0.0
-    return found
+    return _over_pairs(windows, vary)
 
 
 def find_slope(windows: Windows) -> Array:
     """Return the slopes of the regressions of x on y; none where y is constant, exactly 0 where only x is."""
 
-    def slope(pairs: Comoments, x_scale: float, y_scale: float, *_: object) -> Array:
+    def slope(_: Comoments, pairs: Comoments, x_scale: float, y_scale: float) -> Array:
         return pairs.products / pairs.y.squares / x_scale * y_scale
 
-    return _regress(windows, slope)
+    return _over_pairs(windows, slope)
 
 
 def find_residual(windows: Windows) -> Array:
     """Return how far the last x lies above the line of the regression of x on y; none where y is constant."""
 
-    def lie(pairs: Comoments, x_scale: float, _: float, of_x: Array, of_y: Array) -> Array:
+    def lie(blocks: Comoments, pairs: Comoments, x_scale: float, _: float) -> Array:
+        newest = blocks.cut(windows.n - 1, pairs.products.shape[1])
         above, across = (
-            Sum.of(windows.newest(of)).distance(moments.sum) / windows.counted
-            for of, moments in ((of_x, pairs.x), (of_y, pairs.y))
+            of_newest.sum.distance(of_all.sum) / windows.counted
+            for of_newest, of_all in ((newest.x, pairs.x), (newest.y, pairs.y))
         )
         return (above - pairs.products / pairs.y.squares * across) / x_scale
 
-    return _regress(windows, lie)
-
-
-def _regress(windows: Windows, compute: Callable[[Comoments, float, float, Array, Array], Array]) -> Array:
-    found = _over_pairs(windows, compute)
-    x, y = windows.series
-    found[windows.is_flat(x)] = 0.0
-    found[windows.is_flat(y)] = np.nan
-    return found
+    return _over_pairs(windows, lie)
 
 
 def find_skewness(windows: Windows) -> Array:
@@ -319,12 +314,10 @@ def _over_high_moments(
     m = np.asarray(windows.counted, np.float64)
 
     def measure(scaled: Array, _: float) -> Array:
-        blocks = HighMoments.of(scaled, windows.count, has_fourths=has_fourths)
+        blocks = HighMoments.of(scaled, windows.count, windows.n, has_fourths=has_fourths)
         return compute(over_window(blocks, x.shape[1], windows.n), m)
 
-    found = _over_scales(x, windows.scale_fourths(x), measure)
-    found[windows.is_flat(x)] = np.nan
-    return found
+    return _over_scales(x, windows.scale_fourths(x), measure)
 
 
 def find_decayed(windows: Windows) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optaic.expression.rolling import DOWN, LARGE, SMALL, UP
-from optaic.expression.windows import Array
+from optaic.expression.sums import Array
 
 Section: TypeAlias = Callable[[Array], Array]
 

@@ -1,91 +1,28 @@
-"""Compute sums and moments over the last n sessions, each from those n values alone, bit for bit.
+"""Merge blocks of sessions to windows of n, each from its n values alone, bit for bit.
 
 Blocks of 1, 2, 4, ... sessions are merged pairwise, and a window of n sessions is the blocks that n is the sum of, the
 largest first and newest. So the order of the operations follows from n only: what lies outside a window changes
 nothing in it, not even the last bit, and a slice of a series gives what the whole series gives. A running sum has
 neither property.
 
-Sums are kept as an unevaluated pair of numbers, about 106 bits (T. J. Dekker, A floating-point technique for extending
-the available precision, 1971). Moments are merged as T. F. Chan, G. H. Golub and R. J. LeVeque give it (Algorithms for
-computing the sample variance, 1983), third and fourth ones as P. Pébay does (Formulas for robust, one-pass parallel
-computation of covariances and arbitrary-order statistical moments, 2008); the difference of means that they need is
-taken from the pairs, so that it keeps its digits however large the level is.
-
-A block also holds how many of its sessions have a value. In windows without gaps that is one number; it gives the same
-bits as the array of it that windows with gaps have.
+Moments are merged as T. F. Chan, G. H. Golub and R. J. LeVeque give it (Algorithms for computing the sample variance,
+1983), third and fourth ones as P. Pébay does (Formulas for robust, one-pass parallel computation of covariances and
+arbitrary-order statistical moments, 2008); `optaic.expression.sums` gives the differences of means that they need. These
+are exactly 0 between blocks that are equal throughout, so the squares of a window are 0 if and only if all its values are
+equal: the values are neither so small nor so large that a square is lost (`optaic.expression.rolling` scales them).
 
 Arrays have a row for each entity and a column for each session. A result begins with the first window that lies wholly
-in the columns; see `optaic.expression.rolling` for what surrounds this.
+in the columns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeAlias, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
-Count: TypeAlias = int | Array  # of the values in a block
-
-_SPLITTER = 134_217_729.0  # 2^27 + 1: halves the 53 bits of a number
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Sums of `count` values: `high + low`, of which `high` is the rounded sum."""
-
-    count: Count
-    high: Array
-    low: Array
-
-    @classmethod
-    def of(cls, x: Array, count: Count = 1) -> Sum:
-        """Return the blocks of one session each; a session without a value has 0, and 0 as its count."""
-        return cls(count, x, np.zeros_like(x))
-
-    def cut(self, first: int, length: int) -> Sum:
-        """Return blocks from a place on."""
-        return Sum(
-            _cut(self.count, first, length),
-            self.high[:, first : first + length],
-            self.low[:, first : first + length],
-        )
-
-    def merge(self, newer: Sum) -> Sum:
-        """Return the blocks that are made of these and of later ones."""
-        total, error = _add(self.high, newer.high)
-        error += self.low + newer.low
-        high = total + error
-        total -= high
-        total += error
-        return Sum(self.count + newer.count, high, total)
-
-    def distance(self, other: Sum) -> Array:
-        """Return the difference of the means, times the product of both counts.
-
-        Of equal counts it is the difference of the sums: their count as another factor, a power of two, changes no digit.
-        """
-        if _is_equal(self.count, other.count):
-            difference, error = _subtract(self.high, other.high)
-            error += self.low - other.low
-            difference += error
-            return difference
-        first, first_error = _scale(self.high, other.count)
-        second, second_error = _scale(other.high, self.count)
-        difference, error = _add(first, -second)
-        low = self.low * other.count
-        low -= other.low * self.count
-        if first_error is not None and second_error is not None:
-            low += first_error - second_error
-        elif first_error is not None:
-            low += first_error
-        elif second_error is not None:
-            low -= second_error
-        error += low
-        difference += error
-        return difference
+from optaic.expression.sums import Array, Count, Sum, cross
 
 
 @dataclass(frozen=True)
@@ -96,9 +33,9 @@ class Moments:
     squares: Array
 
     @classmethod
-    def of(cls, x: Array, count: Count = 1) -> Moments:
-        """Return the blocks of one session each."""
-        return cls(Sum.of(x, count), np.zeros_like(x))
+    def of(cls, x: Array, count: Count, n: int) -> Moments:
+        """Return the blocks of one session each, for windows of n."""
+        return cls(Sum.of(x, count, n), np.zeros_like(x))
 
     def cut(self, first: int, length: int) -> Moments:
         """Return blocks from a place on."""
@@ -106,11 +43,15 @@ class Moments:
 
     def merge(self, newer: Moments) -> Moments:
         """Return the blocks that are made of these and of later ones."""
-        between = self.sum.distance(newer.sum)
-        between *= between
-        between = _divide(between, _weight(self.sum.count, newer.sum.count))
+        distance = self.sum.distance(newer.sum)
+        return self.merge_apart(newer, distance, _weigh(self.sum.count, newer.sum.count))
+
+    def merge_apart(self, newer: Moments, distance: Array, weight: float | Array) -> Moments:
+        """Return the same, given the distance of the sums, which is overwritten, and the weight of its square."""
+        distance *= distance
+        distance *= weight
         squares = self.squares + newer.squares
-        squares += between
+        squares += distance
         return Moments(self.sum.merge(newer.sum), squares)
 
 
@@ -123,9 +64,9 @@ class Comoments:
     products: Array
 
     @classmethod
-    def of(cls, x: Array, y: Array, count: Count = 1) -> Comoments:
-        """Return the blocks of one session each."""
-        return cls(Moments.of(x, count), Moments.of(y, count), np.zeros_like(x))
+    def of(cls, x: Array, y: Array, count: Count, n: int) -> Comoments:
+        """Return the blocks of one session each, for windows of n."""
+        return cls(Moments.of(x, count, n), Moments.of(y, count, n), np.zeros_like(x))
 
     def cut(self, first: int, length: int) -> Comoments:
         """Return blocks from a place on."""
@@ -135,17 +76,15 @@ class Comoments:
 
     def merge(self, newer: Comoments) -> Comoments:
         """Return the blocks that are made of these and of later ones."""
-        weight = _weight(self.x.sum.count, newer.x.sum.count)
+        weight = _weigh(self.x.sum.count, newer.x.sum.count)
         of_x, of_y = self.x.sum.distance(newer.x.sum), self.y.sum.distance(newer.y.sum)
+        between = of_x * of_y
+        between *= weight
         products = self.products + newer.products
-        products += _divide(of_x * of_y, weight)
-        merged = [
-            Moments(
-                one.sum.merge(other.sum), one.squares + other.squares + _divide(distance * distance, weight)
-            )
-            for one, other, distance in ((self.x, newer.x, of_x), (self.y, newer.y, of_y))
-        ]
-        return Comoments(merged[0], merged[1], products)
+        products += between
+        return Comoments(
+            self.x.merge_apart(newer.x, of_x, weight), self.y.merge_apart(newer.y, of_y, weight), products
+        )
 
 
 @dataclass(frozen=True)
@@ -158,10 +97,10 @@ class HighMoments:
     fourths: Array | None
 
     @classmethod
-    def of(cls, x: Array, count: Count = 1, *, has_fourths: bool) -> HighMoments:
-        """Return the blocks of one session each."""
+    def of(cls, x: Array, count: Count, n: int, *, has_fourths: bool) -> HighMoments:
+        """Return the blocks of one session each, for windows of n."""
         zeros = np.zeros_like(x)
-        return cls(Sum.of(x, count), zeros, zeros, zeros if has_fourths else None)
+        return cls(Sum.of(x, count, n), zeros, zeros, zeros if has_fourths else None)
 
     def cut(self, first: int, length: int) -> HighMoments:
         """Return blocks from a place on."""
@@ -172,11 +111,15 @@ class HighMoments:
     def merge(self, newer: HighMoments) -> HighMoments:
         """Return the blocks that are made of these and of later ones."""
         a, b = self.sum.count, newer.sum.count
+        unit = a if isinstance(a, int) else 1  # `cross` and `Sum.distance` leave it out
         product, total = a * b, a + b
-        distance = -self.sum.distance(newer.sum)  # the newer mean less the older one, times the product
-        delta = _divide(distance, a if _is_equal(a, b) else product)
-        step = _divide(delta, total)
-        between = delta * step * product
+        between = self.sum.distance(newer.sum)
+        between *= unit * _invert(product)  # the older mean less the newer one
+        step = between * _invert(total)
+        between *= step
+        between *= product
+        squares = self.squares + newer.squares
+        squares += between
         fourths = None
         if self.fourths is not None and newer.fourths is not None:
             fourths = (
@@ -184,15 +127,17 @@ class HighMoments:
                 + newer.fourths
                 + between * step * step * (a * a - product + b * b)
                 + 6.0 * step * step * (a * a * newer.squares + b * b * self.squares)
-                + 4.0 * step * (a * newer.cubes - b * self.cubes)
+                + 4.0 * step * (b * self.cubes - a * newer.cubes)
             )
-        cubes = (
-            self.cubes
-            + newer.cubes
-            + between * step * (a - b)
-            + 3.0 * step * (a * newer.squares - b * self.squares)
-        )
-        squares = self.squares + newer.squares + between
+        cubes = self.cubes + newer.cubes
+        if not (isinstance(a, int) and a == b):
+            between *= step
+            between *= b - a
+            cubes += between
+        leaning = cross(self.squares, newer.squares, a, b)
+        step *= 3.0 * unit
+        leaning *= step
+        cubes += leaning
         return HighMoments(self.sum.merge(newer.sum), squares, cubes, fourths)
 
 
@@ -258,55 +203,12 @@ def _join(older: _Block, older_size: int, newer: _Block, newer_size: int, sessio
     return older.cut(0, length).merge(newer.cut(older_size, length))
 
 
-def _cut(count: Count, first: int, length: int) -> Count:
-    return count if isinstance(count, int) else count[:, first : first + length]
+def _weigh(older: Count, newer: Count) -> float | Array:
+    """Return what makes the product of two of `Sum.distance` that of two distances of means, times both counts, over their sum."""
+    weight = _invert(older * newer * (older + newer))
+    return older * older * weight if isinstance(older, int) else weight
 
 
-def _is_equal(older: Count, newer: Count) -> bool:
-    return isinstance(older, int) and isinstance(newer, int) and older == newer
-
-
-def _weight(older: Count, newer: Count) -> float | Array:
-    """Return the divisor for the product of two distances, which contains the product of both counts twice instead of once."""
-    if isinstance(older, int) and _is_equal(older, newer):
-        return 2.0 * older  # see `Sum.distance`
-    weight = older * newer * (older + newer)
-    return float(weight) if isinstance(weight, int) else weight
-
-
-def _divide(a: Array, by: float | Array) -> Array:
-    """Return a product with the reciprocal; 0 where the divisor is 0, because one of the blocks has no value then."""
-    if isinstance(by, int | float):
-        return a * (1.0 / by)
-    return a * np.divide(1.0, by, out=np.zeros_like(by), where=by > 0)
-
-
-def _add(a: Array, b: Array) -> tuple[Array, Array]:
-    """Return the rounded sum and the exact rounding error (D. E. Knuth, TAOCP 2, 4.2.2, theorem B)."""
-    total = a + b
-    part = total - a
-    error = total - part
-    np.subtract(a, error, out=error)
-    np.subtract(b, part, out=part)
-    error += part
-    return total, error
-
-
-def _subtract(a: Array, b: Array) -> tuple[Array, Array]:
-    """Return the rounded difference and the exact rounding error."""
-    total = a - b
-    part = total - a
-    error = total - part
-    np.subtract(a, error, out=error)
-    part += b
-    error -= part
-    return total, error
-
-
-def _scale(a: Array, count: Count) -> tuple[Array, Array | None]:
-    """Return the product with a small whole number as a rounded number and its exact rounding error, if there is one."""
-    if isinstance(count, int) and count & (count - 1) == 0:  # a power of two: nothing is rounded
-        return a * float(count), None
-    wide = a * _SPLITTER
-    high = wide - (wide - a)
-    return _add(high * count, (a - high) * count)
+def _invert(count: Count) -> float | Array:
+    """Return a reciprocal. Its factor is 0 where a count is, because one of the blocks has no value then."""
+    return 1.0 / count if isinstance(count, int) else 1.0 / np.maximum(count, 1.0)
