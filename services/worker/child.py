@@ -96,6 +96,7 @@ def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.Comple
             change_start=str(changed.start or ""),
             change_end=str(changed.end or ""),
             former_digest=output.former_digest,
+            source_token=output.source_token,
         ),
         is_partial_range=output.is_partial_range,
     )

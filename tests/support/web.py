@@ -42,6 +42,9 @@ def serving(answer: Callable[[str], Answer]) -> Iterator[Web]:
     """Serve what `answer` gives for a path, until the block is left."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             web.asked.append(f"{self.requestline}\n{self.headers}")
             found = answer(self.path)
@@ -50,7 +53,8 @@ def serving(answer: Callable[[str], Answer]) -> Iterator[Web]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(found.body)
+            if self.command != "HEAD":
+                self.wfile.write(found.body)
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""

@@ -64,6 +64,7 @@ class Flow:
     accepted_reason: str | None = None
     accepted_by: str | None = None
     accepted_time: datetime | None = None
+    source_token: str = ""  # of the source that the newest completed run has read
 
     @property
     def key(self) -> FlowKey:

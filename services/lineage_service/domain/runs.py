@@ -77,6 +77,8 @@ class RunFact:
     # Hashes of how dependants read this output and the one before; empty if the run did not compute them.
     readers_hash: str = ""
     base_readers_hash: str = ""
+    # Of the source before it was read; empty if the pipeline has none.
+    source_token: str = ""
     # Why it failed.
     failure: Failure = NO_FAILURE
     # The run that produced the version on which this output builds, and the dates in which the two differ. Empty: every date may.
@@ -109,6 +111,8 @@ class Progress(NamedTuple):
     # From the run that decided the outcome.
     failure_type: str = ""
     failure_message: str = ""
+    # From the newest completed run.
+    source_token: str = ""
 
 
 def advance(progress: Progress, fact: RunFact) -> Progress:
@@ -134,6 +138,7 @@ def advance(progress: Progress, fact: RunFact) -> Progress:
             rows_processed=fact.rows_processed,
             computed_revision=fact.instance_revision,
             readers_hash=fact.readers_hash,
+            source_token=fact.source_token,
         )
         if not progress.full_run_number:
             progress = progress._replace(computed_fingerprint=fact.fingerprint)

@@ -68,14 +68,14 @@ _FORGET_RUNS = sa.text("""
         outcome = 'never', completed_run_number = 0, rows_processed = 0, invalidated_run_number = -1,
         invalidated_reason = '', invalidated_by = '', overdue_date = '', computed_revision = 0, readers_hash = '',
         full_run_number = 0, partial_run_number = 0, failure_type = '', failure_message = '', accepted_fingerprint = null,
-        accepted_reason = null, accepted_by = null, accepted_time = null
+        accepted_reason = null, accepted_by = null, accepted_time = null, source_token = ''
     where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _GET_PROGRESS = sa.text("""
     select flow_id, run_number, coalesce(cast(last_run_id as text), ''), last_run_time, ended_run_number,
            outcome_run_number, outcome, completed_run_number, computed_fingerprint, rows_processed,
            computed_revision, readers_hash, coalesce(full_run_number, completed_run_number), partial_run_number,
-           failure_type, failure_message
+           failure_type, failure_message, source_token
     from flows where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _SET_PROGRESS = sa.text("""
@@ -85,7 +85,7 @@ _SET_PROGRESS = sa.text("""
         rows_processed = d.rows_processed, computed_revision = d.computed_revision,
         readers_hash = d.readers_hash, full_run_number = d.full_run_number,
         partial_run_number = d.partial_run_number, failure_type = d.failure_type,
-        failure_message = d.failure_message,
+        failure_message = d.failure_message, source_token = d.source_token,
         -- A completed run ends an acceptance.
         accepted_fingerprint = case when f.completed_run_number = d.completed_run_number then f.accepted_fingerprint end,
         accepted_reason = case when f.completed_run_number = d.completed_run_number then f.accepted_reason end,
@@ -98,10 +98,11 @@ _SET_PROGRESS = sa.text("""
                 cast(:rows_processed as bigint[]), cast(:computed_revisions as bigint[]),
                 cast(:readers_hashes as text[]), cast(:full_run_numbers as bigint[]),
                 cast(:partial_run_numbers as bigint[]), cast(:failure_types as text[]),
-                cast(:failure_messages as text[]))
+                cast(:failure_messages as text[]), cast(:source_tokens as text[]))
         as d(flow_id, run_number, last_run_id, last_run_time, ended_run_number, outcome_run_number, outcome,
              completed_run_number, computed_fingerprint, rows_processed, computed_revision, readers_hash,
-             full_run_number, partial_run_number, failure_type, failure_message)
+             full_run_number, partial_run_number, failure_type, failure_message,
+             source_token)
     where f.tenant_id = :tenant_id and f.flow_id = d.flow_id
     returning case when old.accepted_fingerprint is not null and new.accepted_fingerprint is null
               then f.flow_id end
@@ -224,6 +225,7 @@ async def set_progress(connection: Connection, tenant_id: str, progress: Mapping
         "partial_run_numbers": [value.partial_run_number for value in values],
         "failure_types": [value.failure_type for value in values],
         "failure_messages": [value.failure_message for value in values],
+        "source_tokens": [value.source_token for value in values],
     }
     rows = await connection.execute(_SET_PROGRESS, parameters)
     return [flow_id for flow_id in rows.scalars() if flow_id is not None]

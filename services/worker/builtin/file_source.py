@@ -23,7 +23,7 @@ from worker.builtin.typed.judging import find_alteration
 from worker.builtin.typed.refusals import shorten
 from worker.sources import access
 from worker.sources.content import without_content
-from worker.sources.reading import read_source
+from worker.sources.reading import probe_source, read_source
 
 _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
 
@@ -66,6 +66,13 @@ class FilePipeline(Pipeline):
         table = cut(table, bounds, url)
         context.progress(1.0, f"{table.height} rows")
         return table
+
+    def probe(self, context: PipelineContext) -> str:
+        """Return the size and time of a local file, or the ETag of a file of the web or of S3; raises as `run`."""
+        config = context.config
+        return probe_source(
+            access.current(), read_text(config, "url"), read_section(config, "storage_options")
+        )
 
     def _read_parquet(
         self,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import polars as pl
 import sqlalchemy as sa
@@ -35,7 +35,9 @@ from worker.sources.access import BoundSecrets
 from worker.sources.content import too_large, without_content
 from worker.sources.driver_errors import describe_query_error
 
+_T = TypeVar("_T")
 _BATCH = 10_000  # rows
+_LONGEST_TOKEN = 1_000  # characters
 _SIZE = 8  # bytes of a value that is neither text nor bytes
 _PASSWORDS = ("password", "passwd", "pwd")
 # Formats whose texts and numbers grow with the date: the larger unit first, each of a fixed width.
@@ -96,6 +98,23 @@ class SqlPipeline(Pipeline):
             context.report("deletions", _describe_unseen(base.filter(pl.col(kept) == last), table, keys))
             table = merged
         return cut(table, bounds, source)
+
+    def probe(self, context: PipelineContext) -> str:
+        """Return the largest value of the cursor; without a cursor it cannot say whether the source has changed. Raises as `run`."""
+        config = context.config
+        cursor = str(config.get("cursor") or "")
+        if not cursor:
+            return ""
+        source = read_text(config, "table") if config.get("table") else "the query"
+
+        def largest(connection: sa.Connection, most: int) -> object:
+            del most
+            column: sa.ColumnClause[Any] = sa.column(cursor)
+            rows = _select(config, connection.dialect.name, cursor).subquery("rows")
+            return connection.scalar(sa.select(sa.func.max(column)).select_from(rows))
+
+        found = _ask(config, source, largest)
+        return "" if found is None else f"{cursor} {found}"[:_LONGEST_TOKEN]
 
     def _starts_afresh(self, context: PipelineContext) -> bool:
         """Return whether the last version cannot be continued; never here, because a changed source needs mode FULL."""
@@ -253,12 +272,20 @@ def _write(date: dt.date, like: object, date_format: str) -> object:
 
 
 def _fetch(config: Config, cursor: str, last: object, date_format: str, source: str) -> Fetched:
+    def read(connection: sa.Connection, most: int) -> Fetched:
+        return _read(connection, config, cursor, last, date_format, source, most)
+
+    return _ask(config, source, read)
+
+
+def _ask(config: Config, source: str, ask: Callable[[sa.Connection, int], _T]) -> _T:
+    """Return what is found in the database; `ask` gets a connection, and how many bytes it may read."""
     allowed = access.current()
     secrets = BoundSecrets(allowed)
     url, shown_host = _read_url(config, secrets)
     with databases.connect(allowed, secrets, url, shown_host) as connection:
         try:
-            return _read(connection, config, cursor, last, date_format, source, allowed.policy.max_bytes)
+            return ask(connection, allowed.policy.max_bytes)
         except exc.DBAPIError as error:
             why = describe_query_error(error, config)
             if error.connection_invalidated:

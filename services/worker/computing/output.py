@@ -40,6 +40,7 @@ class Output:
     base_readers_hash: str = ""
     is_partial_range: bool = False  # an input has later dates than the run was to read
     changed: DateRange | None = None  # the days in which it differs from its base; None: every day may
+    source_token: str = ""  # of the source before it was read
     former_digest: str = ""  # by which a base of an earlier release is compared
 
 

@@ -27,6 +27,8 @@ from worker.builtin.typed.kinds import declared_types
 from worker.comparison import check_deletions, count_changes
 from worker.computing.inputs import load_operators, make_store, open_inputs
 from worker.computing.output import Output, Progress, find_former_digest, scale
+from worker.computing.probing import read_token
+from worker.failures import describe_error
 from worker.guardrails import check_guardrails
 from worker.locations import FlowLocation
 from worker.output_schema import check_output
@@ -64,6 +66,9 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
         is_reshaped=is_new,
         may_reshape=recipe.may_reshape,
     )
+    token = _probe(
+        pipeline, context, reported
+    )  # before the data is read: what changes meanwhile is found later
     table = _run(recipe, pipeline, context, base_content, held)
     fetched = reported.pop("rows_fetched", table.height)
     rows_fetched = fetched if isinstance(fetched, int) else table.height
@@ -126,6 +131,7 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
             "last_data_date": last or None,
         },
         artifacts={"data": stored.uri},
+        source_token=token,
         readers_hash=add_zones(recipe.readers_hash, stored.zones, recipe.timezone),
         base_readers_hash=_hash_base_readers(recipe, table, stored),
         result=run_pb2.PipelineResult(
@@ -139,6 +145,15 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
             columns_retyped=shape.retyped,
         ),
     )
+
+
+def _probe(pipeline: Pipeline, context: PipelineContext, reported: dict[str, object]) -> str:
+    """Return the token of the source. If it cannot be had, the run goes on without one, and says why."""
+    try:
+        return read_token(pipeline, context)
+    except Exception as error:  # noqa: BLE001 - user code raises what it likes
+        reported["source_token"] = f"not taken: {describe_error(error).message}"
+        return ""
 
 
 def _hash_base_readers(recipe: PipelineRecipe, table: pl.DataFrame, stored: StoredVersion) -> str:

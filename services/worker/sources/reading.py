@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import os
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from urllib.parse import quote, unquote, urlsplit
 
 from optaic.plugins import InvalidConfig, SourceNotAllowed
@@ -15,9 +18,9 @@ from worker.sources import s3
 from worker.sources.access import BoundSecrets, SourceAccess
 from worker.sources.addresses import Resolve
 from worker.sources.content import too_large, unpack
-from worker.sources.files import open_file, read_bytes
-from worker.sources.policy import Destination
-from worker.sources.web import Target, fetch, make_destination
+from worker.sources.files import OpenFile, open_file, read_bytes
+from worker.sources.policy import Destination, SourcePolicy
+from worker.sources.web import Target, fetch, fetch_token, make_destination
 
 Options = Mapping[str, object]
 _SAFE = "/?[]@!$&'()*+,;=:%-._~"
@@ -39,6 +42,39 @@ def read_source(access: SourceAccess, url: str, options: Options, *, by: Resolve
         SourceNotFound: there is no such file.
         SourceUnavailable: it cannot be read.
     """
+    scheme, full, given, secrets = _judge(access, url, options)
+    policy = access.policy
+    if scheme == "file":
+        with _open_local(policy, full, url, secrets) as file:
+            content = read_bytes(file, policy.max_bytes)
+        if len(content) > policy.max_bytes:
+            raise too_large(url, policy.max_bytes)
+    else:
+        content = fetch(policy, _make_target(scheme, full, given, secrets), url, secrets.check, by=by)
+    return unpack(content, given.text("compression"), url, policy.max_bytes)
+
+
+def probe_source(access: SourceAccess, url: str, options: Options, *, by: Resolve | None = None) -> str:
+    """Return a token of a file that is another after each change, without reading the file: of a local file its size and time.
+
+    Of a file of the web or of S3 it is the ETag, else time and size; empty if the server says neither. Takes and raises what
+    `read_source` does.
+    """
+    scheme, full, given, secrets = _judge(access, url, options)
+    if scheme == "file":
+        with _open_local(access.policy, full, url, secrets) as file:
+            found = os.fstat(file.descriptor)
+        return f"size {found.st_size} time {found.st_mtime_ns}"
+    target = _make_target(scheme, full, given, secrets, "HEAD")
+    return fetch_token(access.policy, target, url, secrets.check, by=by)
+
+
+def _judge(access: SourceAccess, url: str, options: Options) -> tuple[str, str, _Options, BoundSecrets]:
+    """Return the scheme of a URL, the URL where a secret says all of it, the options, and the secrets to be filled in.
+
+    Raises:
+        SourceNotAllowed: the policy does not allow the scheme, or an option is unknown.
+    """
     secrets, policy = BoundSecrets(access), access.policy
     full = secrets.fill(url, "url") if _is_unknown(url) else url  # then the secret says all
     if problem := find_url_problem(full):
@@ -51,18 +87,25 @@ def read_source(access: SourceAccess, url: str, options: Options, *, by: Resolve
         )
     if strange := find_strange_options(scheme, options):
         raise SourceNotAllowed(f"storage_options.{strange[0]}: {describe_options(scheme)}")
-    given = _Options(options, secrets)
-    if scheme == "file":
-        path = secrets.fill(_path_of(full), "url")
-        secrets.check(Destination("file"), "a local file")
-        with open_file(policy, path, field="url", shown=url) as file:
-            content = read_bytes(file, policy.max_bytes)
-        if len(content) > policy.max_bytes:
-            raise too_large(url, policy.max_bytes)
-    else:
-        target = _make_web(full, given, secrets) if scheme in WEB else _make_s3(full, given, secrets)
-        content = fetch(policy, target, url, secrets.check, by=by)
-    return unpack(content, given.text("compression"), url, policy.max_bytes)
+    return scheme, full, _Options(options, secrets), secrets
+
+
+def _open_local(
+    policy: SourcePolicy, full: str, url: str, secrets: BoundSecrets
+) -> AbstractContextManager[OpenFile]:
+    """Open a local file."""
+    path = secrets.fill(_path_of(full), "url")
+    secrets.check(Destination("file"), "a local file")
+    return open_file(policy, path, field="url", shown=url)
+
+
+def _make_target(
+    scheme: str, full: str, given: _Options, secrets: BoundSecrets, method: str = "GET"
+) -> Target:
+    """Return the request for a file of the web or of S3."""
+    if scheme in WEB:
+        return replace(_make_web(full, given, secrets), method=method)
+    return _make_s3(full, given, secrets, method)
 
 
 def _is_unknown(url: str) -> bool:
@@ -148,7 +191,7 @@ def _shown(netloc: str, place: Destination) -> str:
     return _host_of(netloc) if has_placeholder(netloc.rpartition("@")[2]) else place.host
 
 
-def _make_s3(url: str, options: _Options, secrets: BoundSecrets) -> Target:
+def _make_s3(url: str, options: _Options, secrets: BoundSecrets, method: str) -> Target:
     bucket, _, key = url.partition("://")[2].partition("/")
     bucket, key = secrets.fill(bucket, "url"), secrets.fill(key, "url")
     if not _BUCKET.fullmatch(bucket) or not key:
@@ -171,7 +214,7 @@ def _make_s3(url: str, options: _Options, secrets: BoundSecrets) -> Target:
     else:
         place = Destination("https", f"{bucket}.s3.{region}.amazonaws.com")
     if options.is_set("anon"):
-        return Target(place, path, {}, place.host)
+        return Target(place, path, {}, place.host, method)
     key_id, secret = options.text("key"), options.text("secret")
     if not key_id or not secret:
         raise InvalidConfig(
@@ -179,5 +222,5 @@ def _make_s3(url: str, options: _Options, secrets: BoundSecrets) -> Target:
             "read with the credentials of the worker"
         )
     credentials = s3.Credentials(key_id, secret, options.text("token"))
-    headers = s3.sign(place, path, region, credentials, dt.datetime.now(dt.UTC))
-    return Target(place, path, headers, place.host)
+    headers = s3.sign(place, path, region, credentials, dt.datetime.now(dt.UTC), method)
+    return Target(place, path, headers, place.host, method)

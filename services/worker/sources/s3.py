@@ -30,9 +30,14 @@ def path_of(key: str) -> str:
 
 
 def sign(
-    place: Destination, path: str, region: str, credentials: Credentials, now: dt.datetime
+    place: Destination,
+    path: str,
+    region: str,
+    credentials: Credentials,
+    now: dt.datetime,
+    method: str = "GET",
 ) -> Mapping[str, str]:
-    """Return the headers of a request to GET a path (Signature Version 4)."""
+    """Return the headers of a request for a path (Signature Version 4)."""
     moment, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
     host = f"[{place.host}]" if ":" in place.host else place.host
     signed = {
@@ -43,7 +48,7 @@ def sign(
     }
     names = ";".join(signed)
     lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
-    request = f"GET\n{path}\n\n{lines}\n{names}\n{_EMPTY}"
+    request = f"{method}\n{path}\n\n{lines}\n{names}\n{_EMPTY}"
     scope = f"{day}/{region}/s3/aws4_request"
     text = "\n".join(("AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()))
     key = f"AWS4{credentials.secret}".encode()

@@ -24,6 +24,7 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ABSENT = frozenset({404, 410})
 _CHUNK = 256 * 1024
+_LONGEST_TOKEN = 1_000  # characters
 _UNRESERVED = "/?#[]@!$&'()*+,;=:%-._~"
 
 
@@ -35,6 +36,7 @@ class Target:
     path: str  # with the query
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     shown: str = ""  # the host, as an error may call it
+    method: str = "GET"
 
     @property
     def port(self) -> int:
@@ -91,6 +93,16 @@ def fetch(
                 return answer
             target = _follow(target, answer, hop + 1)
     raise SourceUnavailable(f"{url} cannot be read: it leads through more than {_MOST_REDIRECTS} redirects")
+
+
+def fetch_token(
+    policy: SourcePolicy, target: Target, url: str, check: Check, *, by: Resolve | None = None
+) -> str:
+    """Return what the server says of a file that is another after each change: its ETag, else its time and size.
+
+    Empty if it says neither. `target` asks by HEAD; raises as `fetch`.
+    """
+    return fetch(policy, target, url, check, by=by).decode("ascii", "replace")
 
 
 def _say(error: Exception) -> str:
@@ -165,13 +177,22 @@ def _exchange(
                 )
             if answer.status != http.client.OK:
                 raise SourceUnavailable(f"{url} cannot be read: the server answers {answer.status}")
+            if target.method == "HEAD":
+                return _token_of(answer).encode("ascii", "replace")
             return _read_body(answer, policy.max_bytes, url, deadline)
+
+
+def _token_of(answer: http.client.HTTPResponse) -> str:
+    if tag := answer.getheader("ETag"):
+        return f"etag {tag}"[:_LONGEST_TOKEN]
+    modified, size = answer.getheader("Last-Modified"), answer.getheader("Content-Length")
+    return f"modified {modified} size {size or 'unknown'}"[:_LONGEST_TOKEN] if modified else ""
 
 
 def _ask(speaker: http.client.HTTPConnection, target: Target) -> None:
     place = target.destination
     named = f"[{place.host}]" if ":" in place.host else place.host
-    speaker.putrequest("GET", target.path, skip_host=True, skip_accept_encoding=True)
+    speaker.putrequest(target.method, target.path, skip_host=True, skip_accept_encoding=True)
     headers = {
         "Host": f"{named}:{place.port}" if place.port else named,
         "Accept": "*/*",
@@ -232,5 +253,9 @@ def _follow(target: Target, location: str, hop: int) -> Target:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = target.headers if place == before else {}
     return Target(
-        place, path, headers, target.shown if place.host == before.host else f"the host of redirect {hop}"
+        place,
+        path,
+        headers,
+        target.shown if place.host == before.host else f"the host of redirect {hop}",
+        target.method,
     )

@@ -38,6 +38,19 @@ class Pipeline(ABC):
             PluginError: with the type that the run shall show, for example NoDataInRange or InvalidConfig.
         """
 
+    def probe(self, context: PipelineContext) -> str:
+        """Return a token of the source as it is now: another token means that the source has changed; empty: it cannot say.
+
+        Override it where that costs much less than reading the source, for example the size and time of a file. The worker
+        asks for it before each run, and between runs where the instance says how often. The context then has the
+        configuration and the time zone, and nothing else. A token has 1,000 characters at most, and no secrets: it is shown.
+
+        Raises:
+            PluginError: the source cannot be asked.
+        """
+        del context
+        return ""
+
 
 @dataclass(frozen=True)
 class StoredVersion:

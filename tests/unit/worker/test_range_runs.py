@@ -328,3 +328,21 @@ def test_a_base_that_was_left_elsewhere_is_needed_by_a_range_only(flow: Flow, tm
         flow.refresh(_parquet(tmp_path, _rows()), base=lost, date_range=MIDDLE)
     output = flow.refresh(_parquet(tmp_path, _rows()), base=lost, max_deleted_share=0.5)
     assert "not compared" in str(output.metrics["base"])
+
+
+def test_a_refresh_says_which_source_it_has_read(flow: Flow, tmp_path: Path) -> None:
+    component = _parquet(tmp_path, _rows(3))
+    found = (tmp_path / "source.parquet").stat()
+    assert flow.refresh(component).source_token == f"size {found.st_size} time {found.st_mtime_ns}"
+
+
+def test_a_source_that_cannot_be_asked_is_read_all_the_same(
+    flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> str:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(Everything, "probe", refuse)
+    output = flow.refresh(_plugin(tmp_path, _rows(3)))
+    assert output.source_token == ""
+    assert output.metrics["source_token"] == "not taken: no answer"
