@@ -141,6 +141,7 @@ class VersionRef(_message.Message):
     CHANGE_START_FIELD_NUMBER: _builtins.int
     CHANGE_END_FIELD_NUMBER: _builtins.int
     FORMER_DIGEST_FIELD_NUMBER: _builtins.int
+    SOURCE_TOKEN_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Logical number, 1 for the first successful run; 0 means "no output yet"."""
     version_id: _builtins.str
@@ -178,6 +179,10 @@ class VersionRef(_message.Message):
     """For a new output whose base has a digest of an earlier release: the digest that this release would have given the
     content. The version does not move if it is that of the base.
     """
+    source_token: _builtins.str
+    """What the pipeline's `probe` returned before the source was read: another token now means that the source has changed. Empty
+    if the pipeline has none.
+    """
     def __init__(
         self,
         *,
@@ -195,10 +200,11 @@ class VersionRef(_message.Message):
         change_start: _builtins.str = ...,
         change_end: _builtins.str = ...,
         former_digest: _builtins.str = ...,
+        source_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_readers_hash", b"base_readers_hash", "change_end", b"change_end", "change_start", b"change_start", "compute_fingerprint", b"compute_fingerprint", "digest", b"digest", "former_digest", b"former_digest", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "last_data_date", b"last_data_date", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_readers_hash", b"base_readers_hash", "change_end", b"change_end", "change_start", b"change_start", "compute_fingerprint", b"compute_fingerprint", "digest", b"digest", "former_digest", b"former_digest", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "last_data_date", b"last_data_date", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "source_token", b"source_token", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
