@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instance_service.use_cases.dependencies import Dependencies
+from instance_service.use_cases.instances.dates import note_missing_dates
 from instance_service.use_cases.instances.deletion import finish_in_lineage
 from instance_service.use_cases.promotions.outputs import record_outputs
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
@@ -33,6 +34,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
         """Store the profiles of the newest outputs."""
         completed = [received.message.run for received in batch if isinstance(received.message, RunCompleted)]
         await record_outputs(connection, tenant_id, completed)
+        await note_missing_dates(deps, connection, tenant_id, completed)
 
     return [
         Consumer(

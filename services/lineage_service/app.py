@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from lineage_service.calendars_adapter import ExchangeCalendars
 from lineage_service.comparing import Comparing
 from lineage_service.config import Settings
 from lineage_service.consumers import INSTANCE_CONSUMER, build_consumers
 from lineage_service.grpc_api import LineageServicer
+from lineage_service.ports import Calendars
+from lineage_service.reconcile.sweeping import Sweeper
 from lineage_service.use_cases import reading
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
@@ -15,25 +18,32 @@ from optaic.lineage.v1.lineage_service_pb2_grpc import add_LineageServiceService
 from optaic.rules.events import LINEAGE_EVENTS, STREAMS
 from servicekit import app
 from servicekit.app import App
+from servicekit.clock import Clock
+from servicekit.loop import Loop
 from servicekit.parts import make_parts
 
 NAME = "lineage-service"
 
 
-async def build(settings: Settings) -> App[Dependencies]:
-    """Build the service without starting it.
+async def build(
+    settings: Settings, *, clock: Clock | None = None, calendars: Calendars | None = None
+) -> App[Dependencies]:
+    """Build the service without starting it; tests give their own clock and calendars.
 
     Raises:
         UnavailableError: The database does not answer.
     """
-    parts = await make_parts(NAME, settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]})
-    deps = Dependencies(parts.database, parts.clock, parts.ids, parts.signer)
+    parts = await make_parts(NAME, settings, {LINEAGE_EVENTS: STREAMS[LINEAGE_EVENTS]}, clock=clock)
+    deps = Dependencies(
+        parts.database, parts.clock, parts.ids, parts.signer, calendars or ExchangeCalendars()
+    )
     Comparing(deps, parts.comparison).listen()
     return parts.assemble(
         deps,
         [(add_LineageServiceServicer_to_server, LineageServicer(deps), "optaic.lineage.v1.LineageService")],
         build_consumers(deps, parts.broker),
         locate=lambda tenant_id, ids: reading.locate(deps, tenant_id, ids),
+        loops=[Loop("freshness", settings.freshness_interval_seconds, Sweeper(deps).step)],
         read_rules={"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)},
     )
 

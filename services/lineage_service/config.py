@@ -1,11 +1,16 @@
 """The settings of lineage-service; no other module reads the environment."""
 
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from servicekit.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """The settings that every service has; lineage-service adds none."""
+    """The settings of lineage-service besides those that every service has."""
 
     model_config = SettingsConfigDict(title="lineage-service")
+
+    freshness_interval_seconds: float = Field(
+        default=1.0, gt=0, description="Time between two looks for freshness policies that are due."
+    )

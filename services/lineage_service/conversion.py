@@ -8,17 +8,19 @@ from functools import lru_cache
 
 from google.protobuf.message import Message
 
-from lineage_service.domain.causes import Cause, CauseKind
+from lineage_service.domain.causes import TIME_CAUSES, Cause
 from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
 from lineage_service.domain.flows import Flow
+from lineage_service.domain.freshness import Frequency, Policy, is_late
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import NO_FAILURE, Input, Phase, RunFact, failure_of
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from lineage_service.domain.statuses import Outcome, activity_of, word_of
-from optaic.common.v1.flow_pb2 import FlowKind, FlowRef, InputVersion, Status, VersionRef
+from optaic.common.v1.flow_pb2 import FlowKind, FlowRef, InputVersion, LateInput, Status, VersionRef
 from optaic.instance.v1 import instance_events_pb2
-from optaic.instance.v1.instance_pb2 import Instance
+from optaic.instance.v1.instance_pb2 import FreshnessPolicy, Instance, InstanceKind
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
+from optaic.rules.kinds import OUTPUT_FLOWS
 from optaic.run.v1 import run_events_pb2
 from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
@@ -68,6 +70,8 @@ def _id(text: str) -> str:
 
 def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str = "") -> Snapshot:
     """Convert an instance into the snapshot that lineage stores."""
+    policy = _policy_of(instance.freshness_policy) if instance.HasField("freshness_policy") else None
+    judged = OUTPUT_FLOWS.get(enum_word(InstanceKind, instance.kind))
     flows = tuple(
         FlowSpec(
             kind_name(flow.flow_kind),
@@ -76,6 +80,7 @@ def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str =
             flow.fingerprint_change,
             flow.verified_output.run_number,
             flow.verified_output.compute_fingerprint,
+            policy if kind_name(flow.flow_kind) == judged else None,
         )
         for flow in instance.flows
     )
@@ -87,6 +92,22 @@ def snapshot_of(instance: Instance, *, is_deleted: bool = False, event_id: str =
         flows,
         is_deleted,
         event_id,
+    )
+
+
+def _policy_of(message: FreshnessPolicy) -> Policy | None:
+    """Convert a freshness policy; one that is never overdue is none."""
+    frequency = enum_word(FreshnessPolicy.Frequency, message.frequency)
+    if frequency not in set(Frequency):
+        return None
+    return Policy(
+        Frequency(frequency),
+        message.exchange_calendar,
+        message.grace.ToTimedelta(),
+        message.due_time,
+        message.timezone,
+        message.due_lag,
+        message.blocks_readers,
     )
 
 
@@ -178,9 +199,11 @@ def set_cause(message: lineage_pb2.Cause, cause: Cause) -> lineage_pb2.Cause:
     if cause.upstream is not None:
         message.upstream.instance_id = cause.upstream.instance_id
         message.upstream.flow_kind = enum_number(FlowKind, cause.upstream.flow_kind)
-    if cause.kind is CauseKind.OVERDUE and isinstance(origin, Flow):
-        message.expected_data_date = origin.overdue_date
+    if cause.kind in TIME_CAUSES and isinstance(origin, Flow):
+        message.expected_data_date = origin.expected_data_date
         message.last_data_date = origin.last_data_date
+        if origin.late_since_time is not None:
+            message.late_since_time.FromDatetime(origin.late_since_time)
     return message
 
 
@@ -200,11 +223,17 @@ def dimensions(
     )
 
 
-def freshness_status(overdue_date: str) -> lineage_pb2.FreshnessStatus.ValueType:
-    """Return whether the data is overdue by the flow's freshness policy; an empty date means that it is not."""
-    if overdue_date:
-        return lineage_pb2.FRESHNESS_STATUS_OVERDUE
-    return lineage_pb2.FRESHNESS_STATUS_UNSPECIFIED
+def freshness_status(
+    last_data_date: str, expected_data_date: str, *, brought_nothing: bool
+) -> lineage_pb2.FreshnessStatus.ValueType:
+    """Return whether the data is as new as the flow's freshness policy asks."""
+    if not last_data_date or not expected_data_date:
+        return lineage_pb2.FRESHNESS_STATUS_UNSPECIFIED
+    if not is_late(last_data_date, expected_data_date):
+        return lineage_pb2.FRESHNESS_STATUS_FRESH
+    if brought_nothing:
+        return lineage_pb2.FRESHNESS_STATUS_SOURCE_DELAYED
+    return lineage_pb2.FRESHNESS_STATUS_OVERDUE
 
 
 def attached_facts(events: Iterable[lineage_service_pb2.AttachedRunEvent]) -> list[RunFact]:
@@ -252,9 +281,14 @@ def state_message(flow: Flow, causes: Iterable[Cause]) -> lineage_pb2.FlowState:
         last_run_id=flow.last_run_id,
         active_run_id=flow.last_run_id if activity == lineage_pb2.FLOW_ACTIVITY_RUNNING else "",
         rows_processed=flow.rows_processed,
-        freshness_status=freshness_status(flow.overdue_date),
+        freshness_status=freshness_status(
+            flow.last_data_date, flow.expected_data_date, brought_nothing=flow.brought_nothing
+        ),
         revision=flow.revision,
+        expected_data_date=flow.expected_data_date,
     )
+    if flow.late_since_time is not None:
+        message.late_since_time.FromDatetime(flow.late_since_time)
     if flow.last_run_time is not None:
         message.last_run_time.FromDatetime(flow.last_run_time)
     if flow.failure.type:
@@ -283,8 +317,12 @@ def admission_message(
     own: Flow,
     direct: Sequence[tuple[Flow, Sequence[str]]],
     blocking: Sequence[lineage_pb2.BlockingFlow],
+    late: Sequence[Flow],
 ) -> lineage_service_pb2.CheckUpstreamFreshnessResponse:
-    """Return the answer whether a run of a flow may start; `direct` are its upstreams with their roles."""
+    """Return the answer whether a run of a flow may start; `direct` are its upstreams with their roles.
+
+    `late` are the upstreams whose data is late, and that do not block.
+    """
     return lineage_service_pb2.CheckUpstreamFreshnessResponse(
         all_ready=not blocking,
         blocking=blocking,
@@ -310,16 +348,25 @@ def admission_message(
         lineage_revision=revision,
         known_runs=[
             lineage_service_pb2.KnownRun(flow=flow_ref(*flow.key), run_number=flow.run_number)
-            for flow in (own, *(flow for flow, _ in direct))
+            for flow in {flow.key: flow for flow in (own, *(flow for flow, _ in direct), *late)}.values()
         ],
         instance_revision=own.instance_revision,
+        late_inputs=[
+            LateInput(
+                flow=flow_ref(*flow.key),
+                instance_name=flow.instance_name,
+                expected_data_date=flow.expected_data_date,
+                last_data_date=flow.last_data_date,
+            )
+            for flow in late
+        ],
     )
 
 
 def blocking_message(
     flow: Flow, reason: str, causes: Iterable[Cause], unread_run_ids: Iterable[str]
 ) -> lineage_pb2.BlockingFlow:
-    """Convert an upstream that is not READY to a protobuf message."""
+    """Convert an upstream that blocks to a protobuf message."""
     _, _, status = dimensions(flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh)
     return lineage_pb2.BlockingFlow(
         flow=flow_ref(*flow.key),

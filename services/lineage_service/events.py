@@ -13,6 +13,7 @@ from lineage_service.domain.causes import Cause, Causes
 from lineage_service.domain.flows import Change
 from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusChange, FlowStatusesChanged
+from optaic.lineage.v1.lineage_pb2 import FreshnessStatus
 from optaic.rules.events import CHUNK_BYTES
 from servicekit.enums import enum_number
 
@@ -82,7 +83,9 @@ class _Chunk:
                 change.run_number <= change.ended_run_number,
                 change.outcome,
                 change.is_fresh,
-                change.overdue_date,
+                freshness_status(
+                    change.last_data_date, change.expected_data_date, brought_nothing=change.brought_nothing
+                ),
             )
         )
         message.flow.instance_id = change.instance_id
@@ -97,6 +100,10 @@ class _Chunk:
         message.version = change.version
         if change.last_data_date:
             message.last_data_date = change.last_data_date
+        if change.expected_data_date:
+            message.expected_data_date = change.expected_data_date
+        if change.late_since_time is not None:
+            _set_time(message.late_since_time, change.late_since_time)
         if change.rows_processed:
             message.rows_processed = change.rows_processed
         if change.failure_type:
@@ -143,7 +150,11 @@ def _set_time(time: Timestamp, microseconds: int) -> None:
 
 @lru_cache
 def _template(
-    flow_kind: str, run_number_is_ended: bool, outcome: str, is_fresh: bool, overdue_date: str
+    flow_kind: str,
+    run_number_is_ended: bool,
+    outcome: str,
+    is_fresh: bool,
+    freshness: FreshnessStatus.ValueType,
 ) -> FlowStatusChange:
     """Return the part that thousands of changes share; callers copy it and never modify it."""
     activity, outcome_number, status = dimensions(run_number_is_ended, outcome, is_fresh)
@@ -153,5 +164,5 @@ def _template(
         outcome=outcome_number,
         status=status,
         is_fresh=is_fresh,
-        freshness_status=freshness_status(overdue_date),
+        freshness_status=freshness,
     )

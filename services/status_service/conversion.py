@@ -49,6 +49,8 @@ def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str,
             last_data_date=change.last_data_date,
             rows_processed=change.rows_processed,
             freshness_status=change.freshness_status,
+            expected_data_date=change.expected_data_date,
+            late_since_time=change.late_since_time if change.HasField("late_since_time") else None,
             failure=change.failure if change.HasField("failure") else None,
             accepted_staleness=change.accepted_staleness if change.HasField("accepted_staleness") else None,
         )

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 
 from lineage_service import conversion
 from lineage_service.app import build
+from lineage_service.calendars_adapter import ExchangeCalendars
 from lineage_service.config import Settings
 from lineage_service.consumers import INSTANCE_CONSUMER
 from lineage_service.domain.causes import Explanation
@@ -23,7 +24,7 @@ from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Input, RunFact
 from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads
-from lineage_service.use_cases import acceptance, admission, impact, invalidation, reading
+from lineage_service.use_cases import acceptance, admission, impact, invalidation, judging, reading
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
@@ -37,7 +38,7 @@ from optaic.lineage.v1.lineage_service_pb2 import (
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 from optaic.rules.events import INSTANCE_EVENTS, RUN_EVENTS
 from servicekit.app import App, serve
-from servicekit.clock import SystemClock
+from servicekit.clock import Clock, SystemClock
 from servicekit.consumer import insert_consumed
 from servicekit.context import RequestContext
 from servicekit.database import Database
@@ -75,10 +76,12 @@ class FlowSummary:
 class Lineage:
     """The use cases of one tenant, each in a transaction of its own, as the consumers would run them."""
 
-    def __init__(self, database: Database, tenant_id: str) -> None:
+    def __init__(self, database: Database, tenant_id: str, clock: Clock | None = None) -> None:
         self.database = database
         self.tenant_id = tenant_id
-        self.deps = Dependencies(database, SystemClock(), new_id, Signer(bytes(32)))
+        self.deps = Dependencies(
+            database, clock or SystemClock(), new_id, Signer(bytes(32)), ExchangeCalendars()
+        )
 
     async def apply(self, items: Sequence[Snapshot | RunFact]) -> None:
         """Apply events: those of each kind in one batch, in their order; repeated ids are dropped."""
@@ -96,6 +99,13 @@ class Lineage:
                 ]
                 if news:
                     await apply_run_facts(self.deps, connection, self.tenant_id, news)
+
+    async def judge(self) -> None:
+        """Judge the freshness policies that are due."""
+        statement = sa.text("select flow_id from freshness_policies where tenant_id = :tenant_id")
+        async with self.database.read(self.tenant_id) as connection:
+            flow_ids = list((await connection.execute(statement, {"tenant_id": self.tenant_id})).scalars())
+        await judging.judge(self.deps, self.tenant_id, flow_ids)
 
     async def check(self, key: FlowKey) -> admission.Answer:
         """Ask for admission."""

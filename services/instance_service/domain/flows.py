@@ -6,26 +6,18 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from optaic.rules import roles
-from optaic.rules.kinds import ASKED_FOR, COMPOSED_KINDS, FLOWS, is_asked_for
+from optaic.rules.kinds import ASKED_FOR, COMPOSED_KINDS, FLOWS, OUTPUT_FLOWS, is_asked_for
 
 # The outside systems by what they hold for an instance. Each is a finalizer: it must be empty before the deletion ends.
 DEPLOYMENTS = "deployments"
 EXPERIMENT = "mlflow"
 PROJECT = "evidently"
 
-# The flow whose output dependants read; nothing can read a backtest.
-_OUTPUT = {
-    "dataset": "refresh",
-    "signal": "refresh",
-    "experiment": "preview",
-    "model": "inference",
-    "portfolio_optimizer": "optimize",
-}
 _EDGE_KINDS = {"signal": "signal", "model": "model"}  # by the upstream's kind; all others have the role data
 SCHEMA = "schema"  # the edge of a backtest to its optimizer, which it executes itself: no output is read
 _FEATURE_ROLES = (roles.FEATURES, roles.TARGET)
 # The flow that Prefect's clock starts.
-_SCHEDULED = {**_OUTPUT, "backtest": "backtest"}
+_SCHEDULED = {**OUTPUT_FLOWS, "backtest": "backtest"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def scheduled_flow(kind: str) -> str:
 
 def has_output(kind: str) -> bool:
     """Return whether an instance of this kind has output, so that it can be an upstream."""
-    return kind in _OUTPUT
+    return kind in OUTPUT_FLOWS
 
 
 def derive_edges(
@@ -108,7 +100,7 @@ def derive_edges(
             if flow == "inference" and upstream.role == roles.TARGET:
                 continue  # only training reads the target of the prediction
             kind = _edge_kind(flow, upstream)
-            edges.add(Edge(flow, upstream.instance_id, _OUTPUT[upstream.kind], upstream.role, kind))
+            edges.add(Edge(flow, upstream.instance_id, OUTPUT_FLOWS[upstream.kind], upstream.role, kind))
     return tuple(sorted(edges))
 
 

@@ -140,6 +140,18 @@ async def update_rows(connection: Connection, rows: Sequence[Mapping[str, Any]])
     )
 
 
+async def list_with_condition(
+    connection: Connection, tenant_id: str, instance_ids: Sequence[str], condition: str
+) -> set[str]:
+    """Return those of the instances whose snapshots may have a condition; only such a snapshot contains its type."""
+    statement = sa.select(instances.c.instance_id).where(
+        instances.c.tenant_id == tenant_id,
+        instances.c.instance_id.in_(instance_ids),
+        sa.func.position(sa.literal(condition.encode()).op("in")(instances.c.snapshot)) > 0,
+    )
+    return set((await connection.execute(statement)).scalars())
+
+
 async def update_snapshots(connection: Connection, tenant_id: str, snapshots: Mapping[str, bytes]) -> None:
     """Replace the snapshots of instances by id; nothing else changes."""
     if snapshots:

@@ -27,6 +27,11 @@ class CauseKind(IntEnum):
     NEVER_SUCCEEDED = 7
     PARTIAL_RANGE = 8
     UPSTREAM_NOT_FRESH = 9
+    SOURCE_DELAYED = 10
+
+
+# The causes that time brings; unless a policy says otherwise, they keep no reader from running.
+TIME_CAUSES = frozenset({CauseKind.OVERDUE, CauseKind.SOURCE_DELAYED})
 
 
 class Cause(NamedTuple):
@@ -152,9 +157,8 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         actor = f" by {flow.invalidated_by}" if flow.invalidated_by else ""
         message = f"{name} was invalidated{actor}: {flow.invalidated_reason}"
         causes.append(Cause(CauseKind.INVALIDATED, flow, message))
-    if flow.overdue_date:
-        message = f"{name} has data up to {flow.last_data_date or 'no date'}, expected {flow.overdue_date}"
-        causes.append(Cause(CauseKind.OVERDUE, flow, message))
+    if flow.is_late:
+        causes.append(_late(flow))
     if flow.has_other_config:
         what = f": {flow.fingerprint_change}" if flow.fingerprint_change else ""
         message = f"the configuration of {name} changed since it was computed{what}"
@@ -172,6 +176,13 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         if cause is not None and cause not in causes:
             causes.append(cause)
     return causes
+
+
+def _late(flow: Flow) -> Cause:
+    message = f"{flow.instance_name} has data up to {flow.last_data_date}, expected {flow.expected_data_date}"
+    if not flow.brought_nothing:
+        return Cause(CauseKind.OVERDUE, flow, message)
+    return Cause(CauseKind.SOURCE_DELAYED, flow, f"{message}; its source brought nothing new")
 
 
 def _why_never(flow: Flow) -> str:

@@ -98,3 +98,10 @@ def nothing_accepted(name: str) -> FailedPreconditionError:
         "NOTHING_ACCEPTED",
         f"nothing is accepted for {name}, or a run has completed since; leave it as it is",
     )
+
+
+class CalendarError(Exception):
+    """The business days of a calendar cannot be read now."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"calendar {name}: {what}")

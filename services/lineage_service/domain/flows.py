@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from lineage_service.domain.freshness import is_late
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Failure
 from lineage_service.domain.statuses import Activity, Outcome, Word, activity_of, word_of
@@ -44,7 +45,6 @@ class Flow:
     rows_processed: int
     invalidated_run_number: int
     invalidated_reason: str
-    overdue_date: str
     is_fresh: bool
     revision: int
     computed_revision: int
@@ -53,6 +53,11 @@ class Flow:
     partial_run_number: int
     # For a flow that is not fresh: the revision at which it became so; 0 if that was not recorded yet.
     stale_revision: int
+    # What its freshness policy says; empty, None and false without one.
+    expected_data_date: str
+    late_since_time: datetime | None
+    blocks_readers: bool
+    version_run_number: int  # of the first run that produced the current version
     invalidated_by: str = ""  # unknown if an earlier release recorded the invalidation
     failure_type: str = ""
     failure_message: str = ""
@@ -98,6 +103,16 @@ class Flow:
     def is_invalidated(self) -> bool:
         """Return whether the output was declared invalid and no run of all dates has completed since."""
         return self.full_run_number <= self.invalidated_run_number
+
+    @property
+    def is_late(self) -> bool:
+        """Return whether its data is older than its freshness policy expects."""
+        return is_late(self.last_data_date, self.expected_data_date)
+
+    @property
+    def brought_nothing(self) -> bool:
+        """Return whether its last run succeeded and produced the version that was there before."""
+        return self.outcome == Outcome.SUCCEEDED and self.completed_run_number > self.version_run_number
 
     @property
     def failure(self) -> Failure:
@@ -173,7 +188,9 @@ class Change(NamedTuple):
     version: int
     last_data_date: str
     rows_processed: int
-    overdue_date: str
+    expected_data_date: str
+    late_since_time: int | None
+    brought_nothing: bool
     failure_type: str = ""
     failure_message: str = ""
     accepted_reason: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lineage_service.domain.freshness import Policy
 from lineage_service.domain.keys import FlowKey
 
 # The number of the protobuf EdgeKind of an upstream whose definition and settings alone count. Such an edge is stored and
@@ -30,6 +31,7 @@ class FlowSpec(NamedTuple):
     # A check found that the output of this run equals what a run with that fingerprint would produce.
     verified_run_number: int = 0
     verified_fingerprint: str = ""
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _RANGE = """
 """
 # Tombstones are kept forever, so only those that were asked about are returned.
 _LIST_INSTANCES = sa.text(f"""
-    select cast(instance_id as text), revision, is_deleted from instances
+    select cast(instance_id as text), revision, is_deleted, policy_unknown_since is not null from instances
     where {_RANGE} and (not is_deleted or instance_id = any(cast(:instance_ids as uuid[])))
       and kind <> all(cast(:component_kinds as smallint[]))
 """)  # noqa: S608 - a constant of ours
@@ -48,6 +48,14 @@ class RunNumbers(NamedTuple):
     full: int
 
 
+class KnownInstance(NamedTuple):
+    """An instance as it is stored here; one stored by an earlier release may lack its freshness policy."""
+
+    revision: int
+    is_deleted: bool
+    lacks_policy: bool
+
+
 async def list_instances(
     connection: Connection,
     tenant_id: str,
@@ -55,8 +63,8 @@ async def list_instances(
     until: str,
     instance_ids: Sequence[str],
     component_kinds: Sequence[int],
-) -> dict[str, tuple[int, bool]]:
-    """Return (revision, is deleted) of the instances in a range of ids; an empty bound means no limit.
+) -> dict[str, KnownInstance]:
+    """Return the instances in a range of ids; an empty bound means no limit.
 
     Instances of the component kinds are left out, because instance-service does not list them.
     """
@@ -65,7 +73,7 @@ async def list_instances(
         "instance_ids": list(instance_ids),
         "component_kinds": list(component_kinds),
     }
-    return {row[0]: (row[1], row[2]) for row in await connection.execute(_LIST_INSTANCES, parameters)}
+    return {row[0]: KnownInstance(*row[1:]) for row in await connection.execute(_LIST_INSTANCES, parameters)}
 
 
 async def list_flows(

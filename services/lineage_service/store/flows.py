@@ -20,7 +20,8 @@ _UPSERT_INSTANCES = sa.text("""
     on conflict (tenant_id, instance_id) do update
         set revision = excluded.revision, name = excluded.name, kind = excluded.kind,
             is_deleted = excluded.is_deleted
-        where not instances.is_deleted and (excluded.is_deleted or excluded.revision > instances.revision)
+        where not instances.is_deleted and (excluded.is_deleted or excluded.revision > instances.revision
+            or (excluded.revision = instances.revision and instances.policy_unknown_since is not null))
     returning cast(instance_id as text)
 """)
 _INSERT_MISSING = sa.text("""
@@ -61,14 +62,18 @@ _FORGET_CONSUMERS = sa.text("""
     where tenant_id = :tenant_id and upstream_id = any(:flow_ids)
       and (consumed_version <> 0 or accepted_version <> 0)
 """)
+_FORGET_POLICIES = sa.text(
+    "delete from freshness_policies where tenant_id = :tenant_id and flow_id = any(:flow_ids)"
+)
 _FORGET_EDGES = sa.text("delete from edges where tenant_id = :tenant_id and downstream_id = any(:flow_ids)")
 _FORGET_RUNS = sa.text("""
     update flows set computed_fingerprint = '', version = 0, version_run_number = 0, last_data_date = '',
         run_number = 0, last_run_id = null, last_run_time = null, ended_run_number = 0, outcome_run_number = 0,
         outcome = 'never', completed_run_number = 0, rows_processed = 0, invalidated_run_number = -1,
-        invalidated_reason = '', invalidated_by = '', overdue_date = '', computed_revision = 0, readers_hash = '',
+        invalidated_reason = '', invalidated_by = '', computed_revision = 0, readers_hash = '',
         full_run_number = 0, partial_run_number = 0, failure_type = '', failure_message = '', accepted_fingerprint = null,
-        accepted_reason = null, accepted_by = null, accepted_time = null, source_token = ''
+        accepted_reason = null, accepted_by = null, accepted_time = null, source_token = '',
+        expected_data_date = '', late_since_time = null, blocks_readers = false
     where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _GET_PROGRESS = sa.text("""
@@ -190,7 +195,7 @@ async def define_flows(connection: Connection, tenant_id: str, snapshots: Collec
 
 async def forget_flows(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> None:
     """Delete the data of deleted flows; keep their rows, because downstream edges may still point to them."""
-    for statement in (_FORGET_VERSIONS, _FORGET_CONSUMERS, _FORGET_EDGES, _FORGET_RUNS):
+    for statement in (_FORGET_VERSIONS, _FORGET_CONSUMERS, _FORGET_POLICIES, _FORGET_EDGES, _FORGET_RUNS):
         await connection.execute(statement, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
 
 

@@ -150,7 +150,9 @@ _LIST_NAMES = sa.text("""
 _CHANGE = """
     returning flow_id, cast(instance_id as text), flow_kind, is_defined, run_number, ended_run_number, outcome,
         is_fresh, cast(last_run_id as text), cast(date_part('epoch', last_run_time) * 1000000 as bigint),
-        version, last_data_date, rows_processed, overdue_date, failure_type, failure_message,
+        version, last_data_date, rows_processed, expected_data_date,
+        cast(date_part('epoch', late_since_time) * 1000000 as bigint),
+        outcome = 'succeeded' and completed_run_number > version_run_number, failure_type, failure_message,
         accepted_reason, accepted_by, cast(date_part('epoch', accepted_time) * 1000000 as bigint)
 """
 _SET_FRESH = sa.text(f"""

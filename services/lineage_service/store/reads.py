@@ -30,11 +30,11 @@ _COLUMNS = """
     coalesce(cast(v.run_id as text), ''), coalesce(v.uri, ''), coalesce(v.physical_version, ''),
     coalesce(v.digest, ''), f.last_data_date, f.run_number, coalesce(cast(f.last_run_id as text), ''),
     f.last_run_time, f.ended_run_number, f.outcome_run_number, f.outcome, f.completed_run_number,
-    f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.overdue_date, f.is_fresh, f.revision,
+    f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.is_fresh, f.revision,
     f.computed_revision, f.readers_hash, coalesce(f.full_run_number, f.completed_run_number), f.partial_run_number,
-    f.stale_revision, f.invalidated_by, f.failure_type, f.failure_message,
-    coalesce(v.change_start, ''), coalesce(v.change_end, ''), f.accepted_fingerprint, f.accepted_reason,
-    f.accepted_by, f.accepted_time, f.source_token
+    f.stale_revision, f.expected_data_date, f.late_since_time, f.blocks_readers, f.version_run_number,
+    f.invalidated_by, f.failure_type, f.failure_message, coalesce(v.change_start, ''), coalesce(v.change_end, ''),
+    f.accepted_fingerprint, f.accepted_reason, f.accepted_by, f.accepted_time, f.source_token
 """
 _TABLES = """
     flows f

@@ -89,11 +89,13 @@ _SET_CURRENT = sa.text("""
             order by v.run_number limit 1
         ) o
     )
-    update flows f set version = c.version, version_run_number = c.run_number, last_data_date = c.last_data_date
+    update flows f set version = c.version, version_run_number = c.run_number, last_data_date = c.last_data_date,
+        late_since_time = case when c.last_data_date <> '' and c.last_data_date < f.expected_data_date collate "C"
+                               then f.late_since_time end
     from current c join flows old on old.tenant_id = :tenant_id and old.flow_id = c.flow_id
     where f.tenant_id = :tenant_id and f.flow_id = c.flow_id
       and (f.version, f.version_run_number) is distinct from (c.version, c.run_number)
-    returning f.flow_id, old.version, f.version
+    returning f.flow_id, old.version, f.version, f.late_since_time is not null
 """)
 
 
@@ -125,10 +127,11 @@ async def add_versions(
     tenant_id: str,
     completed: Sequence[tuple[int, RunFact]],
     create_time: datetime,
-) -> tuple[list[Move], list[int]]:
+) -> tuple[list[Move], list[int], list[int]]:
     """Store the outputs of completed runs, given as pairs of flow id and run fact.
 
-    Returns the version moves, and the ids of the flows whose consumed or accepted version got another number.
+    Returns the version moves, the ids of the flows whose consumed or accepted version got another number, and the ids of the
+    moved flows whose data is late still.
     """
     parameters = {
         "tenant_id": tenant_id,
@@ -153,12 +156,12 @@ async def add_versions(
         inserted += 1
         oldest[flow_id] = min(run_number, oldest.get(flow_id, run_number))
     if not oldest:
-        return [], []
+        return [], [], []
     new = {"tenant_id": tenant_id, "flow_ids": list(oldest), "run_numbers": list(oldest.values())}
     numbered = (await connection.execute(_NUMBER, new)).rowcount
     resolved = list((await connection.execute(_RESOLVE, new)).scalars())
     if numbered > inserted:  # only then has a version another number that was known when it was accepted
         resolved += (await connection.execute(_RESOLVE_ACCEPTED, new)).scalars()
     current = {"tenant_id": tenant_id, "flow_ids": list(oldest)}
-    moves = [Move(*row) for row in await connection.execute(_SET_CURRENT, current)]
-    return moves, resolved
+    rows = (await connection.execute(_SET_CURRENT, current)).all()
+    return [Move(*row[:3]) for row in rows], resolved, [row[0] for row in rows if row[3]]

@@ -10,7 +10,7 @@ from lineage_service.domain.acceptance import check_acceptable
 from lineage_service.domain.flows import Flow
 from lineage_service.store import acceptance, edges, reads
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import apply_declaration
+from lineage_service.use_cases.facts import apply_own_causes
 from lineage_service.use_cases.reading import get_flow, load_state, state_message
 from optaic.lineage.v1.lineage_pb2 import FlowState
 from optaic.lineage.v1.lineage_service_pb2 import AcceptStalenessRequest, RevokeAcceptedStalenessRequest
@@ -77,7 +77,7 @@ async def _declare(
             await lock_tenant(connection, tenant_id)
             flow = await get_flow(connection, tenant_id, key)
             await change(connection, flow)
-            await apply_declaration(deps, connection, tenant_id, flow.flow_id)
+            await apply_own_causes(deps, connection, tenant_id, {flow.flow_id})
             audit.note(f"flows/{key.instance_id}/{key.flow_kind}", reason=request.reason)
             await idempotency.store(connection, method, request.request_id, b"")
         return state_message(await load_state(connection, tenant_id, key))

@@ -10,6 +10,7 @@ from lineage_service.domain.causes import MAX_CAUSES, Cause, CauseKind, blocking
 from lineage_service.domain.errors import flow_not_found, only_services_attach
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.lateness import count_as_ready
 from lineage_service.domain.runs import RunFact
 from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads, versions
@@ -31,7 +32,7 @@ RUN_CONSUMER = "lineage-run-events"
 
 @dataclass(frozen=True)
 class Blocking:
-    """An upstream flow that is not READY, with the reason."""
+    """An upstream flow that is not READY and does not count as ready, with the reason."""
 
     flow: Flow
     reason: str
@@ -47,6 +48,7 @@ class Answer:
 
     admission: reads.AdmissionFacts
     blocking: list[Blocking]
+    late: list[Flow]  # upstreams whose data is late, which does not block
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _message(answer: Answer, *, is_service: bool) -> CheckUpstreamFreshnessRespo
         )
         for each in answer.blocking
     ]
-    return conversion.admission_message(found.revision, found.flow, found.direct, blocking)
+    return conversion.admission_message(found.revision, found.flow, found.direct, blocking, answer.late)
 
 
 async def answer_questions(deps: Dependencies, tenant_id: str, questions: Sequence[Question]) -> list[Answer]:
@@ -148,9 +150,9 @@ async def _answer(
 
 
 async def _explained(deps: Dependencies, tenant_id: str, admission: reads.AdmissionFacts) -> Answer:
-    """Add the blocking upstreams and their causes to the facts."""
+    """Add the blocking upstreams and their causes to the facts, and the upstreams whose data is late."""
     if not admission.blocking:
-        return Answer(admission, [])
+        return Answer(admission, [], [])
     key = admission.flow.key
     # Read the blocking upstreams and their causes from one snapshot.
     async with deps.database.read(tenant_id) as connection:
@@ -159,16 +161,20 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
             raise flow_not_found(key)
         admission = found[key]
         if not admission.blocking:
-            return Answer(admission, [])
+            return Answer(admission, [], [])
         ids = [flow.flow_id for flow in admission.blocking]
         graph = await reads.load_causes_graph(connection, tenant_id, ids)
+        ready = count_as_ready(graph, [graph.flows[each] for each in ids])
         causes = {
-            each: [found.cause for found in find_causes(graph, graph.flows[each], MAX_CAUSES)] for each in ids
+            each: [found.cause for found in find_causes(graph, graph.flows[each], MAX_CAUSES)]
+            for each in ids
+            if each not in ready
         }
-        moves = {each: [_consumed(cause) for cause in causes[each] if _has_moved(cause)] for each in ids}
+        moves = {each: [_consumed(cause) for cause in causes[each] if _has_moved(cause)] for each in causes}
         unread = await versions.list_unread(
             connection, tenant_id, {move for some in moves.values() for move in some}
         )
+    unready = sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key))
     return Answer(
         admission,
         [
@@ -178,8 +184,10 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
                 causes[flow.flow_id],
                 [unread.get(move, "") for move in moves[flow.flow_id]],
             )
-            for flow in sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key))
+            for flow in unready
+            if flow.flow_id not in ready
         ],
+        [flow for flow in unready if flow.flow_id in ready and flow.is_late],
     )
 
 

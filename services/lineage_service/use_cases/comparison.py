@@ -30,17 +30,23 @@ class Listed(NamedTuple):
 async def list_wanted_instances(
     deps: Dependencies, tenant_id: str, after: str, until: str, listed: Mapping[str, Listed]
 ) -> dict[str, Lacked]:
-    """Return the instances that instance-service must publish again: newer there, being deleted there, or gone."""
+    """Return the instances that instance-service must publish again.
+
+    They are newer there, being deleted there, gone, or their freshness policies were never received here.
+    """
     async with deps.database.read(tenant_id) as connection:
         known = await store.list_instances(
             connection, tenant_id, after, until, list(listed), _COMPONENT_KINDS
         )
-    gone = {each: "gone" for each, (_, is_deleted) in known.items() if not is_deleted and each not in listed}
+    gone = {each: "gone" for each, one in known.items() if not one.is_deleted and each not in listed}
     # An instance being deleted may still wait for the event which says that lineage has cleared it.
     behind = {
         instance_id: instance
         for instance_id, instance in listed.items()
-        if instance.is_deleting or known.get(instance_id, (-1, False))[0] < instance.revision
+        if instance.is_deleting
+        or instance_id not in known
+        or known[instance_id].revision < instance.revision
+        or known[instance_id].lacks_policy
     }
     return {**gone, **behind}
 

@@ -15,7 +15,7 @@ from lineage_service.domain.flows import Change, Move
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Phase, RunFact, advance
 from lineage_service.domain.snapshots import Snapshot
-from lineage_service.store import acceptance, edges, flows, propagation, reads, versions
+from lineage_service.store import acceptance, edges, flows, policies, propagation, reads, versions
 from lineage_service.use_cases.causes import find_spread_causes, find_state_causes
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
@@ -35,7 +35,7 @@ async def apply_snapshots(
     for start in range(0, len(snapshots), _FACTS_AT_ONCE):
         part = snapshots[start : start + _FACTS_AT_ONCE]
         revision = await flows.next_revision(connection, tenant_id)  # two parts may concern the same flow
-        touched = await _define(connection, tenant_id, _newest(part))
+        touched = await _define(deps, connection, tenant_id, _newest(part))
         change = _Change(deps, connection, tenant_id, revision, _event_ids(part))
         await change.publish(touched, [], [events.ChangeGroup()], {}, is_redefined=True)
         cleared = dict.fromkeys(item.instance_id for item in part if item.is_deleted)
@@ -65,7 +65,9 @@ def _newest(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
     return [newest[instance_id] for instance_id in sorted(newest)]
 
 
-async def _define(connection: Connection, tenant_id: str, snapshots: Sequence[Snapshot]) -> set[int]:
+async def _define(
+    deps: Dependencies, connection: Connection, tenant_id: str, snapshots: Sequence[Snapshot]
+) -> set[int]:
     """Store the snapshots that are newer than those stored; return the ids of the flows that they touch."""
     applied_ids = await flows.upsert_instances(connection, tenant_id, snapshots)
     applied = [snapshot for snapshot in snapshots if snapshot.instance_id in applied_ids]
@@ -85,6 +87,13 @@ async def _define(connection: Connection, tenant_id: str, snapshots: Sequence[Sn
     connected.update({flow_id: () for flow_id in touched if flow_id not in connected})
     if connected:
         await edges.connect(connection, tenant_id, connected, ids)
+    judged = {
+        ids[FlowKey(snapshot.instance_id, flow.flow_kind)]: flow.policy
+        for snapshot in live
+        for flow in snapshot.flows
+        if flow.policy is not None
+    }
+    await policies.put_policies(connection, tenant_id, applied_ids, touched, judged, deps.clock.now())
     deleted_instances = {snapshot.instance_id for snapshot in applied if snapshot.is_deleted}
     if deleted_instances:
         rows = await reads.list_flows(connection, tenant_id, touched)
@@ -150,18 +159,23 @@ async def _advance(
     moves: list[Move] = []
     resolved: list[int] = []
     if completed:
-        moves, resolved = await versions.add_versions(connection, tenant_id, completed, deps.clock.now())
+        now_time = deps.clock.now()
+        moves, resolved, late = await versions.add_versions(connection, tenant_id, completed, now_time)
+        if late:  # since another time, which the sweep finds out
+            await policies.judge_again(connection, tenant_id, late, now_time)
     if newest_full:
         inputs = {flow_id: fact.inputs for flow_id, fact in newest_full.items()}
         await edges.consume(connection, tenant_id, inputs, ids)
     return {*changed, *resolved, *(move.flow_id for move in moves)}, moves
 
 
-async def apply_declaration(deps: Dependencies, connection: Connection, tenant_id: str, flow_id: int) -> None:
-    """Propagate what somebody declared of a flow's output: that it is invalid, or right; the caller holds the tenant's lock."""
+async def apply_own_causes(
+    deps: Dependencies, connection: Connection, tenant_id: str, flow_ids: set[int]
+) -> None:
+    """Propagate that causes of the flows' own came or went, without a run; the caller holds the tenant's lock."""
     revision = await flows.next_revision(connection, tenant_id)
     change = _Change(deps, connection, tenant_id, revision, [])
-    await change.publish({flow_id}, [], [events.ChangeGroup()], {})
+    await change.publish(flow_ids, [], [events.ChangeGroup()], {})
 
 
 async def publish_states(

@@ -6,7 +6,7 @@ from lineage_service import conversion
 from lineage_service.domain.errors import flow_not_found
 from lineage_service.store import flows
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import apply_declaration
+from lineage_service.use_cases.facts import apply_own_causes
 from lineage_service.use_cases.reading import load_state, state_message
 from optaic.lineage.v1.lineage_pb2 import FlowState
 from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest
@@ -35,7 +35,7 @@ async def invalidate_flow(
             flow_id = await flows.invalidate_flow(connection, tenant_id, key, request.reason, context.actor)
             if flow_id is None:
                 raise flow_not_found(key)
-            await apply_declaration(deps, connection, tenant_id, flow_id)
+            await apply_own_causes(deps, connection, tenant_id, {flow_id})
             audit.note(f"flows/{key.instance_id}/{key.flow_kind}", reason=request.reason)
             await idempotency.store(connection, "InvalidateFlow", request.request_id, b"")
         return state_message(await load_state(connection, tenant_id, key))

@@ -129,6 +129,7 @@ def run_columns(run: run_pb2.Run) -> dict[str, Any]:
         columns[name] = message_json(message) if message is not None else None
     columns["artifacts"] = dict(run.artifacts)
     columns["input_versions"] = [message_json(version) for version in run.input_versions]
+    columns["late_inputs"] = [message_json(each) for each in run.late_inputs]
     columns["code"] = [message_json(each) for each in run.code]
     columns["telemetry_pending"] = list(run.telemetry_pending)
     return columns
@@ -150,6 +151,8 @@ def record_of(row: RowMapping) -> Record:
     run.artifacts.update(row["artifacts"])
     for version in row["input_versions"]:
         json_format.ParseDict(version, run.input_versions.add())
+    for late in row["late_inputs"]:
+        json_format.ParseDict(late, run.late_inputs.add())
     run.telemetry_pending.extend(row["telemetry_pending"])
     for each in row["code"]:
         json_format.ParseDict(each, run.code.add(), ignore_unknown_fields=True)

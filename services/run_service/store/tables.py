@@ -60,6 +60,7 @@ runs = sa.Table(
     sa.Column("artifacts", JSONB, nullable=False, server_default="{}"),
     _text("outputs_uri"),
     sa.Column("input_versions", JSONB, nullable=False, server_default="[]"),
+    sa.Column("late_inputs", JSONB, nullable=False, server_default="[]"),
     sa.Column("base_version", JSONB),
     sa.Column("output_version", JSONB),
     _text("model_artifact_version"),

@@ -241,6 +241,7 @@ def _admitted_run(admission: Admission, run_id: str, number: int, now: datetime)
     run = _new_run(admission.found, admission.wanted, run_id, number, now)
     run.input_versions.extend(admission.answer.input_versions)
     run.input_versions.extend(_pin_settings(admission.found))
+    run.late_inputs.extend(admission.answer.late_inputs)
     run.lineage_revision = admission.answer.lineage_revision
     if admission.answer.HasField("base_version"):
         run.base_version.CopyFrom(admission.answer.base_version)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import typer
 
 from optaic.cli.impact import print_impact
-from optaic.cli.output import Format, OutputOption, accepted_text, failure_text, print_json, print_line
+from optaic.cli.output import (
+    Format,
+    OutputOption,
+    accepted_text,
+    failure_text,
+    moment,
+    print_json,
+    print_line,
+)
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, ReasonOption, find_instance, run
 from optaic.client import AsyncClient, word
 from optaic.lineage.v1 import lineage_pb2
@@ -36,10 +46,8 @@ def explain(
         state = answer.flow_state
         kind = word(state.flow, "flow_kind").lower()
         print_line(f"{state.instance_name}/{kind}", word(state, "status"))
-        if state.HasField("failure"):
-            print_line(f"  {failure_text(state.failure)}")
-        if state.HasField("accepted_staleness"):
-            print_line(f"  {accepted_text(state.accepted_staleness)}")
+        for line in _facts(state):
+            print_line(f"  {line}")
         if not answer.explanations:
             print_line("the flow is fresh" if state.is_fresh else "no cause is known")
         for each in answer.explanations:
@@ -121,4 +129,26 @@ def _show(state: lineage_pb2.FlowState, output: Format) -> None:
         f"{state.instance_name}/{word(state.flow, 'flow_kind').lower()}",
         word(state, "status"),
         *(cause.message for cause in state.causes),
+    )
+
+
+def _facts(state: lineage_pb2.FlowState) -> Iterator[str]:
+    """Yield what is to be known of a flow besides its causes."""
+    if state.HasField("failure"):
+        yield failure_text(state.failure)
+    if state.HasField("accepted_staleness"):
+        yield accepted_text(state.accepted_staleness)
+    if state.expected_data_date:
+        yield _age(state)
+
+
+def _age(state: lineage_pb2.FlowState) -> str:
+    """Return how old the data is, and how old it may be by the freshness policy."""
+    text = (
+        f"data up to {state.current_version.last_data_date or 'no date'}, expected {state.expected_data_date}"
+    )
+    return (
+        f"{text}, late since {moment(state, 'late_since_time')}"
+        if state.HasField("late_since_time")
+        else text
     )

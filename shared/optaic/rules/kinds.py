@@ -26,6 +26,14 @@ FLOWS: Mapping[str, Sequence[str]] = {
     "portfolio_optimizer": ("optimize",),
     "backtest": ("backtest",),
 }
+# The flow whose output dependants read, and which a freshness policy judges; nothing can read a backtest.
+OUTPUT_FLOWS: Mapping[str, str] = {
+    "dataset": "refresh",
+    "signal": "refresh",
+    "experiment": "preview",
+    "model": "inference",
+    "portfolio_optimizer": "optimize",
+}
 MONITORING = "monitoring"
 ASKED_FOR = MONITORING
 DEFAULT_COMPONENTS: Mapping[str, str] = {"store": "delta", "accessor": "simple"}  # if a dataset names none

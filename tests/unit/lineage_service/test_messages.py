@@ -12,9 +12,9 @@ ORIGIN = Flow(
     instance_revision=1, is_deleted=False, is_defined=True, fingerprint="", fingerprint_change="",
     computed_fingerprint="", verified_run_number=0, verified_fingerprint="", version=2, version_id=new_id(), uri="", physical_version="", digest="", last_data_date="", run_number=2, last_run_id="",
     last_run_time=None, ended_run_number=2, outcome_run_number=2, outcome="succeeded", completed_run_number=2,
-    rows_processed=0, invalidated_run_number=-1, invalidated_reason="", overdue_date="", is_fresh=True, revision=7,
+    rows_processed=0, invalidated_run_number=-1, invalidated_reason="", is_fresh=True, revision=7,
     computed_revision=1, readers_hash="", full_run_number=2, partial_run_number=0,
-    stale_revision=0,
+    stale_revision=0, expected_data_date="", late_since_time=None, blocks_readers=False, version_run_number=2,
 )  # fmt: skip
 CONTRACT_BYTES = 256_000
 
@@ -35,7 +35,9 @@ def _changes(count: int) -> list[Change]:
             version=4,
             last_data_date="2024-01-02",
             rows_processed=10,
-            overdue_date="",
+            expected_data_date="",
+            late_since_time=None,
+            brought_nothing=False,
         )
         for number in range(count)
     ]

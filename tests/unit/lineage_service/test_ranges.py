@@ -44,8 +44,9 @@ def _flow(**changes: Any) -> Flow:
         "version": 2, "version_id": new_id(), "uri": "", "physical_version": "", "digest": "", "last_data_date": "",
         "run_number": 2, "last_run_id": "", "last_run_time": None, "ended_run_number": 2, "outcome_run_number": 2,
         "outcome": "succeeded", "completed_run_number": 2, "rows_processed": 0, "invalidated_run_number": -1,
-        "invalidated_reason": "", "overdue_date": "", "is_fresh": False, "revision": 7, "computed_revision": 1,
+        "invalidated_reason": "", "is_fresh": False, "revision": 7, "computed_revision": 1,
         "readers_hash": "", "stale_revision": 0, "full_run_number": 2, "partial_run_number": 0,
+        "expected_data_date": "", "late_since_time": None, "blocks_readers": False, "version_run_number": 2,
     }  # fmt: skip
     return Flow(**values | changes)
 

@@ -37,6 +37,7 @@ from instance_service.resources.instances.facts import (
     gather,
 )
 from instance_service.resources.instances.flows import flows_of, output_violations, set_flows
+from instance_service.resources.instances.freshness import clear_missing_date, date_violations, is_judged
 from instance_service.resources.instances.naming import bind_names, bound_names
 from instance_service.resources.instances.optimizers import optimizer_settings
 from instance_service.resources.instances.pending import Pending, prepare
@@ -144,6 +145,8 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
             revisions[upstream.instance_id] = optimizer.revision
     flows = flows_of(instance, version)
     violations.extend(output_violations(instance, pending.current, version, flows))
+    own_columns = facts.own_columns.get(instance.instance_id)
+    violations.extend(date_violations(instance, pending.current, own_columns))
     if violations and not is_lenient:
         raise errors.refusal(violations)
     _set_status_contract(instance, version)
@@ -154,14 +157,22 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
     if pending.current and not changes:
         changes = describe_changes(pending.current, instance, uses)
     set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, revisions, changes)
+    _clear_conditions(pending)
+    set_outdated_versions(instance, [version for use in uses for version in use.versions()], pending.now)
+    _check_size(instance)
+    return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams), changes)
+
+
+def _clear_conditions(pending: Pending) -> None:
+    """Clear the conditions that a new draft ends."""
+    instance = pending.instance
     if not pending.stays:
         clear_condition(instance, FOLLOWS_NEWEST)
     clear_condition(instance, FOLLOWS_OPTIMIZER)  # a new draft reads the present optimizer
     if pending.current and pending.current.schedule != instance.schedule:
         clear_condition(instance, SCHEDULE_PLANNED)
-    set_outdated_versions(instance, [version for use in uses for version in use.versions()], pending.now)
-    _check_size(instance)
-    return Draft(instance, tuple(_components(instance, dataset)), settings, tuple(upstreams), changes)
+    if not is_judged(instance):
+        clear_missing_date(instance)
 
 
 def _check_size(instance: Instance) -> None:

@@ -9,6 +9,7 @@ from instance_service.jsonschema_adapter import EXPRESSION
 from instance_service.resources.conversion import json_of
 from instance_service.resources.definitions.library import load_macros
 from instance_service.resources.definitions.macros import Calls, MacroVersions, calls_of
+from instance_service.resources.instances.freshness import is_judged
 from instance_service.resources.instances.pending import Pending
 from instance_service.resources.instances.profiles import profile_of
 from instance_service.resources.instances.references import Reference, Versions, Wanted, find_version
@@ -35,6 +36,7 @@ class Facts:
     known: Known
     stored_columns: Mapping[str, Sequence[str]]  # of those upstreams whose columns are known
     price_sources: Mapping[str, Sequence[tuple[str, bool]]]
+    own_columns: Mapping[str, Sequence[str]]  # of those instances with a policy whose columns are known
     optimizers: Mapping[str, DefinitionVersion]  # what the optimizers of backtests are pinned to, by instance
 
 
@@ -52,6 +54,11 @@ async def gather(
     known = await load_known(connection, tenant_id, [named for one in pending for named in one.named])
     reading = [one for one in pending if _may_have_expressions(one, versions)]
     upstream_ids = sorted({named.instance_id for one in reading for named in one.named})
+    judged = {
+        one.instance.instance_id: one.current
+        for one in pending
+        if one.current is not None and is_judged(one.instance)
+    }
     return Facts(
         versions,
         await load_called(connection, tenant_id, references, versions),
@@ -62,6 +69,7 @@ async def gather(
             for one in pending
             if one.kind == "backtest"
         },
+        await load_stored_columns(connection, tenant_id, judged, list(judged)),
         await load_optimizers(connection, tenant_id, known, pending),
     )
 
@@ -158,12 +166,12 @@ async def load_optimizers(
 
 
 async def load_stored_columns(
-    connection: Connection, tenant_id: str, known: Known, upstream_ids: Sequence[str]
+    connection: Connection, tenant_id: str, known: Known, instance_ids: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the columns of each upstream's newest output, unless the upstream was reconfigured since."""
+    """Return the columns of each instance's newest output, unless the instance was reconfigured since."""
     fingerprints = {
         instance_id: flow.compute_fingerprint
-        for instance_id in upstream_ids
+        for instance_id in instance_ids
         if instance_id in known
         for flow in known[instance_id].flows
         if enum_word(FlowKind, flow.flow_kind) == _FLOW

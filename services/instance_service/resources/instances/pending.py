@@ -11,8 +11,9 @@ from instance_service.domain import errors
 from instance_service.resources.conversion import dataset_of, timestamp
 from instance_service.resources.dependencies import ResourceDependencies
 from instance_service.resources.instances.credentials import credential_violations
+from instance_service.resources.instances.freshness import freshness_violations
 from instance_service.resources.instances.references import Reference, complete_references, references_of
-from instance_service.resources.instances.schedules import freshness_violations, schedule_violations
+from instance_service.resources.instances.schedules import schedule_violations
 from instance_service.resources.instances.specs import spec_violations
 from instance_service.resources.instances.upstreams import Named, named_upstreams
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind
@@ -96,7 +97,7 @@ def prepare(
             if current and current.schedule == instance.schedule
             else schedule_violations(instance.schedule)
         ),
-        *freshness_violations(instance.freshness_policy),
+        *freshness_violations(instance, current, kind),
         *complete_references(references),
     ]
     now = timestamp(deps.clock.now())

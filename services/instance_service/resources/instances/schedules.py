@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from instance_service.domain.calendars import is_calendar
 from instance_service.domain.flows import scheduled_flow
 from instance_service.ports import Deployment
 from optaic.common.v1.flow_pb2 import FlowKind
-from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, FreshnessPolicy, Instance, InstanceKind
+from optaic.instance.v1.instance_pb2 import INSTANCE_STATE_PAUSED, Instance, InstanceKind
 from optaic.instance.v1.schedule_pb2 import Schedule
 from optaic.rules.deployments import deployment_name, deployment_tags, flow_run_parameters
 from optaic.rules.scheduled_times import timings_of
@@ -51,14 +50,6 @@ def schedule_violations(schedule: Schedule) -> list[FieldViolation]:
                 )
             )
     return [FieldViolation(f"{_PATH}.{field}", text, "INVALID_SCHEDULE") for field, text in problems]
-
-
-def freshness_violations(policy: FreshnessPolicy) -> list[FieldViolation]:
-    """Return the violations of a freshness policy that the proto contract does not check."""
-    if is_calendar(policy.exchange_calendar):
-        return []
-    text = f"{policy.exchange_calendar!r} is not a known exchange calendar; use one like XNYS"
-    return [FieldViolation("instance.freshness_policy.exchange_calendar", text, "INVALID_SCHEDULE")]
 
 
 def deployments_of(installation_id: str, tenant_id: str, instance: Instance) -> list[Deployment]:
