@@ -279,3 +279,43 @@ class InputVersion(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InputVersion: _TypeAlias = InputVersion  # noqa: Y015
+
+@_typing.final
+class LateInput(_message.Message):
+    """A flow above a run whose data was late when the run was admitted. Late data alone keeps no run from starting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    EXPECTED_DATA_DATE_FIELD_NUMBER: _builtins.int
+    LAST_DATA_DATE_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    instance_name: _builtins.str
+    """Name of its instance, as text for readers."""
+    expected_data_date: _builtins.str
+    """The date that should have been there, YYYY-MM-DD: the first day of the period."""
+    last_data_date: _builtins.str
+    """The newest date that was there."""
+    hidden: _builtins.bool
+    """Output only. True: the flow is in a project that the caller may not read; nothing else is told of it."""
+    @_builtins.property
+    def flow(self) -> Global___FlowRef:
+        """The flow whose policy says so; it may be far above."""
+
+    def __init__(
+        self,
+        *,
+        flow: Global___FlowRef | None = ...,
+        instance_name: _builtins.str = ...,
+        expected_data_date: _builtins.str = ...,
+        last_data_date: _builtins.str = ...,
+        hidden: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_data_date", b"expected_data_date", "flow", b"flow", "hidden", b"hidden", "instance_name", b"instance_name", "last_data_date", b"last_data_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LateInput: _TypeAlias = LateInput  # noqa: Y015

@@ -381,7 +381,9 @@ class Instance(_message.Message):
 
     @_builtins.property
     def freshness_policy(self) -> Global___FreshnessPolicy:
-        """Which data date should be there by now. Absent: never overdue."""
+        """Which data date should be there by now, in the flow that dependants read. Absent: never overdue. Refused (INVALID_SCHEDULE)
+        for a backtest, whose output nothing reads, and if the newest output is known to have no column `date`.
+        """
 
     @_builtins.property
     def status_aggregation_contract(self) -> _definition_pb2.StatusAggregationContract:
@@ -654,7 +656,10 @@ Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class FreshnessPolicy(_message.Message):
-    """Which data date should be there by now."""
+    """Which data date should be there by now. The policy expects the data of a period, and is met when the newest date is the period's
+    first day or later. A period is due on its last business day, or `due_lag` business days later; a period without a business
+    day is never due.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -666,31 +671,55 @@ class FreshnessPolicy(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         FREQUENCY_UNSPECIFIED: FreshnessPolicy._Frequency.ValueType  # 0
         FREQUENCY_DAILY: FreshnessPolicy._Frequency.ValueType  # 1
+        """Each business day is a period."""
         FREQUENCY_WEEKLY: FreshnessPolicy._Frequency.ValueType  # 2
+        """Monday to Sunday."""
         FREQUENCY_MONTHLY: FreshnessPolicy._Frequency.ValueType  # 3
+        """A calendar month."""
         FREQUENCY_QUARTERLY: FreshnessPolicy._Frequency.ValueType  # 4
+        """January to March, and so on."""
         FREQUENCY_IRREGULAR: FreshnessPolicy._Frequency.ValueType  # 5
         """Never overdue."""
 
     class Frequency(_Frequency, metaclass=_FrequencyEnumTypeWrapper):
-        """How often new data is due."""
+        """How often new data is due, hence how long a period is."""
 
     FREQUENCY_UNSPECIFIED: FreshnessPolicy.Frequency.ValueType  # 0
     FREQUENCY_DAILY: FreshnessPolicy.Frequency.ValueType  # 1
+    """Each business day is a period."""
     FREQUENCY_WEEKLY: FreshnessPolicy.Frequency.ValueType  # 2
+    """Monday to Sunday."""
     FREQUENCY_MONTHLY: FreshnessPolicy.Frequency.ValueType  # 3
+    """A calendar month."""
     FREQUENCY_QUARTERLY: FreshnessPolicy.Frequency.ValueType  # 4
+    """January to March, and so on."""
     FREQUENCY_IRREGULAR: FreshnessPolicy.Frequency.ValueType  # 5
     """Never overdue."""
 
     FREQUENCY_FIELD_NUMBER: _builtins.int
     EXCHANGE_CALENDAR_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
+    DUE_LAG_FIELD_NUMBER: _builtins.int
+    BLOCKS_READERS_FIELD_NUMBER: _builtins.int
     frequency: Global___FreshnessPolicy.Frequency.ValueType
     exchange_calendar: _builtins.str
     """Exchange calendar whose business days count, as ISO 10383 code, for example XNYS; empty: Monday to
     Friday. One that is not known is refused (INVALID_SCHEDULE).
     """
+    due_time: _builtins.str
+    """Time of the day at which a period is due, HH:MM, on the wall clock of `timezone`; empty: the close of the exchange, or, without
+    a calendar, the end of the day in UTC.
+    """
+    timezone: _builtins.str
+    """IANA time zone of `due_time`; empty: that of the exchange, or, without a calendar, UTC. Refused (INVALID_SCHEDULE)
+    without `due_time`.
+    """
+    due_lag: _builtins.int
+    """How many business days after the last one of its period the data is due."""
+    blocks_readers: _builtins.bool
+    """True: overdue data keeps readers from running, unless they are forced. False: they run, and record that the data was late."""
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
         """How long after the due moment it is not yet overdue; a year at most."""
@@ -701,10 +730,14 @@ class FreshnessPolicy(_message.Message):
         frequency: Global___FreshnessPolicy.Frequency.ValueType = ...,
         exchange_calendar: _builtins.str = ...,
         grace: _duration_pb2.Duration | None = ...,
+        due_time: _builtins.str = ...,
+        timezone: _builtins.str = ...,
+        due_lag: _builtins.int = ...,
+        blocks_readers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange_calendar", b"exchange_calendar", "frequency", b"frequency", "grace", b"grace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks_readers", b"blocks_readers", "due_lag", b"due_lag", "due_time", b"due_time", "exchange_calendar", b"exchange_calendar", "frequency", b"frequency", "grace", b"grace", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

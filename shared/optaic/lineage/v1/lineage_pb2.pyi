@@ -71,23 +71,25 @@ class _FreshnessStatus:
 class _FreshnessStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FreshnessStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FRESHNESS_STATUS_UNSPECIFIED: _FreshnessStatus.ValueType  # 0
-    """No policy, or no data."""
+    """Not judged: no policy, no data, or nothing has been due since the policy is judged."""
     FRESHNESS_STATUS_FRESH: _FreshnessStatus.ValueType  # 1
+    """As new as its policy asks."""
     FRESHNESS_STATUS_OVERDUE: _FreshnessStatus.ValueType  # 2
     """Overdue by its policy."""
     FRESHNESS_STATUS_SOURCE_DELAYED: _FreshnessStatus.ValueType  # 3
-    """The last refresh brought nothing new and the last date is older than expected."""
+    """Overdue by its policy, although the last refresh succeeded: it brought nothing new, so the source itself is late."""
 
 class FreshnessStatus(_FreshnessStatus, metaclass=_FreshnessStatusEnumTypeWrapper):
     """Is the data as new as the policy asks?"""
 
 FRESHNESS_STATUS_UNSPECIFIED: FreshnessStatus.ValueType  # 0
-"""No policy, or no data."""
+"""Not judged: no policy, no data, or nothing has been due since the policy is judged."""
 FRESHNESS_STATUS_FRESH: FreshnessStatus.ValueType  # 1
+"""As new as its policy asks."""
 FRESHNESS_STATUS_OVERDUE: FreshnessStatus.ValueType  # 2
 """Overdue by its policy."""
 FRESHNESS_STATUS_SOURCE_DELAYED: FreshnessStatus.ValueType  # 3
-"""The last refresh brought nothing new and the last date is older than expected."""
+"""Overdue by its policy, although the last refresh succeeded: it brought nothing new, so the source itself is late."""
 Global___FreshnessStatus: _TypeAlias = FreshnessStatus  # noqa: Y015
 
 class _CauseKind:
@@ -117,6 +119,10 @@ class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.V
     """An upstream has the version that was consumed, but is not fresh itself. States and statuses have this cause; ExplainStaleness
     has the root causes instead.
     """
+    CAUSE_KIND_SOURCE_DELAYED: _CauseKind.ValueType  # 10
+    """Its data is older than its policy allows, and its last refresh succeeded and brought nothing new. Like OVERDUE it keeps no
+    reader from running, unless its policy says `blocks_readers`.
+    """
 
 class CauseKind(_CauseKind, metaclass=_CauseKindEnumTypeWrapper):
     """Why a flow is not fresh."""
@@ -142,6 +148,10 @@ CAUSE_KIND_UPSTREAM_NOT_FRESH: CauseKind.ValueType  # 9
 """An upstream has the version that was consumed, but is not fresh itself. States and statuses have this cause; ExplainStaleness
 has the root causes instead.
 """
+CAUSE_KIND_SOURCE_DELAYED: CauseKind.ValueType  # 10
+"""Its data is older than its policy allows, and its last refresh succeeded and brought nothing new. Like OVERDUE it keeps no
+reader from running, unless its policy says `blocks_readers`.
+"""
 Global___CauseKind: _TypeAlias = CauseKind  # noqa: Y015
 
 @_typing.final
@@ -160,6 +170,7 @@ class Cause(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     UPSTREAM_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
+    LATE_SINCE_TIME_FIELD_NUMBER: _builtins.int
     kind: Global___CauseKind.ValueType
     origin_name: _builtins.str
     """Name of the origin's instance."""
@@ -168,9 +179,9 @@ class Cause(_message.Message):
     to_version: _builtins.int
     """UPSTREAM_MOVED: the version that is current."""
     expected_data_date: _builtins.str
-    """OVERDUE: the date that should be there, YYYY-MM-DD."""
+    """OVERDUE and SOURCE_DELAYED: the date that should be there, YYYY-MM-DD."""
     last_data_date: _builtins.str
-    """OVERDUE: the date that is there."""
+    """OVERDUE and SOURCE_DELAYED: the date that is there."""
     message: _builtins.str
     """Text for readers; programs do not depend on it."""
     hidden: _builtins.bool
@@ -182,6 +193,10 @@ class Cause(_message.Message):
     @_builtins.property
     def upstream(self) -> _flow_pb2.FlowRef:
         """UPSTREAM_ADDED and UPSTREAM_REMOVED: the upstream, if it is another flow than the origin."""
+
+    @_builtins.property
+    def late_since_time(self) -> _timestamp_pb2.Timestamp:
+        """OVERDUE and SOURCE_DELAYED: when the oldest period that is missing was due."""
 
     def __init__(
         self,
@@ -196,10 +211,11 @@ class Cause(_message.Message):
         message: _builtins.str = ...,
         upstream: _flow_pb2.FlowRef | None = ...,
         hidden: _builtins.bool = ...,
+        late_since_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "upstream", b"upstream"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["late_since_time", b"late_since_time", "origin", b"origin", "upstream", b"upstream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_data_date", b"expected_data_date", "from_version", b"from_version", "hidden", b"hidden", "kind", b"kind", "last_data_date", b"last_data_date", "message", b"message", "origin", b"origin", "origin_name", b"origin_name", "to_version", b"to_version", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_data_date", b"expected_data_date", "from_version", b"from_version", "hidden", b"hidden", "kind", b"kind", "last_data_date", b"last_data_date", "late_since_time", b"late_since_time", "message", b"message", "origin", b"origin", "origin_name", b"origin_name", "to_version", b"to_version", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,6 +271,8 @@ class FlowState(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    EXPECTED_DATA_DATE_FIELD_NUMBER: _builtins.int
+    LATE_SINCE_TIME_FIELD_NUMBER: _builtins.int
     ACCEPTED_STALENESS_FIELD_NUMBER: _builtins.int
     instance_name: _builtins.str
     instance_kind: _instance_pb2.InstanceKind.ValueType
@@ -277,6 +295,10 @@ class FlowState(_message.Message):
     """True: the flow is in a project that the caller may not read. Nothing but `status` is told, and `flow` is an id that stands
     for it within this answer only.
     """
+    expected_data_date: _builtins.str
+    """The date that its policy expects by now, YYYY-MM-DD: the first day of the newest period whose due moment and grace have
+    passed. Empty: nothing is expected.
+    """
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
@@ -292,6 +314,10 @@ class FlowState(_message.Message):
     @_builtins.property
     def failure(self) -> Global___FlowFailure:
         """Why the last run failed; absent if it did not, or if an earlier release recorded it."""
+
+    @_builtins.property
+    def late_since_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest period that is missing was due; absent: none is."""
 
     @_builtins.property
     def accepted_staleness(self) -> Global___AcceptedStaleness:
@@ -318,11 +344,13 @@ class FlowState(_message.Message):
         revision: _builtins.int = ...,
         hidden: _builtins.bool = ...,
         failure: Global___FlowFailure | None = ...,
+        expected_data_date: _builtins.str = ...,
+        late_since_time: _timestamp_pb2.Timestamp | None = ...,
         accepted_staleness: Global___AcceptedStaleness | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "last_run_time", b"last_run_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "expected_data_date", b"expected_data_date", "failure", b"failure", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

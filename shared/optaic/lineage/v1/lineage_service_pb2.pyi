@@ -184,6 +184,7 @@ class CheckUpstreamFreshnessResponse(_message.Message):
     LINEAGE_REVISION_FIELD_NUMBER: _builtins.int
     KNOWN_RUNS_FIELD_NUMBER: _builtins.int
     INSTANCE_REVISION_FIELD_NUMBER: _builtins.int
+    LATE_INPUTS_FIELD_NUMBER: _builtins.int
     all_ready: _builtins.bool
     """True: nothing blocks."""
     lineage_revision: _builtins.int
@@ -192,7 +193,7 @@ class CheckUpstreamFreshnessResponse(_message.Message):
     """The instance revision the answer rests on."""
     @_builtins.property
     def blocking(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.BlockingFlow]:
-        """Every transitive upstream that is not READY."""
+        """Every transitive upstream that is not READY and does not count as ready."""
 
     @_builtins.property
     def input_versions(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.InputVersion]:
@@ -204,7 +205,11 @@ class CheckUpstreamFreshnessResponse(_message.Message):
 
     @_builtins.property
     def known_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___KnownRun]:
-        """The newest runs known here of the flow itself and its direct upstreams."""
+        """The newest runs known here of the flow itself, its direct upstreams and its late inputs."""
+
+    @_builtins.property
+    def late_inputs(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.LateInput]:
+        """The transitive upstreams whose data is late by their policies, except those in `blocking`."""
 
     def __init__(
         self,
@@ -216,10 +221,11 @@ class CheckUpstreamFreshnessResponse(_message.Message):
         lineage_revision: _builtins.int = ...,
         known_runs: _abc.Iterable[Global___KnownRun] | None = ...,
         instance_revision: _builtins.int = ...,
+        late_inputs: _abc.Iterable[_flow_pb2.LateInput] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_ready", b"all_ready", "base_version", b"base_version", "blocking", b"blocking", "input_versions", b"input_versions", "instance_revision", b"instance_revision", "known_runs", b"known_runs", "lineage_revision", b"lineage_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_ready", b"all_ready", "base_version", b"base_version", "blocking", b"blocking", "input_versions", b"input_versions", "instance_revision", b"instance_revision", "known_runs", b"known_runs", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

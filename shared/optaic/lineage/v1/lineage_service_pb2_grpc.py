@@ -104,7 +104,8 @@ class LineageServiceServicer:
 
     def CheckUpstreamFreshness(self, request, context):
         """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
-        versions a run admitted now would read. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        versions a run admitted now would read. An upstream that is stale only because data is late counts as ready, unless the
+        policy of the late flow says `blocks_readers`. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,8 @@ class LineageServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LineageServiceAsyncStub: ...
     CheckUpstreamFreshness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.CheckUpstreamFreshnessRequest, _lineage_service_pb2.CheckUpstreamFreshnessResponse]
     """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
-    versions a run admitted now would read. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+    versions a run admitted now would read. An upstream that is stale only because data is late counts as ready, unless the
+    policy of the late flow says `blocks_readers`. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     BatchCheckUpstreamFreshness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]
     """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
@@ -84,7 +85,8 @@ class LineageServiceAsyncStub(LineageServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckUpstreamFreshness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.CheckUpstreamFreshnessRequest, _lineage_service_pb2.CheckUpstreamFreshnessResponse]  # type: ignore[assignment]
     """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
-    versions a run admitted now would read. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+    versions a run admitted now would read. An upstream that is stale only because data is late counts as ready, unless the
+    policy of the late flow says `blocks_readers`. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     BatchCheckUpstreamFreshness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]  # type: ignore[assignment]
     """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
@@ -135,7 +137,8 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_service_pb2.CheckUpstreamFreshnessResponse, _abc.Awaitable[_lineage_service_pb2.CheckUpstreamFreshnessResponse]]:
         """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
-        versions a run admitted now would read. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        versions a run admitted now would read. An upstream that is stale only because data is late counts as ready, unless the
+        policy of the late flow says `blocks_readers`. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod

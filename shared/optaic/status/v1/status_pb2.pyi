@@ -100,6 +100,8 @@ class FlowStatus(_message.Message):
     FRESHNESS_STATUS_FIELD_NUMBER: _builtins.int
     IS_AGGREGATED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    EXPECTED_DATA_DATE_FIELD_NUMBER: _builtins.int
+    LATE_SINCE_TIME_FIELD_NUMBER: _builtins.int
     ACCEPTED_STALENESS_FIELD_NUMBER: _builtins.int
     flow_kind: _flow_pb2.FlowKind.ValueType
     status: _flow_pb2.Status.ValueType
@@ -116,6 +118,8 @@ class FlowStatus(_message.Message):
     freshness_status: _lineage_pb2.FreshnessStatus.ValueType
     is_aggregated: _builtins.bool
     """False: it does not count in the instance's status."""
+    expected_data_date: _builtins.str
+    """The date that its policy expects by now, YYYY-MM-DD; empty: none."""
     @_builtins.property
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Cause]:
         """Why it is not fresh, as far as it begins in the flow or in its direct edges, 8 causes at most: an upstream that
@@ -127,6 +131,10 @@ class FlowStatus(_message.Message):
     @_builtins.property
     def failure(self) -> _lineage_pb2.FlowFailure:
         """Why its last run failed; absent if it did not, or if an earlier release recorded it."""
+
+    @_builtins.property
+    def late_since_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest period that is missing was due; absent: none is."""
 
     @_builtins.property
     def accepted_staleness(self) -> _lineage_pb2.AcceptedStaleness:
@@ -150,11 +158,13 @@ class FlowStatus(_message.Message):
         freshness_status: _lineage_pb2.FreshnessStatus.ValueType = ...,
         is_aggregated: _builtins.bool = ...,
         failure: _lineage_pb2.FlowFailure | None = ...,
+        expected_data_date: _builtins.str = ...,
+        late_since_time: _timestamp_pb2.Timestamp | None = ...,
         accepted_staleness: _lineage_pb2.AcceptedStaleness | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "failure", b"failure", "last_run_time", b"last_run_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "failure", b"failure", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "activity", b"activity", "causes", b"causes", "failure", b"failure", "flow_kind", b"flow_kind", "freshness_status", b"freshness_status", "is_aggregated", b"is_aggregated", "is_fresh", b"is_fresh", "last_data_date", b"last_data_date", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "outcome", b"outcome", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "activity", b"activity", "causes", b"causes", "expected_data_date", b"expected_data_date", "failure", b"failure", "flow_kind", b"flow_kind", "freshness_status", b"freshness_status", "is_aggregated", b"is_aggregated", "is_fresh", b"is_fresh", "last_data_date", b"last_data_date", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time", "outcome", b"outcome", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
