@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1boptaic/common/v1/flow.proto\x12\x10optaic.common.v1\x1a\x1b\x62uf/validate/validate.proto\"c\n\x07\x46lowRef\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\"\xcf\x03\n\nVersionRef\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x1c\n\nversion_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x15\n\x03uri\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12\"\n\x10physical_version\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x06\x64igest\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1f\n\x0elast_data_date\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12%\n\x13\x63ompute_fingerprint\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1e\n\x0creaders_hash\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x11instance_revision\x18\t \x01(\x03\x12\x18\n\x10is_partial_range\x18\n \x01(\x08\x12#\n\x11\x62\x61se_readers_hash\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\x0c\x63hange_start\x18\r \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1b\n\nchange_end\x18\x0e \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\rformer_digest\x18\x0f \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1e\n\x0csource_token\x18\x0c \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\"\xe4\x02\n\x0cInputVersion\x12\x16\n\x04role\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x1d\n\x0binstance_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12-\n\tflow_kind\x18\x03 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKind\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x1c\n\nversion_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x18\n\x06\x64igest\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x15\n\x03uri\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12\"\n\x10physical_version\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1f\n\rinstance_name\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x19\n\x11instance_revision\x18\n \x01(\x03\x12\x1e\n\x0creaders_hash\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x0e\n\x06hidden\x18\x0c \x01(\x08\"\xab\x01\n\tLateInput\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x1f\n\rinstance_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12#\n\x12\x65xpected_data_date\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\x0elast_data_date\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0e\n\x06hidden\x18\x05 \x01(\x08*\xce\x01\n\x08\x46lowKind\x12\x19\n\x15\x46LOW_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46LOW_KIND_REFRESH\x10\x01\x12\x15\n\x11\x46LOW_KIND_PREVIEW\x10\x02\x12\x16\n\x12\x46LOW_KIND_TRAINING\x10\x03\x12\x17\n\x13\x46LOW_KIND_INFERENCE\x10\x04\x12\x18\n\x14\x46LOW_KIND_MONITORING\x10\x05\x12\x16\n\x12\x46LOW_KIND_OPTIMIZE\x10\x06\x12\x16\n\x12\x46LOW_KIND_BACKTEST\x10\x07*\x86\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATUS_ERROR\x10\x01\x12\x10\n\x0cSTATUS_STALE\x10\x02\x12\x12\n\x0eSTATUS_RUNNING\x10\x03\x12\x1a\n\x16STATUS_NOT_INITIALIZED\x10\x04\x12\x10\n\x0cSTATUS_READY\x10\x05\x42T\n\x14\x64\x65v.optaic.common.v1P\x01Z\'optaic.dev/go/optaic/common/v1;commonv1\xaa\x02\x10Optaic.Common.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1boptaic/common/v1/flow.proto\x12\x10optaic.common.v1\x1a\x1b\x62uf/validate/validate.proto\"c\n\x07\x46lowRef\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\"\xec\x03\n\nVersionRef\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x1c\n\nversion_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x15\n\x03uri\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12\"\n\x10physical_version\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x06\x64igest\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1f\n\x0elast_data_date\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12%\n\x13\x63ompute_fingerprint\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1e\n\x0creaders_hash\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x11instance_revision\x18\t \x01(\x03\x12\x18\n\x10is_partial_range\x18\n \x01(\x08\x12#\n\x11\x62\x61se_readers_hash\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\x0c\x63hange_start\x18\r \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1b\n\nchange_end\x18\x0e \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\rformer_digest\x18\x0f \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1e\n\x0csource_token\x18\x0c \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x1b\n\tcode_hash\x18\x10 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xa0\x03\n\x0cInputVersion\x12\x16\n\x04role\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x1d\n\x0binstance_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12-\n\tflow_kind\x18\x03 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKind\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x1c\n\nversion_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x18\n\x06\x64igest\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x15\n\x03uri\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12\"\n\x10physical_version\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1f\n\rinstance_name\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x19\n\x11instance_revision\x18\n \x01(\x03\x12\x1e\n\x0creaders_hash\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x0e\n\x06hidden\x18\x0c \x01(\x08\x12\x1d\n\x0c\x63hange_start\x18\r \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1b\n\nchange_end\x18\x0e \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xab\x01\n\tLateInput\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x1f\n\rinstance_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12#\n\x12\x65xpected_data_date\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\x0elast_data_date\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0e\n\x06hidden\x18\x05 \x01(\x08*\xce\x01\n\x08\x46lowKind\x12\x19\n\x15\x46LOW_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46LOW_KIND_REFRESH\x10\x01\x12\x15\n\x11\x46LOW_KIND_PREVIEW\x10\x02\x12\x16\n\x12\x46LOW_KIND_TRAINING\x10\x03\x12\x17\n\x13\x46LOW_KIND_INFERENCE\x10\x04\x12\x18\n\x14\x46LOW_KIND_MONITORING\x10\x05\x12\x16\n\x12\x46LOW_KIND_OPTIMIZE\x10\x06\x12\x16\n\x12\x46LOW_KIND_BACKTEST\x10\x07*\x86\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATUS_ERROR\x10\x01\x12\x10\n\x0cSTATUS_STALE\x10\x02\x12\x12\n\x0eSTATUS_RUNNING\x10\x03\x12\x1a\n\x16STATUS_NOT_INITIALIZED\x10\x04\x12\x10\n\x0cSTATUS_READY\x10\x05\x42T\n\x14\x64\x65v.optaic.common.v1P\x01Z\'optaic.dev/go/optaic/common/v1;commonv1\xaa\x02\x10Optaic.Common.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +61,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONREF'].fields_by_name['former_digest']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_VERSIONREF'].fields_by_name['source_token']._loaded_options = None
   _globals['_VERSIONREF'].fields_by_name['source_token']._serialized_options = b'\272H\005r\003\030\350\007'
+  _globals['_VERSIONREF'].fields_by_name['code_hash']._loaded_options = None
+  _globals['_VERSIONREF'].fields_by_name['code_hash']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_INPUTVERSION'].fields_by_name['role']._loaded_options = None
   _globals['_INPUTVERSION'].fields_by_name['role']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_INPUTVERSION'].fields_by_name['instance_id']._loaded_options = None
@@ -77,22 +79,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INPUTVERSION'].fields_by_name['instance_name']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_INPUTVERSION'].fields_by_name['readers_hash']._loaded_options = None
   _globals['_INPUTVERSION'].fields_by_name['readers_hash']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_INPUTVERSION'].fields_by_name['change_start']._loaded_options = None
+  _globals['_INPUTVERSION'].fields_by_name['change_start']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_INPUTVERSION'].fields_by_name['change_end']._loaded_options = None
+  _globals['_INPUTVERSION'].fields_by_name['change_end']._serialized_options = b'\272H\004r\002\030@'
   _globals['_LATEINPUT'].fields_by_name['instance_name']._loaded_options = None
   _globals['_LATEINPUT'].fields_by_name['instance_name']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_LATEINPUT'].fields_by_name['expected_data_date']._loaded_options = None
   _globals['_LATEINPUT'].fields_by_name['expected_data_date']._serialized_options = b'\272H\004r\002\030@'
   _globals['_LATEINPUT'].fields_by_name['last_data_date']._loaded_options = None
   _globals['_LATEINPUT'].fields_by_name['last_data_date']._serialized_options = b'\272H\004r\002\030@'
-  _globals['_FLOWKIND']._serialized_start=1179
-  _globals['_FLOWKIND']._serialized_end=1385
-  _globals['_STATUS']._serialized_start=1388
-  _globals['_STATUS']._serialized_end=1522
+  _globals['_FLOWKIND']._serialized_start=1268
+  _globals['_FLOWKIND']._serialized_end=1474
+  _globals['_STATUS']._serialized_start=1477
+  _globals['_STATUS']._serialized_end=1611
   _globals['_FLOWREF']._serialized_start=78
   _globals['_FLOWREF']._serialized_end=177
   _globals['_VERSIONREF']._serialized_start=180
-  _globals['_VERSIONREF']._serialized_end=643
-  _globals['_INPUTVERSION']._serialized_start=646
-  _globals['_INPUTVERSION']._serialized_end=1002
-  _globals['_LATEINPUT']._serialized_start=1005
-  _globals['_LATEINPUT']._serialized_end=1176
+  _globals['_VERSIONREF']._serialized_end=672
+  _globals['_INPUTVERSION']._serialized_start=675
+  _globals['_INPUTVERSION']._serialized_end=1091
+  _globals['_LATEINPUT']._serialized_start=1094
+  _globals['_LATEINPUT']._serialized_end=1265
 # @@protoc_insertion_point(module_scope)

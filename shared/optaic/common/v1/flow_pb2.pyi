@@ -142,6 +142,7 @@ class VersionRef(_message.Message):
     CHANGE_END_FIELD_NUMBER: _builtins.int
     FORMER_DIGEST_FIELD_NUMBER: _builtins.int
     SOURCE_TOKEN_FIELD_NUMBER: _builtins.int
+    CODE_HASH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Logical number, 1 for the first successful run; 0 means "no output yet"."""
     version_id: _builtins.str
@@ -183,6 +184,10 @@ class VersionRef(_message.Message):
     """What the pipeline's `probe` returned before the source was read: another token now means that the source has changed. Empty
     if the pipeline has none.
     """
+    code_hash: _builtins.str
+    """SHA-256 over the code that computed it: the hashes of all plugins that the run executed, and the releases of the libraries
+    that decide the last bit of a number. Empty if a hash is not known. Of a run's `base_version`: that of the newest completed run.
+    """
     def __init__(
         self,
         *,
@@ -201,10 +206,11 @@ class VersionRef(_message.Message):
         change_end: _builtins.str = ...,
         former_digest: _builtins.str = ...,
         source_token: _builtins.str = ...,
+        code_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_readers_hash", b"base_readers_hash", "change_end", b"change_end", "change_start", b"change_start", "compute_fingerprint", b"compute_fingerprint", "digest", b"digest", "former_digest", b"former_digest", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "last_data_date", b"last_data_date", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "source_token", b"source_token", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_readers_hash", b"base_readers_hash", "change_end", b"change_end", "change_start", b"change_start", "code_hash", b"code_hash", "compute_fingerprint", b"compute_fingerprint", "digest", b"digest", "former_digest", b"former_digest", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "last_data_date", b"last_data_date", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "source_token", b"source_token", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,6 +234,8 @@ class InputVersion(_message.Message):
     INSTANCE_REVISION_FIELD_NUMBER: _builtins.int
     READERS_HASH_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
+    CHANGE_START_FIELD_NUMBER: _builtins.int
+    CHANGE_END_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """The role the upstream plays, for example `input`, `prices`, `signal`."""
     instance_id: _builtins.str
@@ -256,6 +264,12 @@ class InputVersion(_message.Message):
     """SHA-256 over how it is read; see `VersionRef`."""
     hidden: _builtins.bool
     """Output only. True: the upstream is in a project that the caller may not read; nothing else is told of it."""
+    change_start: _builtins.str
+    """Where `Run.allows_incremental` is true: the first date in which this version differs from the version that the run's
+    `base_version` was computed from, YYYY-MM-DD. Empty, like `change_end`: no date differs.
+    """
+    change_end: _builtins.str
+    """The last such date."""
     def __init__(
         self,
         *,
@@ -271,10 +285,12 @@ class InputVersion(_message.Message):
         instance_revision: _builtins.int = ...,
         readers_hash: _builtins.str = ...,
         hidden: _builtins.bool = ...,
+        change_start: _builtins.str = ...,
+        change_end: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "flow_kind", b"flow_kind", "hidden", b"hidden", "instance_id", b"instance_id", "instance_name", b"instance_name", "instance_revision", b"instance_revision", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "role", b"role", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_end", b"change_end", "change_start", b"change_start", "digest", b"digest", "flow_kind", b"flow_kind", "hidden", b"hidden", "instance_id", b"instance_id", "instance_name", b"instance_name", "instance_revision", b"instance_revision", "physical_version", b"physical_version", "readers_hash", b"readers_hash", "role", b"role", "uri", b"uri", "version", b"version", "version_id", b"version_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

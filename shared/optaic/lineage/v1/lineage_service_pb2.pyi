@@ -185,12 +185,21 @@ class CheckUpstreamFreshnessResponse(_message.Message):
     KNOWN_RUNS_FIELD_NUMBER: _builtins.int
     INSTANCE_REVISION_FIELD_NUMBER: _builtins.int
     LATE_INPUTS_FIELD_NUMBER: _builtins.int
+    ALLOWS_INCREMENTAL_FIELD_NUMBER: _builtins.int
+    FULL_BECAUSE_FIELD_NUMBER: _builtins.int
     all_ready: _builtins.bool
     """True: nothing blocks."""
     lineage_revision: _builtins.int
     """The tenant's lineage revision of this snapshot."""
     instance_revision: _builtins.int
     """The instance revision the answer rests on."""
+    allows_incremental: _builtins.bool
+    """True: `base_version` was computed from all dates of the same inputs with the same configuration, nobody declared it invalid, and
+    each of `input_versions` says in which dates it differs from what was read then. So a run may compute the dates from
+    the earliest change on, and keep the others.
+    """
+    full_because: _builtins.str
+    """Where that is false although the flow has inputs: the reason, as text for readers."""
     @_builtins.property
     def blocking(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.BlockingFlow]:
         """Every transitive upstream that is not READY and does not count as ready."""
@@ -222,10 +231,12 @@ class CheckUpstreamFreshnessResponse(_message.Message):
         known_runs: _abc.Iterable[Global___KnownRun] | None = ...,
         instance_revision: _builtins.int = ...,
         late_inputs: _abc.Iterable[_flow_pb2.LateInput] | None = ...,
+        allows_incremental: _builtins.bool = ...,
+        full_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_ready", b"all_ready", "base_version", b"base_version", "blocking", b"blocking", "input_versions", b"input_versions", "instance_revision", b"instance_revision", "known_runs", b"known_runs", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_ready", b"all_ready", "allows_incremental", b"allows_incremental", "base_version", b"base_version", "blocking", b"blocking", "full_because", b"full_because", "input_versions", b"input_versions", "instance_revision", b"instance_revision", "known_runs", b"known_runs", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
