@@ -12,6 +12,7 @@ from lineage_service.domain.causes import TIME_CAUSES, Cause
 from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.freshness import Frequency, Policy, is_late
+from lineage_service.domain.increments import InputChange
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import NO_FAILURE, Input, Phase, RunFact, failure_of
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
@@ -315,20 +316,22 @@ def impacted_message(flow: Flow, distance: int) -> lineage_service_pb2.ImpactedF
 def admission_message(
     revision: int,
     own: Flow,
-    direct: Sequence[tuple[Flow, Sequence[str]]],
+    direct: Sequence[tuple[Flow, Sequence[InputChange]]],
     blocking: Sequence[lineage_pb2.BlockingFlow],
     late: Sequence[Flow],
+    full_because: str,
 ) -> lineage_service_pb2.CheckUpstreamFreshnessResponse:
-    """Return the answer whether a run of a flow may start; `direct` are its upstreams with their roles.
+    """Return the answer whether a run of a flow may start; `direct` are its upstreams with what has changed in each role.
 
     `late` are the upstreams whose data is late, and that do not block.
     """
+    allows_incremental = bool(direct) and not full_because
     return lineage_service_pb2.CheckUpstreamFreshnessResponse(
         all_ready=not blocking,
         blocking=blocking,
         input_versions=[
             InputVersion(
-                role=role,
+                role=change.role,
                 instance_id=flow.instance_id,
                 flow_kind=enum_number(FlowKind, flow.flow_kind),
                 version=flow.version,
@@ -340,9 +343,11 @@ def admission_message(
                 # Old versions have no recorded revision: use the current one.
                 instance_revision=flow.computed_revision or flow.instance_revision,
                 readers_hash=flow.readers_hash,
+                change_start=change.start if allows_incremental else "",
+                change_end=change.end if allows_incremental else "",
             )
-            for flow, roles in direct
-            for role in roles
+            for flow, changes in direct
+            for change in changes
         ],
         base_version=version_message(own) if own.version else None,
         lineage_revision=revision,
@@ -360,6 +365,8 @@ def admission_message(
             )
             for flow in late
         ],
+        allows_incremental=allows_incremental,
+        full_because=full_because if direct else "",
     )
 
 

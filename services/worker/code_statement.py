@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import platform
 from collections.abc import Iterable
+from importlib import metadata
 
 from optaic.plugins.registry import list_registered_code
 from optaic.run.v1 import run_pb2
@@ -19,6 +23,21 @@ def state_code(plugins: Iterable[Plugin], check: CodeCheck) -> list[run_pb2.Plug
         _state(plugin, identify(plugin.code_ref) if plugin.code_ref in registered else unknown, check)
         for plugin in plugins
     ]
+
+
+def hash_code(code: Iterable[run_pb2.PluginCode]) -> str:
+    """Return one hash over the code of plugins and the libraries that decide the last bit of a number; empty if a hash is unknown."""
+    known = sorted({(each.code_ref, each.hash) for each in code})
+    if not all(digest for _, digest in known):
+        return ""
+    lines = [*(f"{code_ref} {digest}" for code_ref, digest in known), *_list_libraries()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@functools.cache
+def _list_libraries() -> tuple[str, ...]:
+    versions = [f"{name} {metadata.version(name)}" for name in ("numpy", "polars")]
+    return (*versions, platform.machine(), platform.python_version())
 
 
 def _state(plugin: Plugin, found: CodeIdentity, check: CodeCheck) -> run_pb2.PluginCode:

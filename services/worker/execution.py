@@ -22,18 +22,19 @@ from servicekit.errors import DomainError, FailedPreconditionError, NotFoundErro
 from servicekit.ids import new_id
 from servicekit.shortening import shorten_within
 from worker.child import Task
-from worker.code_statement import state_code
+from worker.code_statement import hash_code, state_code
 from worker.config import Settings
 from worker.confining import confine
 from worker.failures import Failure, describe_error, describe_timeout
 from worker.guardian import NOTHING_PRINTED, Report
+from worker.increments import check_code
 from worker.input_places import check_places, check_trainings
 from worker.isolation import Isolation, Result, StartGuardian, start_guardian
 from worker.locations import FlowLocation
 from worker.log_delivery import LogDelivery
 from worker.peers import Peers, connect_peers
 from worker.preparation import Preparation
-from worker.recipe import InferenceRecipe, Recipe, list_plugins
+from worker.recipe import InferenceRecipe, PipelineRecipe, Recipe, list_plugins
 from worker.recipe_reading import list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
 from worker.run_access import find_access
@@ -167,12 +168,17 @@ class _Execution:
     async def _work(self, run: run_pb2.Run, reporter: Reporter, progress: Progress) -> Ending:
         try:
             recipe = await self._read_recipe(run, reporter)
-            if refused := await self._state_code(run, recipe, reporter):
-                return refused
+            stated = await self._state_code(run, recipe, reporter)
+            if isinstance(stated, Ending):
+                return stated
+            code_hash = hash_code(stated)
+            if isinstance(recipe, PipelineRecipe):
+                recipe = check_code(recipe, run.base_version.code_hash, code_hash)
             answer = await self._compute(recipe, run, progress)
             if isinstance(answer, Failure):
                 return await self._fail(run, reporter, answer)
             _tell_log(answer, self._report)
+            answer.output_version.code_hash = code_hash
             if isinstance(recipe, InferenceRecipe):  # not for user code to say
                 answer.model_artifact_version = recipe.artifact_version
             debts = list_debts(
@@ -240,8 +246,10 @@ class _Execution:
             return contextlib.nullcontext("")
         return self._logs.keep(run.run_id, self._ticket.orchestrator_run_id)
 
-    async def _state_code(self, run: run_pb2.Run, recipe: Recipe, reporter: Reporter) -> Ending | None:
-        """Say which code the run will execute, before it does; an ending where that is refused."""
+    async def _state_code(
+        self, run: run_pb2.Run, recipe: Recipe, reporter: Reporter
+    ) -> Ending | list[run_pb2.PluginCode]:
+        """Say which code the run will execute, before it does, and return it; an ending where that is refused."""
         code = await asyncio.to_thread(state_code, list_plugins(recipe), self._settings.code_check)
         request = run_report_service_pb2.StartRunRequest(
             run_id=run.run_id,
@@ -252,7 +260,7 @@ class _Execution:
         )
         answered = (await reporter.state_code(request)).run
         if answered.status == run_pb2.RUN_STATUS_RUNNING:
-            return None
+            return code
         _log.warning("code refused", run_id=run.run_id, error=answered.error.message)
         return Ending(Outcome.FAILED, f"{answered.error.type}: {answered.error.message}")
 

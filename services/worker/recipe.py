@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from optaic.expression import Macro
-from optaic.plugins import DateRange, Mode
+from optaic.plugins import ChangedDates, DateRange, Mode
 from optaic.rules.columns import VALUE
 from optaic.rules.kinds import TIMEZONE
 from optaic.rules.monitoring import MonitoringSettings
@@ -65,6 +65,8 @@ class Input:
     digest: str
     data: StoredData
     value_column: str = VALUE  # of a signal: what its pipeline calls its values
+    # Since the base was computed, of a recipe that allows increments.
+    changed: ChangedDates = field(default_factory=ChangedDates)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,10 @@ class PipelineRecipe:
     keeps_dataset: ClassVar[bool] = True  # it writes a version of the flow's dataset
     has_artifacts: ClassVar[bool] = False  # it writes files to the run's own folder
     may_reshape: bool = False  # a full refresh was requested: columns may be gone or of another type
+    allows_increment: bool = (
+        False  # its inputs say in which dates they have changed since the base was computed
+    )
+    full_because: str = ""  # why they do not
     repins_types: bool = False
 
     @property

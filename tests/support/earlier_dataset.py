@@ -3,6 +3,8 @@
 import json
 import sys
 
+import polars as pl
+
 from optaic.plugins import Pipeline, PipelineContext, Store, load
 
 
@@ -11,6 +13,7 @@ def main() -> None:
     told = {}
     for name, case in json.load(sys.stdin).items():
         table = load(case["pipeline"], Pipeline)().run(PipelineContext(config=case["config"]))
+        assert isinstance(table, pl.DataFrame)
         stored = load(case["store"], Store)({}).write(table, None, case["uri"])
         told[name] = {"digest": stored.digest, "physical_version": stored.physical_version, "uri": stored.uri}
     json.dump(told, sys.stdout)

@@ -35,6 +35,10 @@ class ModelFlow:
     consumed: dict[ModelEdge, int] = field(default_factory=dict)
     accepted: dict[ModelEdge, int] = field(default_factory=dict)
     accepted_fingerprint: str | None = None
+    consumed_run_ids: dict[ModelEdge, str] = field(default_factory=dict)
+    # The dates in which a version differs from the one before; None: every date may.
+    changes: dict[int, tuple[str, str] | None] = field(default_factory=dict)
+    readers_hashes: dict[str, str] = field(default_factory=dict)  # of each completed run
     is_fresh: bool = False
 
     @property
@@ -172,7 +176,10 @@ class Model:
             ):
                 flow.version += 1
                 flow.version_id = fact.run_id
+                is_told = bool(fact.change_start) and versions.get(fact.base_run_id) == flow.version - 1
+                flow.changes[flow.version] = (fact.change_start, fact.change_end) if is_told else None
             versions[fact.run_id] = flow.version
+            flow.readers_hashes[fact.run_id] = fact.readers_hash
             previous = fact
         if previous is not None:
             whole = [
@@ -196,6 +203,7 @@ class Model:
             for item in max(whole, key=lambda fact: fact.run_number).inputs:
                 version = numbers.get(item.upstream, {}).get(item.version_id, 0)
                 flow.consumed[(item.upstream, item.role)] = version
+                flow.consumed_run_ids[(item.upstream, item.role)] = item.version_id
 
     def _is_fresh(self, key: FlowKey, flows: dict[FlowKey, ModelFlow], decided: dict[FlowKey, bool]) -> bool:
         if key not in decided:
@@ -258,6 +266,31 @@ def impact(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> dict[FlowKey, int]:
             if flow.is_fresh and downstream not in found and upstream in {edge[0] for edge in flow.edges}:
                 found[downstream] = found[upstream] + 1
                 queue.append(downstream)
+    return found
+
+
+def changed_inputs(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> dict[ModelEdge, tuple[str, str]] | None:
+    """Return in which dates each input differs from what the flow's output was computed from; None: all dates may differ."""
+    flow = flows[key]
+    assert flow.spec is not None
+    is_same = flow.spec.fingerprint == flow.computed_fingerprint
+    if (
+        not flow.version
+        or not is_same
+        or flow.is_invalidated
+        or flow.completed_run_number != flow.full_run_number
+    ):
+        return None
+    found: dict[ModelEdge, tuple[str, str]] = {}
+    for edge in flow.edges:
+        upstream, consumed = flows[edge[0]], flow.consumed.get(edge, 0)
+        before = upstream.readers_hashes.get(flow.consumed_run_ids.get(edge, ""), "")
+        between = [upstream.changes[number] for number in range(consumed + 1, upstream.version + 1)]
+        if not consumed or not upstream.readers_hash or before != upstream.readers_hash or None in between:
+            return None
+        known = [change for change in between if change is not None]
+        starts, ends = [start for start, _ in known], [end for _, end in known]
+        found[edge] = (min(starts), max(ends)) if known else ("", "")
     return found
 
 

@@ -204,7 +204,9 @@ class Lineage:
 def pins_of(answer: admission.Answer) -> list[Input]:
     """Return what a run admitted now reads."""
     return [
-        Input(flow.key, role, flow.version_id) for flow, roles in answer.admission.direct for role in roles
+        Input(flow.key, change.role, flow.version_id)
+        for flow, changes in answer.admission.direct
+        for change in changes
     ]
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from lineage_service.domain.causes import Graph
 from lineage_service.domain.flows import Edge, Flow, Upstream
+from lineage_service.domain.increments import InputChange
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.snapshots import SCHEMA
 from servicekit import off_loop
@@ -62,7 +63,8 @@ _FIND_IDS = sa.text("""
     join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
     where f.is_defined
 """)
-# Selects each flow, its direct upstreams with their roles, and every transitive upstream that is not READY.
+# Selects each flow, its direct upstreams with what has changed in them by role, and every transitive upstream that is not READY.
+# A version says its changed dates relative to the version that its run built on: they count if that is the one before it.
 _GET_ADMISSIONS = sa.text(f"""
     with recursive roots as materialized (
         select f.flow_id
@@ -82,7 +84,23 @@ _GET_ADMISSIONS = sa.text(f"""
     from members m
     join ({_TABLES}) on f.tenant_id = :tenant_id and f.flow_id = m.flow_id
     left join lateral (
-        select array_agg(e.role order by e.role) as roles from edges e
+        select jsonb_agg(jsonb_build_array(
+                   e.role, e.consumed_version, coalesce(c.readers_hash, ''),
+                   coalesce(n.known = f.version - e.consumed_version, false), coalesce(n.start, ''), coalesce(n.last, '')
+               ) order by e.role) as roles
+        from edges e
+        left join versions c on c.tenant_id = :tenant_id and c.flow_id = e.upstream_id and c.run_id = e.consumed_run_id
+        left join lateral (
+            select count(*) filter (where o.change_start <> '' and b.version = o.version - 1) as known,
+                   min(o.change_start) as start, max(o.change_end) as last
+            from (
+                select distinct on (w.version) w.version, w.base_run_id, w.change_start, w.change_end from versions w
+                where e.consumed_version > 0 and w.tenant_id = :tenant_id and w.flow_id = e.upstream_id
+                  and w.version > e.consumed_version and w.version <= f.version
+                order by w.version, w.run_number
+            ) o
+            left join versions b on b.tenant_id = :tenant_id and b.flow_id = e.upstream_id and b.run_id = o.base_run_id
+        ) n on true
         where e.tenant_id = :tenant_id and e.downstream_id = m.root and e.upstream_id = m.flow_id
           and e.is_connected
     ) r on true
@@ -153,7 +171,7 @@ class AdmissionFacts(NamedTuple):
 
     revision: int
     flow: Flow
-    direct: list[tuple[Flow, list[str]]]  # with their roles: at least one each
+    direct: list[tuple[Flow, list[InputChange]]]  # with what has changed in each role: at least one each
     blocking: list[Flow]
 
 
@@ -207,7 +225,7 @@ def _keys(tenant_id: str, keys: Collection[FlowKey]) -> dict[str, object]:
 
 def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, AdmissionFacts]:
     found: dict[int, AdmissionFacts] = {}
-    others: list[tuple[int, Flow, list[str] | None]] = []
+    others: list[tuple[int, Flow, list[list[Any]] | None]] = []
     for root, revision, roles, *columns in rows:
         flow = Flow(*columns)
         if flow.flow_id == root:
@@ -216,7 +234,7 @@ def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, AdmissionFacts]:
             others.append((root, flow, roles))
     for root, flow, roles in others:
         if roles:
-            found[root].direct.append((flow, roles))
+            found[root].direct.append((flow, [InputChange(*role) for role in roles]))
         if flow.word != "ready":
             found[root].blocking.append(flow)
     return {admission.flow.key: admission for admission in found.values()}

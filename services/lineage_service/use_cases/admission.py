@@ -9,6 +9,7 @@ from lineage_service import conversion
 from lineage_service.domain.causes import MAX_CAUSES, Cause, CauseKind, blocking_reason, find_causes
 from lineage_service.domain.errors import flow_not_found, only_services_attach
 from lineage_service.domain.flows import Flow
+from lineage_service.domain.increments import why_full
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.lateness import count_as_ready
 from lineage_service.domain.runs import RunFact
@@ -108,7 +109,10 @@ def _message(answer: Answer, *, is_service: bool) -> CheckUpstreamFreshnessRespo
         )
         for each in answer.blocking
     ]
-    return conversion.admission_message(found.revision, found.flow, found.direct, blocking, answer.late)
+    full_because = why_full(found.flow, found.direct)
+    return conversion.admission_message(
+        found.revision, found.flow, found.direct, blocking, answer.late, full_because
+    )
 
 
 async def answer_questions(deps: Dependencies, tenant_id: str, questions: Sequence[Question]) -> list[Answer]:

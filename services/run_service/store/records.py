@@ -41,6 +41,8 @@ _PLAIN = (
     "is_partial_range",
     "allow_deletion",
     "allow_deletion_reason",
+    "allows_incremental",
+    "full_because",
 )
 _IDS = ("orchestrator_run_id", "retry_of_run_id")  # absent: null in the table, empty in the message
 _ENUMS: dict[str, Any] = {

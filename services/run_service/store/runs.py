@@ -33,14 +33,16 @@ _SELECT = sa.select(runs, _RESULT)
 _OF_FLOW = """
     select run_id, run_number, status, coalesce(output_version ->> 'digest', '') as digest,
         coalesce(output_version ->> 'readers_hash', '') as readers_hash, compute_fingerprint, instance_revision,
-        is_partial_range, coalesce(output_version ->> 'former_digest', '') as former_digest
+        is_partial_range, coalesce(output_version ->> 'former_digest', '') as former_digest,
+        coalesce(output_version ->> 'code_hash', '') as code_hash
     from runs
     where tenant_id = :tenant_id and instance_id = listed.instance_id and flow_kind = listed.flow_kind and run_number > 0
 """
 _NEWEST = "order by run_number desc limit 1"
 _LIST_NEWEST = sa.text(f"""
     select cast(listed.instance_id as text), listed.flow_kind, cast(run_id as text), run_number, status, digest,
-        readers_hash, compute_fingerprint, instance_revision, is_partial_range, former_digest
+        readers_hash, compute_fingerprint, instance_revision, is_partial_range, former_digest,
+        code_hash
     from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as listed (instance_id, flow_kind)
     cross join lateral (({_OF_FLOW} {_NEWEST}) union ({_OF_FLOW} and status = 'completed' {_NEWEST})) as newest
 """)  # noqa: S608 - constants
@@ -61,9 +63,8 @@ class NewestRun:
     compute_fingerprint: str
     instance_revision: int
     is_partial_range: bool
-    former_digest: (
-        str  # that an earlier release would have given its output; empty where its base has none of these
-    )
+    former_digest: str  # its digest by an earlier release; empty where its base has none of that release
+    code_hash: str  # of the code that computed its output; empty if it is not known
 
 
 async def _records(connection: Connection, statement: sa.Executable) -> list[Record]:

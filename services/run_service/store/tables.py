@@ -73,6 +73,8 @@ runs = sa.Table(
     sa.Column("scheduled_time", _TIME),
     _text("compute_fingerprint"),
     sa.Column("is_partial_range", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("allows_incremental", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("full_because", sa.Text, nullable=False, server_default=""),
     sa.Column("allow_deletion", sa.Boolean, nullable=False, server_default=sa.false()),
     _text("allow_deletion_reason"),
     sa.Column("code", JSONB, nullable=False, server_default="[]"),

@@ -243,11 +243,14 @@ def _admitted_run(admission: Admission, run_id: str, number: int, now: datetime)
     run.input_versions.extend(_pin_settings(admission.found))
     run.late_inputs.extend(admission.answer.late_inputs)
     run.lineage_revision = admission.answer.lineage_revision
+    run.allows_incremental = admission.answer.allows_incremental
+    run.full_because = admission.answer.full_because
     if admission.answer.HasField("base_version"):
         run.base_version.CopyFrom(admission.answer.base_version)
         if (newest := admission.newest_completed) is not None:
             run.base_version.instance_revision = newest.instance_revision
             run.base_version.is_partial_range = newest.is_partial_range
+            run.base_version.code_hash = newest.code_hash
     return run
 
 

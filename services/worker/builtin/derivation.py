@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
+import functools
+from collections.abc import Sequence
+
 import polars as pl
 
-from optaic.expression import OPERATORS, ExpressionError, parse
+from optaic.expression import OPERATORS, Expression, ExpressionError, parse
 from optaic.expression.compiler import IMPLEMENTATIONS, evaluate
 from optaic.expression.joining import join_inputs
+from optaic.expression.tree import Call
 from optaic.plugins import (
+    InputTable,
     InvalidExpression,
     NoDataInRange,
+    Part,
     Pipeline,
     PipelineContext,
     between,
 )
-from optaic.rules.columns import VALUE
+from optaic.rules.columns import DATE, ENTITY, VALUE
 from optaic.rules.roles import INPUT
 from worker.builtin.parameters import read_text
+
+# The last bit of their results depends on how many entities the whole table has, where they compare all of a date.
+_OF_ALL_ENTITIES = frozenset({"SCALE", "WINSORIZE"})
 
 
 class ExpressionPipeline(Pipeline):
     """A pipeline that computes `expression` over all tables of the role `input`, joined by date and entity.
 
     A column is read by its name, or by `table.column` where several inputs have it. The result is computed over all
-    the history that the inputs have, and only then cut to the run's date range: warm-up never shows.
+    the history that the inputs have, and only then cut to the run's date range: warm-up never shows. Where it is known which
+    dates of the inputs have changed, it is computed from the first of them on.
     """
 
-    def run(self, context: PipelineContext) -> pl.DataFrame:
+    def run(self, context: PipelineContext) -> pl.DataFrame | Part:
         """Compute `date, entity, <output>`; `output` is `value` unless it is configured.
 
         Raises:
@@ -43,18 +55,77 @@ class ExpressionPipeline(Pipeline):
         try:
             signatures = {name: operator.signature() for name, operator in context.operators.items()}
             expression = parse(text, {**OPERATORS, **signatures}, context.macros)
+            start = _find_start(context, expression, output)
+            if start is not None:
+                cut = _cut(tables, start, expression.warm_up() or 0)
+                if cut is None:  # all dates from there on are gone, or none has changed
+                    assert context.previous is not None
+                    return Part(context.previous.clear(), start)
+                tables = cut
             joined = join_inputs(expression, tables)
             context.progress(0.5, "evaluating")
             compiled = {name: operator.compile for name, operator in context.operators.items()}
             result = evaluate(expression, joined, output=output, operators={**IMPLEMENTATIONS, **compiled})
         except ExpressionError as error:
             raise InvalidExpression(str(error)) from error
-        start, end = context.date_range.start, context.date_range.end
-        result = between(result, start, end)
+        if start is not None:
+            result = result.filter(pl.col(DATE) >= start)
+            context.progress(1.0, f"{result.height} rows from {start} on")
+            return Part(result, start)
+        first, last = context.date_range.start, context.date_range.end
+        result = between(result, first, last)
         if result.is_empty():
             raise NoDataInRange(
-                f"the inputs have no rows from {start or 'their start'} to {end or 'their end'}; run the inputs for these "
+                f"the inputs have no rows from {first or 'their start'} to {last or 'their end'}; run the inputs for these "
                 "dates first, or choose other dates"
             )
         context.progress(1.0, f"{result.height} rows")
         return result
+
+
+def _find_start(context: PipelineContext, expression: Expression, output: str) -> dt.date | None:
+    """Return the first date to compute; None if it is all, which the run then says with the reason."""
+    changed, previous = context.changed, context.previous if context.changed is not None else None
+    if changed is None or previous is None or previous.is_empty():
+        return None
+    if because := _why_all(context, expression, previous, output):
+        context.report("full_because", because)
+        return None
+    last = previous[DATE].max()
+    assert isinstance(last, dt.date)
+    start = changed.start if changed.start is not None else last + dt.timedelta(days=1)
+    return start if (previous[DATE] < start).any() else None  # nothing would be kept
+
+
+def _why_all(context: PipelineContext, expression: Expression, previous: pl.DataFrame, output: str) -> str:
+    for node in expression.walk():
+        if not isinstance(node, Call):
+            continue
+        name = node.signature.name
+        if name in context.operators:
+            return f"the operator {name} is of another package"
+        if name in _OF_ALL_ENTITIES and len(node.values) == node.signature.values:
+            return f"the last bit of {name} depends on the number of entities on other dates"
+    if expression.warm_up() is None:
+        return "the expression depends on all earlier sessions"
+    tables = context.tables(INPUT)
+    kinds = {DATE: pl.Date(), ENTITY: tables[0].frame.schema.get(ENTITY), output: pl.Float64()}
+    if dict(previous.schema) != kinds or any(table.frame.schema.get(DATE) != pl.Date for table in tables):
+        return "the version before has other columns or types, or dates are instants"
+    return ""
+
+
+def _cut(tables: Sequence[InputTable], start: dt.date, warm_up: int) -> tuple[InputTable, ...] | None:
+    """Return the rows of tables from so many sessions before a date on; None if there is no session from the date on."""
+    sessions = pl.concat([table.frame[DATE].unique() for table in tables]).unique().drop_nulls().sort()
+    first = int((sessions < start).sum())
+    if first == sessions.len():
+        return None
+    begin = sessions[max(0, first - warm_up)]
+    return tuple(
+        dataclasses.replace(table, reader=functools.partial(_read_from, table, begin)) for table in tables
+    )
+
+
+def _read_from(table: InputTable, begin: dt.date) -> pl.DataFrame:
+    return table.frame.filter(pl.col(DATE) >= begin)

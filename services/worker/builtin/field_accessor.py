@@ -15,6 +15,8 @@ from worker.builtin.parameters import read_text
 class FieldAccessor(Accessor):
     """The column `field`, called `output` where that is given."""
 
+    is_rowwise = True
+
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         super().__init__(config)
         self._field = read_text(self.config, "field")

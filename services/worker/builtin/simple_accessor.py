@@ -13,6 +13,8 @@ from optaic.plugins import Accessor, Store, select_rows
 class SimpleAccessor(Accessor):
     """An accessor that selects columns (the keys are always included), entities and dates."""
 
+    is_rowwise = True
+
     def read(
         self,
         store: Store,

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import polars as pl
 
 from optaic.plugins import (
+    ChangedDates,
     HeldTypes,
     NoDataInRange,
+    Part,
     Pipeline,
     PipelineContext,
     PluginError,
@@ -30,6 +32,7 @@ from worker.computing.output import Output, Progress, find_former_digest, scale
 from worker.computing.probing import read_token
 from worker.failures import describe_error
 from worker.guardrails import check_guardrails
+from worker.increments import add_kept, find_changed_dates
 from worker.locations import FlowLocation
 from worker.output_schema import check_output
 from worker.profile import describe
@@ -65,30 +68,26 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
         held=HeldTypes() if held is None or is_new or recipe.repins_types else held,
         is_reshaped=is_new,
         may_reshape=recipe.may_reshape,
+        changed=_find_changed(recipe, location, reported),
     )
-    token = _probe(
-        pipeline, context, reported
-    )  # before the data is read: what changes meanwhile is found later
-    table = _run(recipe, pipeline, context, base_content, held)
+    # Before the data is read: what changes meanwhile is found later.
+    token = _probe(pipeline, context, reported)
+    computed = _run(recipe, pipeline, context, base_content, held)
+    table = computed.table if isinstance(computed, Part) else computed
     fetched = reported.pop("rows_fetched", table.height)
     rows_fetched = fetched if isinstance(fetched, int) else table.height
     if recipe.is_partial_range:
         progress(0.85, "putting the range in place")
-        merged = put_in_place(table, base_content(), recipe.date_range, allow_deletion=recipe.allow_deletion)
-        table = merged.table
-        reported |= {
-            "range_start": str(recipe.date_range.start or ""),
-            "range_end": str(recipe.date_range.end or ""),
-            "rows_outside_range": merged.dropped_count,
-        }
-        if merged.new_columns:
-            reported["columns_new_in_range"] = list(merged.new_columns)
+        table = _put_in_place(recipe, table, base_content, reported)
     metrics: dict[str, object] = {}
     if recipe.contract is not None:
         progress(0.86, "checking the signal's contract")
         guarded = guard_signal(table, recipe.contract)
         table = guarded.table
         metrics |= {"null_values": guarded.null_count, "winsorized_values": guarded.winsorized_count}
+    if isinstance(computed, Part):
+        reported["computed_from"] = str(computed.start)
+        table = add_kept(Part(table, computed.start), base_content())
     shape = settle(
         table,
         held,
@@ -156,6 +155,34 @@ def _probe(pipeline: Pipeline, context: PipelineContext, reported: dict[str, obj
         return ""
 
 
+def _find_changed(
+    recipe: PipelineRecipe, location: FlowLocation, reported: dict[str, object]
+) -> ChangedDates | None:
+    """Return in which dates the inputs have changed; None if that is not known, which the run says with the reason."""
+    if not recipe.inputs or recipe.is_partial_range:
+        return None
+    found = find_changed_dates(recipe, location.data_uri)
+    if isinstance(found, ChangedDates):
+        return found
+    reported["full_because"] = found
+    return None
+
+
+def _put_in_place(
+    recipe: PipelineRecipe, table: pl.DataFrame, base_content: _Reader, reported: dict[str, object]
+) -> pl.DataFrame:
+    """Return the version before with the rows of the run's range replaced."""
+    merged = put_in_place(table, base_content(), recipe.date_range, allow_deletion=recipe.allow_deletion)
+    reported |= {
+        "range_start": str(recipe.date_range.start or ""),
+        "range_end": str(recipe.date_range.end or ""),
+        "rows_outside_range": merged.dropped_count,
+    }
+    if merged.new_columns:
+        reported["columns_new_in_range"] = list(merged.new_columns)
+    return merged.table
+
+
 def _hash_base_readers(recipe: PipelineRecipe, table: pl.DataFrame, stored: StoredVersion) -> str:
     """Return how a base was read of which no release has said it: zones count where its readers saw other days."""
     if recipe.base is None or not recipe.base_readers_hash:
@@ -169,14 +196,20 @@ def _run(
     context: PipelineContext,
     base_content: _Reader,
     held: HeldTypes | None,
-) -> pl.DataFrame:
+) -> pl.DataFrame | Part:
     """Return the pipeline's output. An empty range is no failure if its rows may be deleted."""
     try:
-        table = pipeline.run(context)
+        found = pipeline.run(context)
     except NoDataInRange:
         if not recipe.is_partial_range or count_inside(base_content(), recipe.date_range) == 0:
             raise
         return pl.DataFrame()
+    table = found.table if isinstance(found, Part) else found
+    if isinstance(found, Part) and context.changed is None:
+        raise PluginError(
+            f"{recipe.pipeline.code_ref} returned a part, but it is not known which dates have changed; return the whole content",
+            type="PluginInvalid",
+        )
     if not isinstance(table, pl.DataFrame):
         raise PluginError(
             f"{recipe.pipeline.code_ref} returned {type(table).__name__}, not a polars DataFrame; correct the plugin",
@@ -184,7 +217,7 @@ def _run(
         )
     check_column_names(table.columns, () if held is None else held.types)
     check_output(table, recipe.output_schema)
-    return table
+    return found
 
 
 def _read_base(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
-from optaic.plugins import MissingInput
+from optaic.plugins import ChangedDates, MissingInput
 from optaic.rules.roles import OPTIMIZER
 from optaic.run.v1 import run_pb2
 from servicekit.enums import enum_word
@@ -52,9 +53,14 @@ def read_inputs(
                 pinned.digest,
                 form.at(pinned.uri, pinned.physical_version),
                 form.value_column,
+                ChangedDates(_read_day(pinned.change_start), _read_day(pinned.change_end)),
             )
         )
     return tuple(inputs)
+
+
+def _read_day(text: str) -> dt.date | None:
+    return dt.date.fromisoformat(text) if text else None
 
 
 def is_read_by_settings(run: run_pb2.Run, pinned: flow_pb2.InputVersion) -> bool:

@@ -86,6 +86,8 @@ def make_refresh(
         ),
         max_deleted_share=_read_share(run, dataset),
         allow_deletion=run.allow_deletion,
+        allows_increment=run.allows_incremental,
+        full_because=run.full_because,
     )
 
 

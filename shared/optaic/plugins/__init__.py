@@ -5,11 +5,12 @@ from optaic.plugins.base import (
     Allocation,
     MLModule,
     Optimizer,
+    Part,
     Pipeline,
     Store,
     StoredVersion,
 )
-from optaic.plugins.context import DateRange, HeldTypes, InputTable, Mode, PipelineContext
+from optaic.plugins.context import ChangedDates, DateRange, HeldTypes, InputTable, Mode, PipelineContext
 from optaic.plugins.days import day_in, is_dated, take_days, zone_of
 from optaic.plugins.errors import (
     CannotRemove,
@@ -48,6 +49,7 @@ __all__ = [
     "Accessor",
     "Allocation",
     "CannotRemove",
+    "ChangedDates",
     "DateRange",
     "DeletionRefused",
     "GuardrailViolated",
@@ -66,6 +68,7 @@ __all__ = [
     "Operator",
     "Optimizer",
     "OutOfRange",
+    "Part",
     "Pipeline",
     "PipelineContext",
     "PluginError",

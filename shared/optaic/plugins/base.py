@@ -27,12 +27,15 @@ class Pipeline(ABC):
     shaped_by: ClassVar[frozenset[str] | None] = None
 
     @abstractmethod
-    def run(self, context: PipelineContext) -> pl.DataFrame:
+    def run(self, context: PipelineContext) -> pl.DataFrame | Part:
         """Return the whole content of the new version: one row per key, by convention `date` (Date) and `entity` (String).
 
         In incremental mode `context.previous` holds the last version: extend it, where that is cheaper than
         starting afresh, and return the result of both. With a `context.date_range` it holds nothing: return the rows
         of that range; the rest of the last version stays as it is, and rows outside are dropped.
+
+        Where `context.changed` says in which dates the inputs have changed, a pipeline may return a Part: the rows from a date
+        on, all others of `context.previous` being what it would compute again.
 
         Raises:
             PluginError: with the type that the run shall show, for example NoDataInRange or InvalidConfig.
@@ -50,6 +53,14 @@ class Pipeline(ABC):
         """
         del context
         return ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a new version from a date on; those before are the ones of the last version."""
+
+    table: pl.DataFrame
+    start: dt.date
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,8 @@ class Store(ABC):
 class Accessor(ABC):
     """A reading pattern over a store. Made once per run from the accessor instance's config."""
 
+    # Whether a row that it returns follows from the rows of the same date alone; then other dates stay when some change.
+    is_rowwise: ClassVar[bool] = False
     # Set by the caller: what became known after this day is not to be read, where the data says when that was.
     known_until: dt.date | None = None
 

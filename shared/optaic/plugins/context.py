@@ -37,6 +37,14 @@ class DateRange:
 
 
 @dataclass(frozen=True)
+class ChangedDates:
+    """The first and the last date in which inputs have changed; both None: in none."""
+
+    start: dt.date | None = None
+    end: dt.date | None = None
+
+
+@dataclass(frozen=True)
 class InputTable:
     """One upstream's data at the pinned version; read on first use, then kept."""
 
@@ -103,6 +111,8 @@ class PipelineContext:
     is_reshaped: bool = False
     # Whether a full refresh was requested: columns may be gone or of another type then.
     may_reshape: bool = False
+    # The dates in which the inputs differ from those that `previous` was computed from; None: every date may.
+    changed: ChangedDates | None = None
     # Adds to what the run says it has measured: a name, and a number, a text, or a mapping or list of them.
     # `rows_fetched` says how many rows were read where that is not the height of the table.
     report: Callable[[str, object], None] = field(default=_ignore_report, repr=False, compare=False)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lineage_service import conversion
 from lineage_service.domain.causes import MAX_CAUSES
+from lineage_service.domain.increments import why_full
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Phase as RunPhase
 from lineage_service.domain.runs import RunFact
@@ -30,6 +31,7 @@ from support.lineage_model import (
     ModelFlow,
     acceptance,
     blocking,
+    changed_inputs,
     explanations,
     impact,
     state_causes,
@@ -136,6 +138,14 @@ class Case:
             upstream.key: (upstream.computed_revision, upstream.readers_hash)
             for upstream, _ in admission.direct
         } == {key: (flows[key].computed_revision, flows[key].readers_hash) for key, _ in flows[flow].edges}
+        expected_changes = changed_inputs(flows, flow)
+        assert (why_full(admission.flow, admission.direct) == "") is (expected_changes is not None)
+        if expected_changes is not None:
+            assert {
+                (upstream.key, change.role): (change.start, change.end)
+                for upstream, changes in admission.direct
+                for change in changes
+            } == expected_changes
         assert admission.flow.right_fingerprint == flows[flow].right_fingerprint
         if not all(pin.version_id for pin in pins):
             return []

@@ -160,4 +160,5 @@ def test_stored_columns_that_differ_only_in_case_stay_valid(
 def test_a_pipeline_reads_column_names_that_differ_only_in_case(written: dict[str, dict[str, Any]]) -> None:
     case = written[f"parquet {TWINS}"]
     table = load(case["pipeline"], Pipeline)().run(PipelineContext(config=case["config"]))
+    assert isinstance(table, pl.DataFrame)
     assert {"close", "Close"} <= set(table.columns)

@@ -30,7 +30,13 @@ def table(name: str, column: str, factor: float = 1.0, days: int = 4) -> InputTa
 
 def run(expression: str, *tables: InputTable, **options: object) -> pl.DataFrame:
     config = {"expression": expression, **options}
-    return ExpressionPipeline().run(PipelineContext(config=config, inputs={"input": tables}))
+    return run_in(PipelineContext(config=config, inputs={"input": tables}))
+
+
+def run_in(context: PipelineContext) -> pl.DataFrame:
+    found = ExpressionPipeline().run(context)
+    assert isinstance(found, pl.DataFrame)
+    return found
 
 
 def test_the_result_has_the_rows_of_the_input() -> None:
@@ -91,7 +97,7 @@ def test_warm_up_uses_history_before_the_range() -> None:
         inputs={"input": (table("prices", "close"),)},
         date_range=DateRange(DAYS[2], DAYS[2]),
     )
-    assert ExpressionPipeline().run(context).rows() == [(DAYS[2], "a", 2.0)]
+    assert run_in(context).rows() == [(DAYS[2], "a", 2.0)]
 
 
 def test_mistakes_are_typed_and_point_at_their_place() -> None:
