@@ -41,6 +41,11 @@ class RunServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SubmitRunRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
                 _registered_method=True)
+        self.BatchSubmitRuns = channel.unary_unary(
+                '/optaic.run.v1.RunService/BatchSubmitRuns',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/optaic.run.v1.RunService/GetRun',
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunRequest.SerializeToString,
@@ -109,6 +114,18 @@ class RunServiceServicer:
         for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
         REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
         RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchSubmitRuns(self, request, context):
+        """Submits several runs, each admitted by itself as by SubmitRun. Answers one result for each request, in their order: the run, or
+        why it was refused. A refused run keeps no other from being submitted. All runs are recorded together, with one audit record
+        for each. Two requests for one flow: the second is refused as RUN_ACTIVE. A request that breaks its own contract refuses the
+        whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
+        would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
+        not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +227,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SubmitRunRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.SerializeToString,
             ),
+            'BatchSubmitRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSubmitRuns,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunRequest.FromString,
@@ -294,6 +316,33 @@ class RunService:
             '/optaic.run.v1.RunService/SubmitRun',
             optaic_dot_run_dot_v1_dot_run__service__pb2.SubmitRunRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchSubmitRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/BatchSubmitRuns',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,14 @@ class RunServiceStub:
     REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
     RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
     """
+    BatchSubmitRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.BatchSubmitRunsRequest, _run_service_pb2.BatchSubmitRunsResponse]
+    """Submits several runs, each admitted by itself as by SubmitRun. Answers one result for each request, in their order: the run, or
+    why it was refused. A refused run keeps no other from being submitted. All runs are recorded together, with one audit record
+    for each. Two requests for one flow: the second is refused as RUN_ACTIVE. A request that breaks its own contract refuses the
+    whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
+    would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
+    not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
@@ -94,6 +102,14 @@ class RunServiceAsyncStub(RunServiceStub):
     for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
     REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
     RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+    """
+    BatchSubmitRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.BatchSubmitRunsRequest, _run_service_pb2.BatchSubmitRunsResponse]  # type: ignore[assignment]
+    """Submits several runs, each admitted by itself as by SubmitRun. Answers one result for each request, in their order: the run, or
+    why it was refused. A refused run keeps no other from being submitted. All runs are recorded together, with one audit record
+    for each. Two requests for one flow: the second is refused as RUN_ACTIVE. A request that breaks its own contract refuses the
+    whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
+    would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
+    not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -150,6 +166,20 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
         REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
         RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+        """
+
+    @_abc_1.abstractmethod
+    def BatchSubmitRuns(
+        self,
+        request: _run_service_pb2.BatchSubmitRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.BatchSubmitRunsResponse, _abc.Awaitable[_run_service_pb2.BatchSubmitRunsResponse]]:
+        """Submits several runs, each admitted by itself as by SubmitRun. Answers one result for each request, in their order: the run, or
+        why it was refused. A refused run keeps no other from being submitted. All runs are recorded together, with one audit record
+        for each. Two requests for one flow: the second is refused as RUN_ACTIVE. A request that breaks its own contract refuses the
+        whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
+        would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
+        not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod
