@@ -13,6 +13,7 @@ from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceServicer
 from optaic.run.v1.run_service_pb2_grpc import RunServiceServicer
 from run_service.use_cases import (
     adoption,
+    batch_submission,
     cancellation,
     code,
     log_reading,
@@ -35,6 +36,11 @@ class RunServicer(RunServiceServicer):
 
     async def SubmitRun(self, request: run_api.SubmitRunRequest, _context: Any) -> Run:
         return await submission.submit_run(self._deps, current(), request)
+
+    async def BatchSubmitRuns(
+        self, request: run_api.BatchSubmitRunsRequest, _context: Any
+    ) -> run_api.BatchSubmitRunsResponse:
+        return await batch_submission.batch_submit_runs(self._deps, current(), request)
 
     async def GetRun(self, request: run_api.GetRunRequest, _context: Any) -> Run:
         return await reading.get_run(self._deps, current(), request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -26,6 +26,7 @@ from servicekit.status import from_rpc_error
 
 _LONGEST_WAIT = 1.0
 _MOST_FLOWS = 10_000  # of one page
+_MOST_BYTES = 2_000_000  # of the questions of one call; lineage-service takes twice as many
 _Instance = instance_pb2.Instance
 _Check = lineage_service_pb2.CheckUpstreamFreshnessRequest
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
@@ -72,6 +73,33 @@ class Peers:
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
         return instance
+
+    async def get_instances(self, instance_ids: Collection[str]) -> dict[str, _Instance]:
+        """Return the newest revisions of those of the instances that exist.
+
+        Raises:
+            UnavailableError: instance-service does not answer as it should.
+        """
+        wanted = set(instance_ids)
+        found: dict[str, _Instance] = {}
+        while wanted:
+            request = instance_service_pb2.BatchGetInstancesRequest(instance_ids=sorted(wanted))
+            try:
+                answer = await self._instances.BatchGetInstances(request)
+            except grpc.aio.AioRpcError as error:
+                meaning = from_rpc_error(error)
+                missing = wanted.intersection(meaning.metadata.get("instance_ids", "").split(", "))
+                if meaning.reason == "INSTANCE_NOT_FOUND" and missing:
+                    wanted -= missing
+                    continue
+                if meaning.reason != "TOO_LARGE" or len(wanted) == 1:
+                    raise _translate(error) from error
+                half = sorted(wanted)[: len(wanted) // 2]
+                found |= await self.get_instances(half)
+                wanted.difference_update(half)
+            else:
+                return found | {instance.instance_id: instance for instance in answer.instances}
+        return found
 
     async def get_definition_version(self, version_id: str) -> definition_pb2.DefinitionVersion:
         """Return a definition version.
@@ -130,6 +158,31 @@ class Peers:
             if not request.page_token:
                 return states
 
+    async def check_all_upstreams(self, requests: Sequence[_Check]) -> list[_Answer | DomainError]:
+        """Return the answer to each request as `check_upstreams` does, or its refusal, in their order.
+
+        Raises:
+            UnavailableError: lineage-service does not answer as it should.
+        """
+        answers: list[_Answer | DomainError] = []
+        for part in _parts(requests):
+            batch = lineage_service_pb2.BatchCheckUpstreamFreshnessRequest(requests=part)
+            has_waited_for = any(token.startswith("instance/") for token in current().read_tokens)
+            # One by one: the first waits for what the caller has written, and then the others find it there.
+            found = (
+                None
+                if has_waited_for
+                else await _all_or_none(self._lineage.BatchCheckUpstreamFreshness(batch))
+            )
+            answers += found.responses if found else [await self._answer_or_refusal(each) for each in part]
+        return answers
+
+    async def _answer_or_refusal(self, request: _Check) -> _Answer | DomainError:
+        try:
+            return await self.check_upstreams(request)
+        except NotFoundError as error:
+            return error
+
     async def _check_many(self, requests: Mapping[str, _Check]) -> dict[str, _Answer]:
         if len(requests) == 1:
             return {key: await self._check(request) for key, request in requests.items()}
@@ -143,6 +196,17 @@ class Peers:
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
         return answer
+
+
+def _parts(requests: Sequence[_Check]) -> Iterator[Sequence[_Check]]:
+    """Yield the requests in parts that are small enough for one call."""
+    begin = size = 0
+    for number, request in enumerate(requests):
+        size += request.ByteSize()
+        if size > _MOST_BYTES and number > begin:
+            yield requests[begin:number]
+            begin, size = number, request.ByteSize()
+    yield requests[begin:]
 
 
 async def _all_or_none(call: Awaitable[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -69,6 +69,21 @@ def take_row() -> dict[str, Any] | None:
         return None
     change.is_inserted = True
     return change.make_row(change)
+
+
+def take_rows(noted: Sequence[tuple[str, int, str]]) -> list[dict[str, Any]]:
+    """Return a row for each of several resources (resource, new revision, reason) that one call creates, in their order.
+
+    It returns none outside of an audited call.
+    """
+    change = current_change.get()
+    if change is None or change.is_written or change.is_inserted:
+        return []
+    rows = []
+    for change.resource, change.after, change.reason in noted:
+        rows.append(change.make_row(change))
+    change.is_noted = change.is_inserted = bool(rows)
+    return rows
 
 
 def discard() -> None:

@@ -201,6 +201,28 @@ async def test_what_blocks_a_run_is_named_only_where_it_may_be_read(chain: Chain
     assert "secret_reader/refresh" in everything.message  # for whoever may read all of it, nothing changes
 
 
+async def test_what_blocks_a_run_of_a_batch_is_named_only_where_it_may_be_read(chain: Chain) -> None:
+    request = run_api.BatchSubmitRunsRequest(
+        requests=[run_api.SubmitRunRequest(instance_id=chain.late.instance_id)] * 2
+    )
+    answer = await chain.plane.run.runs.BatchSubmitRuns(request, metadata=ME)
+    assert [each.refusal.reason for each in answer.results] == ["UPSTREAM_NOT_READY"] * 2
+    assert chain.tells(str(answer)) == []
+    for each in answer.results:
+        told = {blocking.subject: blocking.description for blocking in each.refusal.blocking}
+        assert told["hidden"] == "it is in a project that you may not read"
+        assert "hidden is NOT_INITIALIZED" in each.refusal.message
+    hidden = run_api.BatchSubmitRunsRequest(
+        requests=[
+            run_api.SubmitRunRequest(instance_id=chain.late.instance_id),
+            run_api.SubmitRunRequest(instance_id=chain.theirs.instance_id),
+        ]
+    )
+    answer = await chain.plane.run.runs.BatchSubmitRuns(hidden, metadata=ME)
+    assert [each.refusal.reason for each in answer.results] == ["UPSTREAM_NOT_READY", "INSTANCE_NOT_FOUND"]
+    assert chain.theirs.instance_id in answer.results[1].refusal.message  # as the caller named it
+
+
 async def test_a_deletion_is_blocked_by_hidden_dependants_and_takes_none_of_them_along(chain: Chain) -> None:
     instances = chain.plane.instance.instances
     for cascade in (False, True):

@@ -106,6 +106,7 @@ ALLOWED: dict[str, set[str]] = {
     "WatchInstanceStatuses": _READING,
     "GetStatusHistory": _READING,
     "SubmitRun": _EDITING,
+    "BatchSubmitRuns": _EDITING,
     "GetRun": _READING,
     "ListRuns": _READING,
     "CancelRun": _EDITING,

@@ -10,6 +10,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2, lineage_service_pb2_grpc
+from optaic.rules import refusals
 from servicekit.auth import make_authenticator
 from servicekit.enums import enum_number
 from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableError
@@ -66,6 +67,9 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
         if len(request.instance_ids) > self.most:
             self.refused += 1
             raise InvalidArgumentError("TOO_LARGE", "ask for fewer")
+        if missing := [each for each in request.instance_ids if each not in self.by_id]:
+            text, metadata = refusals.instance_not_found(missing)
+            raise NotFoundError("INSTANCE_NOT_FOUND", text, metadata=metadata)
         return instance_service_pb2.BatchGetInstancesResponse(
             instances=[self._get(instance_id) for instance_id in request.instance_ids]
         )

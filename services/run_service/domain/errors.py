@@ -40,6 +40,14 @@ def invalid_fields(violations: Sequence[FieldViolation]) -> InvalidArgumentError
     return InvalidArgumentError("INVALID_ARGUMENT", text, field_violations=violations)
 
 
+def batch_too_large(size: int, limit: int) -> InvalidArgumentError:
+    """Return the refusal TOO_LARGE for a batch whose answer clients would not accept."""
+    text = f"the answer would have {size} bytes, but holds at most {limit}; submit fewer runs at once"
+    return InvalidArgumentError(
+        "TOO_LARGE", f"requests: {text}", field_violations=[FieldViolation("requests", text, "TOO_LARGE")]
+    )
+
+
 def force_reason_required() -> InvalidArgumentError:
     """Return the refusal FORCE_REASON_REQUIRED."""
     text = "must not be empty when force is true; say why the run is forced"
@@ -58,6 +66,12 @@ def allow_deletion_reason_required() -> InvalidArgumentError:
         f"allow_deletion_reason {text}",
         field_violations=[FieldViolation("allow_deletion_reason", text, "ALLOW_DELETION_REASON_REQUIRED")],
     )
+
+
+def instance_not_found(instance_id: str) -> NotFoundError:
+    """Return the refusal INSTANCE_NOT_FOUND."""
+    text, metadata = refusals.instance_not_found([instance_id])
+    return NotFoundError("INSTANCE_NOT_FOUND", text, metadata=metadata)
 
 
 def flow_not_found(instance_id: str, flow_kind: str) -> NotFoundError:

@@ -21,7 +21,7 @@ from servicekit.enums import enum_word
 from servicekit.events import Event
 from servicekit.outbox import note, outbox_row
 
-_LATER_COLUMNS = {
+LATER_COLUMNS = {
     "revision",
     "fencing_token",
     "start_secret_hash",
@@ -36,16 +36,17 @@ _COUNT_ACTIVE = sa.text("""
         select from runs where tenant_id = :tenant_id and status in ('pending', 'running') limit :most
     ) as active
 """)
-_DISPATCH_COLUMNS = (
+DISPATCH_COLUMNS = (
     "tenant_id, run_id, action, instance_id, flow_kind, name, orchestrator_run_id, submit_time, due_time"
 )
 
 
-def _names(table: sa.Table, without: set[str]) -> str:
+def names_of(table: sa.Table, without: set[str]) -> str:
+    """Return the names of a table's columns, without some, for a statement."""
     return ", ".join(column.name for column in table.c if column.name not in without)
 
 
-def _insert(table: sa.Table, columns: str, key: str) -> str:
+def insert_part(table: sa.Table, columns: str, key: str) -> str:
     """Return the SQL that inserts part `key` of the document; jsonb_populate_record types each column."""
     return (
         f"insert into {table.name} ({columns}) select {columns} "  # noqa: S608 - names of our own tables
@@ -60,7 +61,7 @@ def _statement(kind: str) -> sa.TextClause:
     the commit, so that submissions of one flow come one after the other. The values are one document instead of seventy
     parameters, because the driver caches no statement of more than fifty.
     """
-    event = _names(schema.outbox, {"id", "payload"})
+    event = names_of(schema.outbox, {"id", "payload"})
     return sa.text(rf"""
         with given as materialized (select cast(:document as jsonb) as document), counter as (
             insert into flows (tenant_id, instance_id, flow_kind, last_run_number)
@@ -72,19 +73,19 @@ def _statement(kind: str) -> sa.TextClause:
             where not flows.is_deleted and flows.last_run_number = excluded.last_run_number - 1
             returning last_run_number
         ), inserted as (
-            {_insert(runs, _names(runs, _LATER_COLUMNS), "run")}
+            {insert_part(runs, names_of(runs, LATER_COLUMNS), "run")}
             where :run_number = 0 or exists (select from counter)
             on conflict do nothing returning tenant_id, run_id, retry_of_run_id
         ), extension as (
             insert into {extensions[kind].name} (tenant_id, run_id) select tenant_id, run_id from inserted
         ), activity as (
-            {_insert(activities, _names(activities, set()), "activity")} where exists (select from inserted)
+            {insert_part(activities, names_of(activities, set()), "activity")} where exists (select from inserted)
         ), event as (
             insert into outbox ({event}, payload) select {event}, cast(:payload as bytea)
             from given, jsonb_populate_record(null\:\:outbox, document -> 'event')
             where exists (select from inserted)
         ), dispatch as (
-            {_insert(dispatches, _DISPATCH_COLUMNS, "dispatch")}
+            {insert_part(dispatches, DISPATCH_COLUMNS, "dispatch")}
             where exists (select from inserted) and document ? 'dispatch'
         ), replaced as (
             delete from retries using inserted
@@ -169,7 +170,8 @@ def _statement_of(submission: Submission) -> sa.TextClause:
     return _STATEMENTS[enum_word(run_pb2.RunKind, submission.run.kind)]
 
 
-def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
+def run_document(tenant_id: str, submission: Submission) -> dict[str, Any]:
+    """Return the rows of a new run, by the names that the statements give them; without those of its event and its audit."""
     policy = submission.retry_policy
     run = {
         **run_columns(submission.run),
@@ -178,11 +180,7 @@ def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
         "last_event_id": submission.event.event_id,
         "retry_policy": retry_policy_json(policy) if policy else None,
     }
-    event = outbox_row(submission.event)
-    payload = event.pop("payload")
-    document: dict[str, Any] = {"run": run, "event": event, "activity": submission.activity}
-    if (record := changes.take_row()) is not None:
-        document["audit"] = {**record, "content": f"\\x{record['content'].hex()}"}
+    document: dict[str, Any] = {"run": run, "activity": submission.activity}
     if submission.dispatch_action is not None:
         document["dispatch"] = {
             "tenant_id": tenant_id,
@@ -195,6 +193,21 @@ def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
             "submit_time": submission.submit_time,
             "due_time": submission.submit_time,
         }
+    return document
+
+
+def audit_document(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of the audit trail as a part of a document."""
+    return {**row, "content": f"\\x{row['content'].hex()}"}
+
+
+def _parameters(tenant_id: str, submission: Submission) -> dict[str, Any]:
+    event = outbox_row(submission.event)
+    payload = event.pop("payload")
+    document = {**run_document(tenant_id, submission), "event": event}
+    if (record := changes.take_row()) is not None:
+        document["audit"] = audit_document(record)
+    run = document["run"]
     return {
         "document": json.dumps(document, default=datetime.isoformat),
         "tenant_id": tenant_id,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -14,7 +15,7 @@ from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain.admission import Blocking, check_full_range, check_upstreams
-from run_service.domain.errors import instance_deleting
+from run_service.domain.errors import instance_deleting, instance_not_found
 from run_service.domain.kinds import choose_flow, run_kind
 from run_service.domain.parameters import is_partial_range
 from run_service.domain.retries import DEFAULT_DELAY, DEFAULT_MAX_DELAY, RetryPolicy
@@ -24,11 +25,14 @@ from run_service.store.runs import NewestRun
 from run_service.use_cases.attachments import attached_event, attached_instance
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.enums import enum_number, enum_word
+from servicekit.errors import DomainError
 
 _FlowKey = tuple[str, flow_pb2.FlowKind.ValueType]
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _JUDGEMENT = object()  # only `admit` hands it to an Admission
 
 
@@ -110,14 +114,39 @@ async def find_flow(deps: Dependencies, tenant_id: str, instance_id: str, flow_k
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND, FLOW_NOT_FOUND.
     """
-    instance = await deps.peers.get_instance(instance_id)
+    return _chosen(tenant_id, await deps.peers.get_instance(instance_id), flow_kind)
+
+
+async def find_flows(
+    deps: Dependencies, tenant_id: str, wanted: Sequence[WantedRun]
+) -> list[FoundFlow | DomainError]:
+    """Load all instances at once, and choose the flow of each run; one that is not found is answered by its refusal."""
+    ids = [each.instance_id.lower() for each in wanted]
+    instances = await deps.peers.get_instances(ids)
+    return [
+        _or_refusal(_chosen, tenant_id, instances[instance_id], each.flow_kind)
+        if instance_id in instances
+        else instance_not_found(instance_id)
+        for instance_id, each in zip(ids, wanted, strict=True)
+    ]
+
+
+def _chosen(tenant_id: str, instance: instance_pb2.Instance, flow_kind: int) -> FoundFlow:
     flows: dict[int, instance_pb2.Flow] = {flow.flow_kind: flow for flow in instance.flows}
-    chosen = choose_flow(instance_id, flows, flow_kind)
+    chosen = choose_flow(instance.instance_id, flows, flow_kind)
     word = enum_word(flow_pb2.FlowKind, chosen)
     instance_kind = enum_word(instance_pb2.InstanceKind, instance.kind)
     return FoundFlow(
         tenant_id, instance, flows[chosen], word, run_kind(instance.instance_id, instance_kind, word)
     )
+
+
+def _or_refusal(judge: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T | DomainError:
+    """Return what a rule returns, or its refusal."""
+    try:
+        return judge(*arguments, **named)
+    except DomainError as error:
+        return error
 
 
 async def admit(
@@ -137,51 +166,136 @@ async def admit(
         FailedPreconditionError: INSTANCE_DELETING, UPSTREAM_NOT_READY, MISSING_INPUT, FULL_RANGE_REQUIRED.
         UnavailableError: Admission is undecided; try again.
     """
-    answered = await _ask(deps, found, must_compare=must_compare)
+    (answered,) = await _ask(deps, [found], must_compare=must_compare)
+    if isinstance(answered, DomainError):
+        raise answered
+    without = await ignored(answered.answer) if ignored is not None else frozenset()
+    return _judge(found, wanted, answered, without)
+
+
+async def admit_all(
+    deps: Dependencies, runs: Sequence[tuple[FoundFlow, WantedRun]], *, must_compare: bool = False
+) -> list[Admission | DomainError]:
+    """Decide this for several runs of one tenant at once; one that may not be inserted is answered by its refusal.
+
+    Raises:
+        UnavailableError: A service that admission asks does not answer.
+    """
+    answered = await _ask(deps, [found for found, _ in runs], must_compare=must_compare)
+    return [
+        answer if isinstance(answer, DomainError) else _or_refusal(_judge, found, wanted, answer)
+        for (found, wanted), answer in zip(runs, answered, strict=True)
+    ]
+
+
+def _judge(
+    found: FoundFlow,
+    wanted: WantedRun,
+    answered: _Answered,
+    ignored: Collection[tuple[str, str]] = frozenset(),
+) -> Admission:
     if wanted.is_partial_range:
         computed_with = answered.answer.base_version.compute_fingerprint
         check_full_range(found.instance.name, computed_with, found.flow.compute_fingerprint)
-    without = await ignored(answered.answer) if ignored is not None else frozenset()
     blocking = [_blocking(flow) for flow in answered.answer.blocking]
-    blocking = [flow for flow in blocking if (flow.instance_id, flow.flow_kind) not in without]
+    blocking = [flow for flow in blocking if (flow.instance_id, flow.flow_kind) not in ignored]
     check_upstreams(
         blocking,
-        all_ready=answered.answer.all_ready or (bool(without) and not blocking),
+        all_ready=answered.answer.all_ready or (bool(ignored) and not blocking),
         force=wanted.force,
     )
     return Admission(found, wanted, *answered, judgement=_JUDGEMENT)
 
 
-async def _ask(deps: Dependencies, found: FoundFlow, *, must_compare: bool) -> _Answered:
-    """Ask lineage-service; if it lacks runs of ours, ask again with their events."""
-    if found.instance.state == instance_pb2.INSTANCE_STATE_DELETING:
-        raise instance_deleting(found.instance.instance_id)
-    request = lineage_service_pb2.CheckUpstreamFreshnessRequest(
-        flow=flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind),
-        instance=attached_instance(found.instance),
-    )
-    answer = await deps.peers.check_upstreams(request)
-    own: _FlowKey = (found.instance.instance_id, found.flow.flow_kind)
-    known = _known_numbers(answer)
-    if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
-        return _Answered(answer, 1, None)
-    keys = sorted(
-        {own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams if has_versions(edge))}
-    )
-    flows = [(instance_id, enum_word(flow_pb2.FlowKind, kind)) for instance_id, kind in keys]
-    ours = await run_store.list_newest_runs(deps.database, found.tenant_id, flows)
-    unknown = _unknown_to(answer, known, own, ours, found.flow.compute_fingerprint)
-    if unknown:
-        async with deps.database.read(found.tenant_id) as connection:
-            records = await run_store.list_runs_by_id(connection, found.tenant_id, unknown)
-        request.run_events.extend(
-            attached_event(record.status, record.run, record.last_event_id) for record in records
+async def _ask(
+    deps: Dependencies, founds: Sequence[FoundFlow], *, must_compare: bool
+) -> list[_Answered | DomainError]:
+    """Ask lineage-service about each flow; if it lacks runs of ours, ask again with their events."""
+    questions = {
+        number: lineage_service_pb2.CheckUpstreamFreshnessRequest(
+            flow=flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind),
+            instance=attached_instance(found.instance),
         )
-        answer = await deps.peers.check_upstreams(request)
-    numbers = [newest.run_number for newest in ours if _flow_key(newest) == own]
-    completed = [each for each in ours if _flow_key(each) == own and each.status is RunStatus.COMPLETED]
+        for number, found in enumerate(founds)
+        if found.instance.state != instance_pb2.INSTANCE_STATE_DELETING
+    }
+    answers = await _check(deps, questions)
+    compared = {
+        number: _keys_to_compare(founds[number], answer, must_compare=must_compare)
+        for number, answer in answers.items()
+        if not isinstance(answer, DomainError)
+    }
+    ours = await _list_newest(deps, founds, {key for keys in compared.values() for key in keys})
+    unknown = {
+        number: _unknown_to(
+            answer,
+            _known_numbers(answer),
+            _own(founds[number]),
+            [run for key in compared[number] for run in ours[key]],
+            founds[number].flow.compute_fingerprint,
+        )
+        for number, answer in answers.items()
+        if not isinstance(answer, DomainError)
+    }
+    lacking = {number: run_ids for number, run_ids in unknown.items() if run_ids}
+    if lacking:
+        async with deps.database.read(founds[0].tenant_id) as connection:
+            records = await run_store.list_runs_by_id(
+                connection, founds[0].tenant_id, set().union(*lacking.values())
+            )
+        for number, run_ids in lacking.items():
+            questions[number].run_events.extend(
+                attached_event(record.status, record.run, record.last_event_id)
+                for record in records
+                if record.run.run_id in run_ids
+            )
+        answers |= await _check(deps, {number: questions[number] for number in lacking})
+    return [
+        _answered(answers[number], ours[_own(found)])
+        if number in answers
+        else instance_deleting(found.instance.instance_id)
+        for number, found in enumerate(founds)
+    ]
+
+
+async def _check(
+    deps: Dependencies, questions: Mapping[int, lineage_service_pb2.CheckUpstreamFreshnessRequest]
+) -> dict[int, _Answer | DomainError]:
+    if len(questions) > 1:
+        answers = await deps.peers.check_all_upstreams(list(questions.values()))
+        return dict(zip(questions, answers, strict=True))
+    return {number: await deps.peers.check_upstreams(question) for number, question in questions.items()}
+
+
+def _own(found: FoundFlow) -> _FlowKey:
+    return (found.instance.instance_id, found.flow.flow_kind)
+
+
+def _keys_to_compare(found: FoundFlow, answer: _Answer, *, must_compare: bool) -> set[_FlowKey]:
+    """Return the flows of which our runs may differ from those that the answer knows."""
+    own, known = _own(found), _known_numbers(answer)
+    if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
+        return set()
+    return {own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams if has_versions(edge))}
+
+
+async def _list_newest(
+    deps: Dependencies, founds: Sequence[FoundFlow], keys: Collection[_FlowKey]
+) -> dict[_FlowKey, list[NewestRun]]:
+    found = defaultdict[_FlowKey, list[NewestRun]](list)
+    if keys:
+        flows = [(instance_id, enum_word(flow_pb2.FlowKind, kind)) for instance_id, kind in sorted(keys)]
+        for run in await run_store.list_newest_runs(deps.database, founds[0].tenant_id, flows):
+            found[_flow_key(run)].append(run)
+    return found
+
+
+def _answered(answer: _Answer | DomainError, own: Sequence[NewestRun]) -> _Answered | DomainError:
+    if isinstance(answer, DomainError):
+        return answer
+    completed = [run for run in own if run.status is RunStatus.COMPLETED]
     newest_completed = max(completed, key=lambda run: run.run_number, default=None)
-    return _Answered(answer, max(numbers, default=0) + 1, newest_completed)
+    return _Answered(answer, max((run.run_number for run in own), default=0) + 1, newest_completed)
 
 
 def has_versions(edge: instance_pb2.FlowEdge) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from run_service.domain.errors import too_many_active_runs
 from run_service.store import submission
 from servicekit.database import Connection, Database, lock_tenant
+from servicekit.errors import DomainError
 
 _FRESH_SECONDS = 1.0
 # What other replicas could admit while a count is fresh is far less than half of the limit, and than this.
@@ -40,8 +41,8 @@ class Room:
         self._limit = limit
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
-    async def is_ample(self, tenant_id: str) -> bool:
-        """Return whether one more run cannot reach the limit; it counts as admitted."""
+    async def is_ample(self, tenant_id: str, runs: int = 1) -> bool:
+        """Return whether so many more runs cannot reach the limit; they count as admitted."""
         if not self._limit:
             return True
         margin = max(_LEAST_MARGIN, self._limit // 2)
@@ -56,7 +57,7 @@ class Room:
                 self._seen.popitem(last=False)
         # A caller that gives up must not take the count from the others who wait for it.
         count_then = await asyncio.shield(seen.count)
-        seen.admitted += 1
+        seen.admitted += runs
         return count_then + seen.admitted + margin <= self._limit
 
     @asynccontextmanager
@@ -66,13 +67,28 @@ class Room:
         Raises:
             NoRoomError: TOO_MANY_ACTIVE_RUNS.
         """
-        is_ample = await self.is_ample(tenant_id)
+        async with self.transaction_of(tenant_id, 1) as (connection, places):
+            if not places:
+                raise self.refusal
+            yield connection
+
+    @asynccontextmanager
+    async def transaction_of(self, tenant_id: str, runs: int) -> AsyncIterator[tuple[Connection, int]]:
+        """Open a transaction that may insert runs: as many as are wanted, or as there is room for."""
+        is_ample = await self.is_ample(tenant_id, runs)
         async with self._database.transaction(tenant_id) as connection:
-            if not is_ample:
+            places = runs
+            if not is_ample and self._limit:
                 # Taken before any row, so that no submission waits for one that waits for it.
                 await lock_tenant(connection, tenant_id)
-                await self.check(connection, tenant_id)
-            yield connection
+                active = await submission.count_active(connection, tenant_id, self._limit)
+                places = min(runs, self._limit - active)
+            yield connection, places
+
+    @property
+    def refusal(self) -> DomainError:
+        """The refusal of a run for which there is no room."""
+        return too_many_active_runs(self._limit)
 
     async def check(self, connection: Connection, tenant_id: str) -> None:
         """Refuse one more run at the limit; the tenant's lock is held, or nothing is inserted.
@@ -81,4 +97,4 @@ class Room:
             NoRoomError: TOO_MANY_ACTIVE_RUNS.
         """
         if self._limit and await submission.count_active(connection, tenant_id, self._limit) >= self._limit:
-            raise too_many_active_runs(self._limit)
+            raise self.refusal

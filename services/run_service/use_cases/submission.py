@@ -53,13 +53,25 @@ async def submit_run(
     deps: Dependencies, context: RequestContext, request: run_service_pb2.SubmitRunRequest
 ) -> run_pb2.Run:
     """Admit and record a run; the dispatcher then creates its flow run."""
+    wanted = wanted_run(context.actor, request)
+    if request.validate_only:
+        return await _validate(deps, context.tenant_id, wanted)
+    return await submit_once(deps, context.tenant_id, wanted, "SubmitRun", request, request.request_id)
+
+
+def wanted_run(actor: str, request: run_service_pb2.SubmitRunRequest) -> WantedRun:
+    """Return the run that a client asks for.
+
+    Raises:
+        InvalidArgumentError: FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED.
+    """
     check_force(request.force_reason, force=request.force)
     check_allow_deletion(request.allow_deletion_reason, allow_deletion=request.allow_deletion)
-    wanted = WantedRun(
+    return WantedRun(
         instance_id=request.instance_id,
         flow_kind=request.flow_kind,
         trigger=run_pb2.RUN_TRIGGER_MANUAL,
-        actor=context.actor,
+        actor=actor,
         mode=request.mode or run_pb2.RUN_MODE_INCREMENTAL,
         parameters=request.parameters,
         force=request.force,
@@ -67,9 +79,6 @@ async def submit_run(
         allow_deletion=request.allow_deletion,
         allow_deletion_reason=request.allow_deletion_reason,
     )
-    if request.validate_only:
-        return await _validate(deps, context.tenant_id, wanted)
-    return await submit_once(deps, context.tenant_id, wanted, "SubmitRun", request, request.request_id)
 
 
 async def _validate(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> run_pb2.Run:
@@ -92,7 +101,7 @@ async def submit_once(
         for attempt in range(_ATTEMPTS):
             admission = await admit(deps, found, wanted, must_compare=attempt > 0)
             submission = replace(
-                _submission_of(deps, admission),
+                submission_of(deps, admission),
                 method=method,
                 request_id=request_id,
                 payload_hash=payload_hash,
@@ -107,7 +116,7 @@ async def submit_once(
                 return run_pb2.Run.FromString(stored)
             async with deps.database.read(tenant_id) as connection:
                 await _refuse_second(connection, found)
-        raise _overtaken(found)
+        raise overtaken(found)
     except DomainError:
         stored = await idempotency.first_answer(deps.database, tenant_id, method, request_id, payload_hash)
         if stored is None:
@@ -128,9 +137,18 @@ async def _write(deps: Dependencies, tenant_id: str, submission: Submission) -> 
 
 async def _find(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> FoundFlow:
     found = await find_flow(deps, tenant_id, wanted.instance_id, wanted.flow_kind)
+    check_wanted(found, wanted)
+    return found
+
+
+def check_wanted(found: FoundFlow, wanted: WantedRun) -> None:
+    """Refuse parameters that the flow does not have, or that are malformed.
+
+    Raises:
+        InvalidArgumentError: INVALID_ARGUMENT, with a violation for each parameter.
+    """
     is_full = wanted.mode == run_pb2.RUN_MODE_FULL
     check_parameters(found.flow_kind, dict(wanted.parameters), is_full=is_full)
-    return found
 
 
 async def insert_run(deps: Dependencies, connection: Connection, admission: Admission) -> run_pb2.Run:
@@ -141,14 +159,15 @@ async def insert_run(deps: Dependencies, connection: Connection, admission: Admi
         FailedPreconditionError: INSTANCE_DELETING.
         UnavailableError: The flow has had another run since the admission; try again.
     """
-    submission, found = _submission_of(deps, admission), admission.found
+    submission, found = submission_of(deps, admission), admission.found
     if not await insert_submission(connection, found.tenant_id, submission):
         await _refuse_second(connection, found)
-        raise _overtaken(found)
+        raise overtaken(found)
     return submission.run
 
 
-def _submission_of(deps: Dependencies, admission: Admission) -> Submission:
+def submission_of(deps: Dependencies, admission: Admission) -> Submission:
+    """Return an admitted run with all rows that are inserted with it."""
     now = deps.clock.now()
     run = _admitted_run(admission, deps.ids(), admission.run_number, now)
     action = "observe" if admission.wanted.orchestrator_run_id else "create"
@@ -195,7 +214,8 @@ async def _refuse_second(connection: Connection, found: FoundFlow) -> None:
         raise run_active(active.run.run_id, active.run.run_number)
 
 
-def _overtaken(found: FoundFlow) -> DomainError:
+def overtaken(found: FoundFlow) -> DomainError:
+    """Return the refusal of a run whose number another run of the flow has taken."""
     return runs_come_too_fast(found.instance.name, found.flow_kind)
 
 

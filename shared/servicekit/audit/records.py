@@ -59,6 +59,7 @@ def begin_change(request: RequestContext, method: str, peer: str, time: datetime
         if not change.resource:
             return row_of(record)
         made = AuditRecord(
+            audit_id=new_id(),  # a call may change several resources
             resource=change.resource,
             revision_before=change.before,
             revision_after=change.after,

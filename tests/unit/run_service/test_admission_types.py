@@ -32,8 +32,8 @@ WANTED = WantedRun("i", 1, run_pb2.RUN_TRIGGER_MANUAL, "somebody")
 async def judged(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> Admission:
     """Return the admission that `admit` creates for an answer of lineage-service."""
 
-    async def ask(*_: object, **__: object) -> admission._Answered:
-        return admission._Answered(answer, 3, None)
+    async def ask(*_: object, **__: object) -> list[admission._Answered]:
+        return [admission._Answered(answer, 3, None)]
 
     monkeypatch.setattr(admission, "_ask", ask)
     deps: Any = None
@@ -75,5 +75,7 @@ def test_only_admit_calls_the_constructor_of_admission() -> None:
         if isinstance(node, ast.Name) and node.id == "_JUDGEMENT"
     ]
     assert {maker.split(":")[0] for maker in makers} == {"admission.py"}
-    assert inspect.getsource(admission).count("_JUDGEMENT") == 3  # made, compared, handed over by `admit`
-    assert "_JUDGEMENT" in inspect.getsource(admit)
+    assert (
+        inspect.getsource(admission).count("_JUDGEMENT") == 3
+    )  # made, compared, handed over by the judgement
+    assert "_JUDGEMENT" in inspect.getsource(admission._judge)
