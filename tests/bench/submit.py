@@ -33,6 +33,7 @@ ROUNDS = ((16, "first runs"), (16, "further runs"), (64, "further runs"))
 DATASETS = 1000
 _PEER_CALLS = 3000
 _WARM_UP = 50
+_BATCH = 100
 
 
 async def measure() -> list[Row]:
@@ -42,6 +43,7 @@ async def measure() -> list[Row]:
         rows: list[Row] = []
         for concurrency, what in ROUNDS:
             rows += await _measure(stack, instance_ids, concurrency, what)
+        rows.append(await _measure_batches(stack, instance_ids))
     return rows + await measure_admission()
 
 
@@ -88,6 +90,54 @@ async def _measure(stack: BenchStack, instance_ids: Sequence[str], concurrency: 
         Row(f"{name}, p99", percentile(latencies, 0.99), "ms"),
         Row(f"{name}, refused as overload and repeated", len(refusals), "calls"),
     ]
+
+
+async def _measure_batches(stack: BenchStack, instance_ids: Sequence[str]) -> Row:
+    """Runs per second of one caller that submits batches, one after the other."""
+    batches = [instance_ids[first : first + _BATCH] for first in range(0, len(instance_ids), _BATCH)]
+    async with grpc.aio.insecure_channel(stack.endpoints.run) as channel:
+        stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
+
+        async def submit(batch: Sequence[str]) -> list[str]:
+            request = run_service_pb2.BatchSubmitRunsRequest(
+                requests=[run_service_pb2.SubmitRunRequest(instance_id=each) for each in batch]
+            )
+            answer = await stub.BatchSubmitRuns(request, metadata=stack.metadata(), timeout=30)
+            return [each.run.run_id for each in answer.results]
+
+        async def cancel(run_id: str) -> None:
+            request = run_service_pb2.CancelRunRequest(run_id=run_id, reason="benchmark")
+            await stub.CancelRun(request, metadata=stack.metadata(), timeout=30)
+
+        warm = await submit(batches[0])
+        await for_each(cancel, warm, 16)
+        await at_rest(stack)
+        submitted: list[list[str]] = []
+
+        async def submit_next(batch: Sequence[str]) -> None:
+            submitted.append(await submit(batch))
+
+        rate, _ = await timed(submit_next, batches, 1)
+        await for_each(cancel, [run_id for run_ids in submitted for run_id in run_ids], 16)
+    bare = await _bare_rows(stack)
+    name = f"BatchSubmitRuns of {_BATCH}, 1 caller (peer: bare rows, {_BATCH} and {_BATCH} in a transaction)"
+    return Row(name, rate * _BATCH, "runs/s", bare, bare / (rate * _BATCH))
+
+
+async def _bare_rows(stack: BenchStack) -> float:
+    """Rows per second, each with its outbox row, in transactions of a batch each."""
+    async with await psycopg.AsyncConnection.connect(stack.endpoints.postgres_admin) as connection:
+
+        async def insert(_: int) -> None:
+            for table in ("bench_rows", "bench_outbox"):
+                await connection.execute(
+                    f"insert into {table} (payload) select unnest(%s::bytea[])".encode(),
+                    [[b"x" * 400] * _BATCH],
+                )
+            await connection.commit()
+
+        rate, _ = await timed(insert, range(50), 1)
+    return rate * _BATCH
 
 
 async def _transactions(stack: BenchStack, concurrency: int) -> tuple[float, list[float]]:
