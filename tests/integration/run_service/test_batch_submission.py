@@ -173,12 +173,14 @@ async def test_batches_and_single_submissions_race_for_flows_and_each_gets_one_r
         submit(service, *(request_of(each) for each in order)) for order in (instances, instances[::-1]) * 3
     ]
     singles = [service.submit(each) for each in instances]
-    outcomes = await asyncio.gather(*batches, *singles, return_exceptions=True)
-    runs = [result.run for answer in outcomes[:6] for result in answer if result.HasField("run")]  # type: ignore[union-attr]
-    runs += [each for each in outcomes[6:] if isinstance(each, run_pb2.Run)]
+    answers, alone = await asyncio.gather(
+        asyncio.gather(*batches), asyncio.gather(*singles, return_exceptions=True)
+    )
+    results = [result for answer in answers for result in answer]
+    runs = [result.run for result in results if result.HasField("run")]
+    runs += [each for each in alone if isinstance(each, run_pb2.Run)]
     assert Counter(run.instance_id for run in runs) == {each.instance_id: 1 for each in instances}
-    reasons = {word for answer in outcomes[:6] for word in words(answer)}  # type: ignore[arg-type]
-    assert reasons <= {"submitted", "RUN_ACTIVE", "CONCURRENT_UPDATE"}
+    assert set(words(results)) <= {"submitted", "RUN_ACTIVE", "CONCURRENT_UPDATE"}
 
 
 async def test_nothing_is_submitted_while_lineage_service_is_away(service: RunningRunService) -> None:

@@ -146,8 +146,10 @@ async def test_submit_is_unavailable_if_other_runs_keep_completing_during_admiss
 
     ask = admission._ask
 
-    async def outdated(*arguments: Any, must_compare: bool) -> admission._Answered:
-        return (await ask(*arguments, must_compare=must_compare))._replace(run_number=1)
+    async def outdated(*arguments: Any, must_compare: bool) -> list[admission._Answered]:
+        (answered,) = await ask(*arguments, must_compare=must_compare)
+        assert isinstance(answered, admission._Answered)
+        return [answered._replace(run_number=1)]
 
     await service.cancel((await service.submit(instance)).run_id)
     monkeypatch.setattr(admission, "_ask", outdated)
