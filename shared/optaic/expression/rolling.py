@@ -46,7 +46,7 @@ class Windows:
 
     def merge_sums(self, x: Array) -> Sum:
         """Return the sums of all windows."""
-        return over_window(Sum.of(x, self.count, self.n), x.shape[1], self.n)
+        return over_window(Sum.of(x, 1, self.n), x.shape[1], self.n)  # whose counts nobody asks for
 
     def newest(self, x: Array) -> Array:
         """Return the last value of each window."""

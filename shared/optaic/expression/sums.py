@@ -134,7 +134,7 @@ class PairSum(Sum):
 
     def distance(self, newer: Self) -> Array:
         """Return by how much the means exceed those of later blocks, times the newer count; with gaps also times the older."""
-        by, newer_by = _find_factors(self.count, newer.count)
+        by, newer_by = find_factors(self.count, newer.count)
         first, first_error = _scale(self.high, by)
         second, second_error = _scale(newer.high, newer_by)
         difference, error = _subtract(first, second)
@@ -147,7 +147,7 @@ class PairSum(Sum):
 
 def cross(older: Array, newer: Array, older_count: Count, newer_count: Count) -> Array:
     """Return the older values times the newer count, less the newer ones times the older; without gaps over the older count."""
-    by, newer_by = _find_factors(older_count, newer_count)
+    by, newer_by = find_factors(older_count, newer_count)
     if isinstance(by, int) and by == 1:
         return older - newer
     found = older * by
@@ -160,7 +160,7 @@ def cut_count(count: Count, part: slice) -> Count:
     return count if isinstance(count, int) else count[:, part]
 
 
-def _find_factors(older: Count, newer: Count) -> tuple[Count, Count]:
+def find_factors(older: Count, newer: Count) -> tuple[Count, Count]:
     """Return by what to multiply the older and the newer of two values, the one by the count of the other."""
     return (newer // older, 1) if isinstance(older, int) and isinstance(newer, int) else (newer, older)
 

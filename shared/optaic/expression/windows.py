@@ -22,7 +22,7 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from optaic.expression.sums import Array, Count, Sum, cross
+from optaic.expression.sums import Array, Count, Sum, cross, find_factors
 
 
 @dataclass(frozen=True)
@@ -112,33 +112,43 @@ class HighMoments:
         """Return the blocks that are made of these and of later ones."""
         a, b = self.sum.count, newer.sum.count
         unit = a if isinstance(a, int) else 1  # `cross` and `Sum.distance` leave it out
+        is_even = isinstance(a, int) and a == b
         product, total = a * b, a + b
         between = self.sum.distance(newer.sum)
         between *= unit * _invert(product)  # the older mean less the newer one
         step = between * _invert(total)
         between *= step
         between *= product
+        triple = step * (3.0 * unit)
+        cubed = between * step
         squares = self.squares + newer.squares
-        squares += between
         fourths = None
         if self.fourths is not None and newer.fourths is not None:
-            fourths = (
-                self.fourths
-                + newer.fourths
-                + between * step * step * (a * a - product + b * b)
-                + 6.0 * step * step * (a * a * newer.squares + b * b * self.squares)
-                + 4.0 * step * (b * self.cubes - a * newer.cubes)
-            )
+            double = step * (2.0 * unit)
+            fourths = self.fourths + newer.fourths
+            fourths += cubed * step * (a * a - product + b * b)
+            both = squares if is_even else self._add_squares(newer)
+            fourths += triple * double * both
+            leaning = cross(self.cubes, newer.cubes, a, b)
+            leaning *= double
+            leaning *= 2.0
+            fourths += leaning
         cubes = self.cubes + newer.cubes
-        if not (isinstance(a, int) and a == b):
-            between *= step
-            between *= b - a
-            cubes += between
+        if not is_even:
+            cubed *= b - a
+            cubes += cubed
         leaning = cross(self.squares, newer.squares, a, b)
-        step *= 3.0 * unit
-        leaning *= step
+        leaning *= triple
         cubes += leaning
+        squares += between
         return HighMoments(self.sum.merge(newer.sum), squares, cubes, fourths)
+
+    def _add_squares(self, newer: HighMoments) -> Array:
+        """Return squares, each times the square of the other count; without gaps over the square of the older count."""
+        by, newer_by = find_factors(self.sum.count, newer.sum.count)
+        found = self.squares * (by * by)
+        found += newer.squares if isinstance(newer_by, int) else newer.squares * (newer_by * newer_by)
+        return found
 
 
 @dataclass(frozen=True)
@@ -205,10 +215,16 @@ def _join(older: _Block, older_size: int, newer: _Block, newer_size: int, sessio
 
 def _weigh(older: Count, newer: Count) -> float | Array:
     """Return what makes the product of two of `Sum.distance` that of two distances of means, times both counts, over their sum."""
-    weight = _invert(older * newer * (older + newer))
-    return older * older * weight if isinstance(older, int) else weight
+    if isinstance(older, int) and isinstance(newer, int):
+        return older * older * (1.0 / (older * newer * (older + newer)))
+    weight = np.asarray(older * newer)
+    weight *= older + newer
+    return _invert(weight)
 
 
 def _invert(count: Count) -> float | Array:
     """Return a reciprocal. Its factor is 0 where a count is, because one of the blocks has no value then."""
-    return 1.0 / count if isinstance(count, int) else 1.0 / np.maximum(count, 1.0)
+    if isinstance(count, int):
+        return 1.0 / count
+    found = np.maximum(count, 1.0)
+    return np.divide(1.0, found, out=found)
