@@ -11,13 +11,14 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from optaic.rules.events import ALERT_RAISED, RUN_PARTICIPLES, RUN_PROGRESSED
+from optaic.rules.events import ALERT_RAISED, FLOW_WAIT_CHANGED, RUN_PARTICIPLES, RUN_PROGRESSED
 from optaic.run.v1 import run_events_pb2, run_pb2
 from redaction import redact, redact_value
 from run_service.domain.statuses import RunStatus
 from run_service.domain.timeline import activity_type
 from servicekit.clock import Clock
 from servicekit.events import Event, make_event
+from servicekit.ids import IdSource
 
 SERVICE = "run"
 _MESSAGES: dict[str, type[Message]] = {
@@ -55,6 +56,11 @@ def alert_event(
         report_uri=report_uri,
     )
     return make_event(SERVICE, tenant_id, message, ALERT_RAISED, run.instance_id, clock, lambda: event_id)
+
+
+def wait_event(tenant_id: str, changed: run_events_pb2.FlowWaitChanged, clock: Clock, ids: IdSource) -> Event:
+    """Return the event of what a scheduled time of a flow waits for now."""
+    return make_event(SERVICE, tenant_id, changed, FLOW_WAIT_CHANGED, changed.instance_id, clock, ids)
 
 
 def last_event(status: RunStatus, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:

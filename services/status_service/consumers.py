@@ -14,7 +14,15 @@ from google.protobuf.message import Message
 
 from optaic.instance.v1 import instance_events_pb2 as instance_events
 from optaic.lineage.v1 import lineage_events_pb2 as lineage_events
-from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, ROLE_BINDING_SUBJECTS, STREAMS
+from optaic.rules.events import (
+    FLOW_WAIT_CHANGED,
+    INSTANCE_EVENTS,
+    LINEAGE_EVENTS,
+    ROLE_BINDING_SUBJECTS,
+    RUN_EVENTS,
+    STREAMS,
+)
+from optaic.run.v1 import run_events_pb2 as run_events
 from optaic.status.v1 import status_pb2
 from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
@@ -30,6 +38,8 @@ from status_service.use_cases.facts import apply_facts
 ACCESS_CONSUMER = "status-access"
 INSTANCE_CONSUMER = "status-instance-events"
 LINEAGE_CONSUMER = "status-lineage-events"
+RUN_CONSUMER = "status-run-events"
+RUN_SUBJECTS = (f"optaic.*.run.v1.{FLOW_WAIT_CHANGED}.*",)
 LINEAGE_SUBJECTS = ("optaic.*.lineage.v1.flow_statuses_changed.>",)
 _LIVE_BATCH = 500
 _log = structlog.get_logger(__name__)
@@ -69,6 +79,18 @@ def lineage_fact(received: Received) -> Fact:
     )
 
 
+def run_fact(received: Received) -> Fact:
+    """Convert an event of what a scheduled time waits for; lineage-service hears nothing of it, so it counts as seen here."""
+    message = received.message
+    if not isinstance(message, run_events.FlowWaitChanged):
+        return Fact(received.event.event_id)
+    return Fact(
+        received.event.event_id,
+        waits=conversion.wait_of(message),
+        caused_by_event_ids=(received.event.event_id,),
+    )
+
+
 def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> list[Consumer]:
     """Build the consumers of this service; what they change goes to `live` after the commit."""
 
@@ -99,6 +121,12 @@ def build_consumers(deps: Dependencies, broker: Broker, live: LiveStatuses) -> l
             LINEAGE_EVENTS,
             LINEAGE_SUBJECTS,
             lineage_fact,
+        ),
+        consumer(
+            RUN_CONSUMER,
+            RUN_EVENTS,
+            RUN_SUBJECTS,
+            run_fact,
         ),
         make_consumer(
             deps.database,

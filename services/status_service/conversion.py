@@ -8,9 +8,10 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
 from optaic.rules.statuses import NOT_INITIALIZED, SEVERITY
+from optaic.run.v1 import run_events_pb2
 from optaic.status.v1 import status_pb2
 from servicekit.enums import enum_number, enum_word
-from status_service.domain.board import Board, Flow, Instance
+from status_service.domain.board import Board, Flow, Instance, Wait
 from status_service.domain.statuses import is_aggregated
 
 
@@ -64,11 +65,21 @@ def flows_of(message: lineage_events_pb2.FlowStatusesChanged) -> dict[tuple[str,
     return flows
 
 
+def wait_of(message: run_events_pb2.FlowWaitChanged) -> dict[tuple[str, str], Wait]:
+    """Return what a scheduled time of a flow waits for."""
+    body = message.wait.SerializeToString(deterministic=True) if message.HasField("wait") else b""
+    key = (message.instance_id, enum_word(flow_pb2.FlowKind, message.flow_kind))
+    return {key: Wait(message.number, body)}
+
+
 def instance_status_of(board: Board, instance_id: str) -> status_pb2.InstanceStatus:
     """Return the status message of a known instance, without revision and time of the change."""
     instance = board.instances[instance_id]
     known = board.flows.get(instance_id, {})
-    flows = [_flow_status(instance.kind, kind, known.get(kind)) for kind in instance.flow_kinds]
+    waits = board.waits.get(instance_id, {})
+    flows = [
+        _flow_status(instance.kind, kind, known.get(kind), waits.get(kind)) for kind in instance.flow_kinds
+    ]
     last = max(flows, key=_run_order, default=status_pb2.FlowStatus())
     return status_pb2.InstanceStatus(
         instance_id=instance_id,
@@ -87,7 +98,9 @@ def _run_order(flow: status_pb2.FlowStatus) -> tuple[int, int, str]:
     return flow.last_run_time.seconds, flow.last_run_time.nanos, flow.last_run_id
 
 
-def _flow_status(instance_kind: str, flow_kind: str, flow: Flow | None) -> status_pb2.FlowStatus:
+def _flow_status(
+    instance_kind: str, flow_kind: str, flow: Flow | None, wait: Wait | None
+) -> status_pb2.FlowStatus:
     status = status_pb2.FlowStatus(
         flow_kind=enum_number(flow_pb2.FlowKind, flow_kind),
         status=flow_pb2.STATUS_NOT_INITIALIZED,
@@ -97,6 +110,8 @@ def _flow_status(instance_kind: str, flow_kind: str, flow: Flow | None) -> statu
     if flow is not None:
         status = status_pb2.FlowStatus.FromString(flow.body)
     status.is_aggregated = is_aggregated(instance_kind, flow_kind)
+    if wait is not None and wait.body:
+        status.waiting_for.ParseFromString(wait.body)
     return status
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 from servicekit import schema
 from servicekit.database import Connection
 from servicekit.schema import UUID_TEXT
-from status_service.domain.board import Board, Flow, Instance
+from status_service.domain.board import Board, Flow, Instance, Wait
 
 # Of its own: other services have tables of the same names in theirs.
 metadata = sa.MetaData(naming_convention=schema.metadata.naming_convention)
@@ -48,6 +48,14 @@ flows = _table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+# What a scheduled time waits for, as run-service says. No foreign key either.
+waits = _table(
+    "waits",
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
 instance_statuses = _table(
@@ -176,6 +184,7 @@ def _statement(table: sa.Table, *, is_upsert: bool) -> sa.TextClause:
 
 _UPSERT_INSTANCES = _statement(instances, is_upsert=True)
 _UPSERT_FLOWS = _statement(flows, is_upsert=True)
+_UPSERT_WAITS = _statement(waits, is_upsert=True)
 _UPSERT_STATUSES = _statement(instance_statuses, is_upsert=True)
 _INSERT_TRANSITIONS = _statement(status_history, is_upsert=False)
 _INSERT_CHANGES = _statement(status_changes, is_upsert=False)
@@ -215,6 +224,8 @@ async def get_board(connection: Connection, tenant_id: str, instance_ids: Collec
     for row in await connection.execute(_of(flows, tenant_id, instance_ids)):
         known = board.flows.setdefault(row.instance_id, {})
         known[row.flow_kind] = Flow(row.revision, row.status, row.version, bytes(row.body))
+    for row in await connection.execute(_of(waits, tenant_id, instance_ids)):
+        board.waits.setdefault(row.instance_id, {})[row.flow_kind] = Wait(row.number, bytes(row.body))
     return board
 
 
@@ -222,13 +233,15 @@ async def update_board(connection: Connection, tenant_id: str, board: Board) -> 
     """Store what changed on a board."""
     changed = [board.instances[instance_id] for instance_id in sorted(board.changed_instances)]
     await _write(connection, _UPSERT_INSTANCES, tenant_id, [asdict(instance) for instance in changed])
-    rows = [
-        {"instance_id": instance_id, "flow_kind": flow_kind, **asdict(board.flows[instance_id][flow_kind])}
-        for instance_id, flow_kind in sorted(board.changed_flows)
-    ]
-    await _write(connection, _UPSERT_FLOWS, tenant_id, rows)
+    for statement, known, news in (
+        (_UPSERT_FLOWS, board.flows, board.changed_flows),
+        (_UPSERT_WAITS, board.waits, board.changed_waits),
+    ):
+        keys = [{"instance_id": each[0], "flow_kind": each[1]} for each in sorted(news)]
+        rows = [{**key, **asdict(known[key["instance_id"]][key["flow_kind"]])} for key in keys]
+        await _write(connection, statement, tenant_id, rows)
     deleted = [instance.instance_id for instance in changed if instance.is_deleted]
-    for table in (flows, instance_statuses) if deleted else ():
+    for table in (flows, waits, instance_statuses) if deleted else ():
         await connection.execute(
             table.delete().where(table.c.tenant_id == tenant_id, table.c.instance_id == _any(deleted))
         )
@@ -341,20 +354,15 @@ async def list_flow_revisions(
     connection: Connection, tenant_id: str, instance_ids: Collection[str]
 ) -> dict[tuple[str, str], int]:
     """Return the revisions of the flows of some instances, by instance and flow kind."""
-    query = sa.select(flows.c.instance_id, flows.c.flow_kind, flows.c.revision).where(
-        flows.c.tenant_id == tenant_id, flows.c.instance_id == _any(sorted(instance_ids))
-    )
+    columns = (flows.c.instance_id, flows.c.flow_kind, flows.c.revision)
+    query = _of(flows, tenant_id, instance_ids).with_only_columns(*columns)
     return {(row.instance_id, row.flow_kind): row.revision for row in await connection.execute(query)}
 
 
 async def list_deleted(connection: Connection, tenant_id: str, instance_ids: Collection[str]) -> set[str]:
     """Return which of the instances have a tombstone."""
-    query = sa.select(instances.c.instance_id).where(
-        instances.c.tenant_id == tenant_id,
-        instances.c.instance_id == _any(sorted(instance_ids)),
-        instances.c.is_deleted,
-    )
-    return set((await connection.execute(query)).scalars())
+    query = _of(instances, tenant_id, instance_ids).with_only_columns(instances.c.instance_id)
+    return set((await connection.execute(query.where(instances.c.is_deleted))).scalars())
 
 
 async def compact_changes(connection: Connection, retention: int, step: int) -> bool:
@@ -387,7 +395,6 @@ def _status_row(row: sa.Row[Any]) -> StatusRow:
 async def locate(connection: Connection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
     """Return the project of each of the ids that is an instance's."""
     table = instance_statuses.c
-    query = sa.select(table.instance_id, table.project_id).where(
-        table.tenant_id == tenant_id, table.instance_id.in_(sorted(ids))
-    )
+    columns = (table.instance_id, table.project_id)
+    query = _of(instance_statuses, tenant_id, ids).with_only_columns(*columns)
     return {row.instance_id: row.project_id for row in (await connection.execute(query)).all()}

@@ -21,7 +21,7 @@ CONSUMERS = {
         *("lineage-instance-events", "status-instance-events", "run-instance"),
         *("lineage-access", "status-access", "run-access"),
     ),
-    "RUN_EVENTS": ("lineage-run-events", "instance-run-events"),
+    "RUN_EVENTS": ("lineage-run-events", "instance-run-events", "status-run-events"),
     "LINEAGE_EVENTS": ("status-lineage-events", "run-lineage", "instance-service"),
 }
 # What a service does is announced to the loops that follow it up; looking without a reason costs more than all the rest.

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
+from optaic.run.v1 import run_events_pb2
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
 from servicekit.app import App, serve
 from servicekit.clock import SystemClock
@@ -43,6 +44,7 @@ _PARTICIPLES = {
     instance_events_pb2.InstanceDeletionRequested: "deletion_requested",
     instance_events_pb2.InstanceDeleted: "deleted",
     lineage_events_pb2.FlowStatusesChanged: "flow_statuses_changed",
+    run_events_pb2.FlowWaitChanged: "flow_wait_changed",
 }
 
 
@@ -71,6 +73,23 @@ def instance(
     )
     message.status_aggregation_contract.status_priority.extend(priority)
     message.update_time.FromDatetime(START + timedelta(seconds=revision))
+    return message
+
+
+def flow_wait_changed(
+    instance_id: str, number: int, upstreams: Sequence[str], *, flow_kind: str = "REFRESH"
+) -> run_events_pb2.FlowWaitChanged:
+    """Return what a scheduled time waits for, as run-service publishes it; without upstreams none waits."""
+    message = run_events_pb2.FlowWaitChanged(
+        instance_id=instance_id,
+        flow_kind=enum_number(flow_pb2.FlowKind, flow_kind.lower()),
+        number=number,
+    )
+    for name in upstreams:
+        message.wait.flows.add(instance_name=name, reason="a run is active").flow.instance_id = new_id()
+    if upstreams:
+        message.wait.flow_count = len(upstreams)
+        message.wait.scheduled_time.FromDatetime(START)
     return message
 
 
@@ -104,10 +123,14 @@ def flow_statuses(
 
 def event(message: Message, tenant_id: str = TENANT) -> Event:
     """Return the envelope that the owning service puts around a message."""
-    is_lineage = isinstance(message, lineage_events_pb2.FlowStatusesChanged)
-    resource_id = BATCH if is_lineage else message.instance.instance_id  # type: ignore[attr-defined]  # all others have it
+    match message:
+        case lineage_events_pb2.FlowStatusesChanged():
+            service, resource_id = "lineage", BATCH
+        case run_events_pb2.FlowWaitChanged():
+            service, resource_id = "run", message.instance_id
+        case _:
+            service, resource_id = "instance", message.instance.instance_id  # type: ignore[attr-defined]  # all others have it
     participle = _PARTICIPLES[type(message)]
-    service = "lineage" if is_lineage else "instance"
     return make_event(service, tenant_id, message, participle, resource_id, SystemClock(), new_id)
 
 
@@ -139,6 +162,7 @@ class RunningStatusService:
         rules = {
             "instance": (consumers.INSTANCE_CONSUMER,),
             "lineage": (consumers.LINEAGE_CONSUMER,),
+            "run": (consumers.RUN_CONSUMER,),
         }
         tokens = ReadTokens(self.app.deps.database, rules)
         for tenant_id in tenants:
@@ -163,7 +187,7 @@ async def running(
 ) -> AsyncIterator[RunningStatusService]:
     """Run one replica of the service on a database that is there."""
     async with connected(nats_url) as client:
-        await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
+        await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS", "RUN_EVENTS")
         app = await build(
             Settings.model_validate(
                 {

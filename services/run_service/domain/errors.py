@@ -261,7 +261,7 @@ def tick_superseded(latest: datetime) -> FailedPreconditionError:
 
 def upstream_wait_expired(max_wait: timedelta, waits_for: Sequence[Waited]) -> FailedPreconditionError:
     """Return the refusal UPSTREAM_WAIT_EXPIRED, naming what the scheduled time waited for."""
-    named = "; ".join(f"{each.name}: {each.reason}" for each in waits_for[:_SHOWN])
+    named = "; ".join(f"{each.name}/{each.flow[1]}: {each.reason}" for each in waits_for[:_SHOWN])
     more = "; ..." if len(waits_for) > _SHOWN else ""
     return FailedPreconditionError(
         "UPSTREAM_WAIT_EXPIRED",

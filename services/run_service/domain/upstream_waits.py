@@ -35,7 +35,7 @@ class Readiness(StrEnum):
 class Upstream:
     """A transitive upstream flow, and its work that has not ended."""
 
-    name: str
+    name: str  # of its instance
     readiness: Readiness = Readiness.READY
     planned_times: Sequence[
         datetime
@@ -51,7 +51,7 @@ class Waited:
     """An upstream flow that a scheduled time waits for, and why."""
 
     flow: FlowKey
-    name: str
+    name: str  # of its instance
     reason: str
 
 

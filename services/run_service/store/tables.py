@@ -31,6 +31,9 @@ flows = sa.Table(
     sa.Column("last_run_number", sa.BigInteger, nullable=False, server_default="0"),
     # Prevents a run admitted from an old snapshot after its instance's deletion was requested.
     sa.Column("is_deleted", sa.Boolean, nullable=False, server_default=sa.false()),
+    # The FlowWait that was published last, and how many were; null: no scheduled time waits for upstream flows.
+    sa.Column("wait", sa.LargeBinary),
+    sa.Column("wait_number", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 runs = sa.Table(

@@ -26,6 +26,7 @@ _CLAIM = (
 )
 
 
+_TICK = (ticks.c.scheduled_time, ticks.c.orchestrator_run_id, ticks.c.wait_start_time)
 # In no order, so none waits for a row that another transaction has: it passes that one over, which is looked at again.
 _WAKE = sa.text("""
     with awaiting as (
@@ -62,15 +63,15 @@ async def insert_tick(
 
 async def list_ticks(connection: Connection, flow: FlowKey) -> list[Tick]:
     """Return the waiting ticks of a flow, oldest first."""
-    columns = (ticks.c.scheduled_time, ticks.c.orchestrator_run_id, ticks.c.wait_start_time)
-    rows = await connection.execute(sa.select(*columns).where(_of(flow)).order_by(ticks.c.scheduled_time))
+    rows = await connection.execute(sa.select(*_TICK).where(_of(flow)).order_by(ticks.c.scheduled_time))
     return [Tick(*row) for row in rows]
 
 
-async def delete_tick(connection: Connection, flow: FlowKey, scheduled_time: datetime) -> bool:
-    """Delete a waiting tick; return whether it was waiting."""
+async def delete_tick(connection: Connection, flow: FlowKey, scheduled_time: datetime) -> Tick | None:
+    """Delete a waiting tick, and return it; None if it does not wait."""
     statement = sa.delete(ticks).where(_of(flow), ticks.c.scheduled_time == scheduled_time)
-    return (await connection.execute(statement.returning(sa.literal(1)))).first() is not None
+    row = (await connection.execute(statement.returning(*_TICK))).one_or_none()
+    return None if row is None else Tick(*row)
 
 
 async def claim_flows(

@@ -33,7 +33,13 @@ from run_service.use_cases.admission import FoundFlow, WantedRun, admit, find_fl
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce, change_runs, error_json
-from run_service.use_cases.upstream_waits import MustWaitError, max_wait_of, rule_of
+from run_service.use_cases.upstream_waits import (
+    MustWaitError,
+    max_wait_of,
+    publish_end_of_wait,
+    publish_wait,
+    rule_of,
+)
 from servicekit import context
 from servicekit.access import SERVICE_ROLES
 from servicekit.context import RequestContext
@@ -203,6 +209,7 @@ async def meet_upstreams(
     tick = replace(_tick_of(wanted), wait_start_time=now)
     async with deps.database.transaction(found.tenant_id) as connection:
         await store.insert_tick(connection, found.key, tick, due_time, wait.instance_ids)
+        await publish_wait(deps, connection, found, tick, wait)
 
 
 def waiting_answer(wanted: WantedRun) -> run_pb2.Run:
@@ -284,6 +291,8 @@ async def _keep_waiting(deps: Dependencies, found: FoundFlow, tick: Tick, wait: 
     due_time = min(wait.look_time, expire_time)
     async with deps.database.transaction(found.tenant_id) as connection:
         await store.keep_waiting(connection, found.key, wait.instance_ids, now, due_time)
+        kept = replace(tick, wait_start_time=tick.wait_start_time or now)
+        await publish_wait(deps, connection, found, kept, wait)
     return True
 
 
@@ -318,17 +327,21 @@ async def _insert(deps: Dependencies, found: FoundFlow, wanted: WantedRun, sched
         deps, found, wanted, must_compare=True, ignored=rule_of(deps, found, scheduled_time)
     )
     async with deps.room.transaction(found.tenant_id) as connection:
-        if not await store.delete_tick(connection, found.key, scheduled_time):
+        tick = await store.delete_tick(connection, found.key, scheduled_time)
+        if tick is None:
             return
         await insert_run(deps, connection, admission)
+        await publish_end_of_wait(deps, connection, found, tick)
     deps.wake_dispatcher()
 
 
 async def _refuse(deps: Dependencies, found: FoundFlow, wanted: WantedRun, refusal: DomainError) -> None:
     assert wanted.scheduled_time is not None
     async with deps.database.transaction(found.tenant_id) as connection:
-        if await store.delete_tick(connection, found.key, wanted.scheduled_time):
+        tick = await store.delete_tick(connection, found.key, wanted.scheduled_time)
+        if tick is not None:
             await insert_refused(deps, connection, found, wanted, refusal)
+            await publish_end_of_wait(deps, connection, found, tick)
 
 
 async def _supersede(deps: Dependencies, found: FoundFlow, tick: Tick, latest: datetime) -> None:

@@ -11,29 +11,32 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2, lineage_service_pb2
 from optaic.rules.scheduled_times import times_between
+from optaic.run.v1 import run_events_pb2
 from run_service.domain.kinds import choose_flow
 from run_service.domain.upstream_waits import DEFAULT_MAX_WAIT, FlowKey, Readiness, Upstream, Waited, judge
-from run_service.store import ticks, upstream_work
+from run_service.events import wait_event
+from run_service.store import ticks, upstream_work, waits
+from run_service.store.records import time_of
 from run_service.store.upstream_work import Work
 from run_service.use_cases.admission import FoundFlow
 from run_service.use_cases.dependencies import Dependencies
+from servicekit import outbox
 from servicekit.consumer import Received
 from servicekit.database import Connection
-from servicekit.enums import enum_word
+from servicekit.enums import enum_number, enum_word
 from servicekit.errors import NotFoundError
 from servicekit.ids import is_id
 
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
 _MOST_CAUSES = 8  # of a blocking flow: it may have more
-# Causes that only a run of the flow that has them ends.
-_OWN_CAUSES = frozenset(
+_MOST_SHOWN = 8  # flows of one wait
+# Causes that may end without a run of the flow that has them, or that do not count here.
+_OTHERS_CAUSES = frozenset(
     {
-        lineage_pb2.CAUSE_KIND_OWN_CONFIG,
-        lineage_pb2.CAUSE_KIND_UPSTREAM_ADDED,
-        lineage_pb2.CAUSE_KIND_UPSTREAM_REMOVED,
-        lineage_pb2.CAUSE_KIND_INVALIDATED,
-        lineage_pb2.CAUSE_KIND_NEVER_SUCCEEDED,
-        lineage_pb2.CAUSE_KIND_PARTIAL_RANGE,
+        lineage_pb2.CAUSE_KIND_UPSTREAM_MOVED,
+        lineage_pb2.CAUSE_KIND_UPSTREAM_NOT_FRESH,
+        lineage_pb2.CAUSE_KIND_OVERDUE,
+        lineage_pb2.CAUSE_KIND_SOURCE_DELAYED,
     }
 )
 
@@ -97,7 +100,7 @@ async def _ignored_upstreams(
     for key, state in states.items():
         work, blocker = works.get(key, Work()), blocking.get(key)
         upstreams[key] = Upstream(
-            name=f"{state.instance_name}/{key[1]}",
+            name=state.instance_name,
             readiness=_readiness(state, blocker, scheduled_time, times),
             planned_times=[time for time in planned.get(key, ()) if (key, time) not in recorded],
             waiting_time=work.waiting_time,
@@ -157,7 +160,7 @@ def _readiness(
     if _is_ahead(blocker, lambda run_id: run_id in times and times[run_id] > scheduled_time):
         return Readiness.AHEAD
     own = _key(blocker.flow)
-    has_own = any(cause.kind in _OWN_CAUSES and _key(cause.origin) == own for cause in blocker.causes)
+    has_own = any(cause.kind not in _OTHERS_CAUSES and _key(cause.origin) == own for cause in blocker.causes)
     return Readiness.BROKEN if has_own else Readiness.STALE
 
 
@@ -171,6 +174,54 @@ def _is_ahead(blocker: lineage_pb2.BlockingFlow, is_later: Callable[[str], bool]
 
 def _key(flow: flow_pb2.FlowRef) -> FlowKey:
     return flow.instance_id, enum_word(flow_pb2.FlowKind, flow.flow_kind)
+
+
+async def publish_wait(
+    deps: Dependencies, connection: Connection, found: FoundFlow, tick: ticks.Tick, wait: MustWaitError
+) -> None:
+    """Publish what a scheduled time waits for, if that has changed."""
+    assert tick.wait_start_time is not None
+    listed = sorted(wait.waits_for, key=lambda each: (each.name, each.flow))
+    message = run_events_pb2.FlowWait(
+        scheduled_time=time_of(tick.scheduled_time),
+        start_time=time_of(tick.wait_start_time),
+        expire_time=time_of(tick.wait_start_time + max_wait_of(found)),
+        flows=[
+            run_events_pb2.AwaitedFlow(
+                flow=flow_pb2.FlowRef(
+                    instance_id=each.flow[0], flow_kind=enum_number(flow_pb2.FlowKind, each.flow[1])
+                ),
+                instance_name=each.name,
+                reason=each.reason,
+            )
+            for each in listed[:_MOST_SHOWN]
+        ],
+        flow_count=len(listed),
+    )
+    await _publish(deps, connection, found, message)
+
+
+async def publish_end_of_wait(
+    deps: Dependencies, connection: Connection, found: FoundFlow, tick: ticks.Tick
+) -> None:
+    """Publish that a scheduled time waits no more, if it has waited for upstream flows."""
+    if tick.wait_start_time is not None:
+        await _publish(deps, connection, found, None)
+
+
+async def _publish(
+    deps: Dependencies, connection: Connection, found: FoundFlow, wait: run_events_pb2.FlowWait | None
+) -> None:
+    stored = None if wait is None else wait.SerializeToString(deterministic=True)
+    number = await waits.set_wait(connection, found.key, stored)
+    if number:
+        changed = run_events_pb2.FlowWaitChanged(
+            instance_id=found.instance.instance_id,
+            flow_kind=found.flow.flow_kind,
+            number=number,
+            wait=wait,
+        )
+        await outbox.append(connection, [wait_event(found.tenant_id, changed, deps.clock, deps.ids)])
 
 
 async def wake_waiting(

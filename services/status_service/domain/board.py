@@ -57,18 +57,35 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """The upstream flows that a scheduled time waits for, as of run-service's number; an empty body: none waits."""
+
+    number: int
+    body: bytes
+
+    def supersedes(self, other: Wait | None) -> bool:
+        """Return whether this news wins."""
+        return other is None or self.number > other.number
+
+
+@dataclass(frozen=True)
 class Fact:
     """The content of one event."""
 
     event_id: str
     instances: tuple[Instance, ...] = ()
     flows: Mapping[tuple[str, str], Flow] = field(default_factory=dict)
+    waits: Mapping[tuple[str, str], Wait] = field(default_factory=dict)
     caused_by_run_id: str = ""
     caused_by_event_ids: tuple[str, ...] = ()
 
     def instance_ids(self) -> set[str]:
         """Return the instances that it speaks of."""
-        return {instance.instance_id for instance in self.instances} | {key[0] for key in self.flows}
+        return {
+            *(instance.instance_id for instance in self.instances),
+            *(key[0] for key in self.flows),
+            *(key[0] for key in self.waits),
+        }
 
 
 @dataclass
@@ -80,8 +97,10 @@ class Board:
 
     instances: dict[str, Instance] = field(default_factory=dict)
     flows: dict[str, dict[str, Flow]] = field(default_factory=dict)
+    waits: dict[str, dict[str, Wait]] = field(default_factory=dict)
     changed_instances: set[str] = field(default_factory=set)
     changed_flows: set[tuple[str, str]] = field(default_factory=set)
+    changed_waits: set[tuple[str, str]] = field(default_factory=set)
 
     def put(self, fact: Fact) -> list[str]:
         """Take a fact in; return the instances that have news, in the order of the fact."""
@@ -93,6 +112,9 @@ class Board:
         for key, flow in fact.flows.items():
             if self._put_flow(key, flow):
                 touched[key[0]] = None
+        for key, wait in fact.waits.items():
+            if self._put_wait(key, wait):
+                touched[key[0]] = None
         return list(touched)
 
     def _put_instance(self, instance: Instance) -> None:
@@ -100,7 +122,9 @@ class Board:
         self.changed_instances.add(instance.instance_id)
         if instance.is_deleted:
             self.flows.pop(instance.instance_id, None)
+            self.waits.pop(instance.instance_id, None)
             self.changed_flows = {key for key in self.changed_flows if key[0] != instance.instance_id}
+            self.changed_waits = {key for key in self.changed_waits if key[0] != instance.instance_id}
 
     def _put_flow(self, key: tuple[str, str], flow: Flow) -> bool:
         instance_id, flow_kind = key
@@ -110,6 +134,16 @@ class Board:
             return False
         self.flows.setdefault(instance_id, {})[flow_kind] = flow
         self.changed_flows.add(key)
+        return True
+
+    def _put_wait(self, key: tuple[str, str], wait: Wait) -> bool:
+        instance_id, flow_kind = key
+        instance = self.instances.get(instance_id)
+        known = self.waits.get(instance_id, {})
+        if (instance and instance.is_deleted) or not wait.supersedes(known.get(flow_kind)):
+            return False
+        self.waits.setdefault(instance_id, {})[flow_kind] = wait
+        self.changed_waits.add(key)
         return True
 
     def status(self, instance_id: str) -> str:

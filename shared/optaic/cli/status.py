@@ -94,7 +94,7 @@ def _line(change: status_service_pb2.WatchInstanceStatusesResponse) -> tuple[str
 
 
 def _reason(status: status_pb2.InstanceStatus) -> str:
-    reasons = [reason for flow in status.flows for reason in _reasons(flow)]
+    reasons = [reason for flow in status.flows for reason in (*_reasons(flow), *_waits(flow))]
     return "; ".join(dict.fromkeys(reasons))
 
 
@@ -106,3 +106,14 @@ def _reasons(flow: status_pb2.FlowStatus) -> list[str]:
         return [*accepted, *(cause.message for cause in causes)]
     others = [cause.message for cause in causes if cause.kind != lineage_pb2.CAUSE_KIND_NEVER_SUCCEEDED]
     return [*accepted, failure_text(flow.failure), *others]
+
+
+def _waits(flow: status_pb2.FlowStatus) -> list[str]:
+    """Return what a scheduled time of a flow waits for: the first upstream flow, and how many others."""
+    if not flow.HasField("waiting_for"):
+        return []
+    wait = flow.waiting_for
+    shown = next((each for each in wait.flows if each.instance_name), None)
+    what = f"{shown.instance_name}: {shown.reason}" if shown is not None else "flows of other projects"
+    more = f", and {wait.flow_count - 1} more" if wait.flow_count > 1 else ""
+    return [f"{moment(wait, 'scheduled_time')} waits for {what}{more}"]

@@ -27,6 +27,7 @@ CONSUMERS: Mapping[str, Mapping[str, str]] = {
     "status": {
         "status-instance-events": INSTANCE_EVENTS,
         "status-lineage-events": LINEAGE_EVENTS,
+        "status-run-events": RUN_EVENTS,
         "status-access": INSTANCE_EVENTS,
     },
 }
@@ -42,6 +43,9 @@ RUN_PARTICIPLES: Mapping[str, str] = {
 ROLE_BINDING_SUBJECTS = ("optaic.*.instance.v1.role_binding_changed.*",)
 RUN_PROGRESSED = "progressed"  # the event of a run that stays running
 ALERT_RAISED = "monitoring_alert_raised"  # a figure of a completed monitoring crossed its threshold
+FLOW_WAIT_CHANGED = (
+    "flow_wait_changed"  # a scheduled time waits for other upstream flows than before, or no more
+)
 # The subjects of every event that moves a run to another status.
 RUN_SUBJECTS = tuple(f"optaic.*.run.v1.{participle}.*" for participle in RUN_PARTICIPLES.values())
 CHUNK_BYTES = 256_000  # the largest message of an event about many resources

@@ -23,6 +23,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1.instance_service_pb2 import PauseInstanceRequest
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
+from optaic.status.v1.status_service_pb2 import GetInstanceStatusRequest
 from support.control_plane import ControlPlane, control_plane
 from support.polling import eventually
 
@@ -93,6 +94,12 @@ class World:
         """Return the flow run of a run; empty if it has none yet."""
         return (await self.run.get(run_id)).orchestrator_run_id
 
+    async def waits_for(self, instance: instance_pb2.Instance, names: Sequence[str]) -> bool:
+        """Return whether the status shows these names of instances."""
+        request = GetInstanceStatusRequest(instance_id=instance.instance_id)
+        (flow,) = (await self.plane.status.stub.GetInstanceStatus(request)).flows
+        return [each.instance_name for each in flow.waiting_for.flows] == names
+
     async def refused(self, instance: instance_pb2.Instance, reason: str) -> run_pb2.Run:
         """Wait until a scheduled time is recorded as not run for a reason."""
 
@@ -122,8 +129,10 @@ async def test_two_instances_scheduled_at_the_same_minute_run_one_after_the_othe
     started = await world.tick(prices, time)
     assert started.status == run_pb2.RUN_STATUS_RUNNING
     assert await world.runs_of(derived) == []  # no number, no flow run, no quota
+    await eventually(partial(world.waits_for, derived, [prices.name]))
     await world.complete(started)
     completed = await world.execute(derived)
+    await eventually(partial(world.waits_for, derived, []))
     assert completed.status == COMPLETED
     assert completed.scheduled_time.ToDatetime(UTC) == time
     assert [each.version_id for each in completed.input_versions] == [started.run_id]

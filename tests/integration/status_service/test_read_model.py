@@ -22,6 +22,7 @@ from support.status_service import (
     RunningStatusService,
     flow_change,
     flow_statuses,
+    flow_wait_changed,
     instance,
 )
 
@@ -44,6 +45,29 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
     status.details[0].Unpack(info)
     assert info.domain == "status.optaic"
     return str(info.reason)
+
+
+async def test_a_status_shows_what_a_scheduled_time_waits_for_until_it_waits_no_more(
+    service: RunningStatusService,
+) -> None:
+    instance_id = new_id()
+    waits = flow_wait_changed(instance_id, 1, ["prices", "volumes"])
+    # Whichever comes first, and however often.
+    events = await service.publish(waits, _created(instance_id), waits)
+    await service.applied(*events)
+    before = await _status(service, instance_id)
+    assert before.status == flow_pb2.STATUS_NOT_INITIALIZED
+    assert [each.instance_name for each in before.flows[0].waiting_for.flows] == ["prices", "volumes"]
+    await service.applied(*await service.publish(flow_wait_changed(instance_id, 2, []), waits))
+    after = await _status(service, instance_id)
+    assert not after.flows[0].HasField("waiting_for")
+    history = await service.stub.GetStatusHistory(api.GetStatusHistoryRequest(instance_id=instance_id))
+    assert len(history.transitions) == 1
+    deleted = instance_events_pb2.InstanceDeleted(instance=instance(instance_id, revision=9))
+    await service.applied(*await service.publish(deleted, flow_wait_changed(instance_id, 3, ["prices"])))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _status(service, instance_id)
+    assert _reason(caught.value) == "INSTANCE_NOT_FOUND"
 
 
 async def test_a_status_shows_its_flow_with_causes(service: RunningStatusService) -> None:

@@ -49,6 +49,11 @@ def test_the_contract_states_the_subject_of_an_alert() -> None:
     assert subject not in events.RUN_SUBJECTS, "it moves no run to another status"
 
 
+def test_the_contract_states_the_subject_of_a_wait() -> None:
+    comment = comments()["optaic.run.v1.FlowWaitChanged"]
+    assert f"optaic.<tenant>.run.v1.{events.FLOW_WAIT_CHANGED}.<instance id>" in words_in(comment)
+
+
 def rows() -> Iterator[tuple[str, str]]:
     """Yield the stream and the subject of each row of the page's table."""
     stream = ""
@@ -66,7 +71,7 @@ def test_the_page_lists_streams_and_subjects() -> None:
         kept = [each.removeprefix("optaic.*.").removesuffix(">") for each in events.STREAMS[stream]]
         assert any(subject.startswith(each) for each in kept)
     told = {subject.split(".")[2] for stream, subject in listed if stream == events.RUN_EVENTS}
-    assert told == {*run_events._MESSAGES, events.ALERT_RAISED}
+    assert told == {*run_events._MESSAGES, events.ALERT_RAISED, events.FLOW_WAIT_CHANGED}
 
 
 def test_each_service_may_create_its_stream_and_publish_to_it() -> None:

@@ -19,8 +19,9 @@ from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as lineage_api
-from optaic.run.v1 import run_pb2
+from optaic.run.v1 import run_events_pb2, run_pb2
 from optaic.run.v1 import run_service_pb2 as run_api
+from optaic.status.v1 import status_pb2
 from servicekit import confinement
 from servicekit.errors import FieldViolation, NotFoundError, PreconditionViolation
 from servicekit.ids import is_id, new_id
@@ -209,6 +210,23 @@ def test_a_cause_that_concerns_a_hidden_flow_tells_nothing(given: lineage_pb2.Ca
     assert given.hidden
     assert not tells(given)
     assert {field.name for field, _ in given.ListFields()} <= {"hidden", "origin", "upstream"}
+
+
+def test_a_scheduled_time_hides_the_flows_that_it_waits_for() -> None:
+    wait = run_events_pb2.FlowWait(flow_count=2)
+    for instance_id in (THEIRS, MINE):
+        wait.flows.add(
+            flow=flow(instance_id), instance_name=f"name of {instance_id}", reason="a run is active"
+        )
+    status = status_pb2.InstanceStatus(
+        instance_id=MINE, status=STATUS_READY, flows=[status_pb2.FlowStatus(waiting_for=wait)]
+    )
+    assert THEIRS in confinement.subjects_of(status)
+    confinement.hide(status, UNREADABLE)
+    hidden, shown = status.flows[0].waiting_for.flows
+    assert THEIRS not in str(status)
+    assert (hidden.hidden, hidden.instance_name, hidden.reason) == (True, "", "")
+    assert (shown.hidden, shown.reason) == (False, "a run is active")
 
 
 def test_a_path_hides_its_steps() -> None:

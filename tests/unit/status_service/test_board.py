@@ -12,7 +12,7 @@ from optaic.instance.v1 import instance_events_pb2
 from servicekit.consumer import Received
 from status_service import consumers, conversion
 from status_service.domain.board import Board, Fact
-from support.status_service import event, flow_change, flow_statuses, instance
+from support.status_service import event, flow_change, flow_statuses, flow_wait_changed, instance
 
 _IDS = [f"01900000-0000-7000-8000-00000000000{number}" for number in range(3)]
 _KINDS = ("TRAINING", "INFERENCE")
@@ -39,6 +39,11 @@ def _updated(instance_id: str, revision: int, **fields: Any) -> Fact:
 def _activated(instance_id: str, revision: int) -> Fact:
     shown = instance(instance_id, revision=revision, kind="MODEL", flow_kinds=_KINDS, state="ACTIVE")
     return _instance_fact(instance_events_pb2.InstanceActivated(instance=shown))
+
+
+def _wait_fact(instance_id: str, number: int, *, waits: bool) -> Fact:
+    changed = flow_wait_changed(instance_id, number, ["prices"] if waits else [], flow_kind="INFERENCE")
+    return consumers.run_fact(Received(event(changed), changed))
 
 
 def _deleted(instance_id: str, revision: int) -> Fact:
@@ -68,6 +73,8 @@ def _facts(draw: st.DrawFn) -> list[Fact]:
         # Two chunks of one change: the same revision, other flows.
         facts.append(_lineage_fact(flow_statuses(revision, *changes[::2])))
         facts.append(_lineage_fact(flow_statuses(revision, *changes[1::2])))
+    for number in range(1, draw(st.integers(1, 5))):
+        facts += [_wait_fact(each, number, waits=draw(st.booleans())) for each in _IDS]
     return facts
 
 
@@ -114,6 +121,14 @@ def test_without_the_comparison_an_old_event_overrules_a_newer_one(monkeypatch: 
     for fact in facts:
         unguarded.put(fact)
     assert unguarded.flows[_IDS[0]]["training"].status == "ERROR"
+
+
+def test_an_older_wait_overrules_no_newer_one() -> None:
+    board = Board()
+    for fact in (_created(_IDS[0]), _wait_fact(_IDS[0], 2, waits=False), _wait_fact(_IDS[0], 1, waits=True)):
+        board.put(fact)
+    shown = conversion.instance_status_of(board, _IDS[0])
+    assert not any(flow.HasField("waiting_for") for flow in shown.flows)
 
 
 def test_flows_that_arrive_before_their_instance_are_kept() -> None:
