@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from optaic.common.v1 import flow_pb2 as _flow_pb2
 from optaic.run.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
@@ -162,6 +164,119 @@ class RunCancelled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunCancelled: _TypeAlias = RunCancelled  # noqa: Y015
+
+@_typing.final
+class FlowWaitChanged(_message.Message):
+    """What a scheduled time of a flow waits for has changed, or it waits no more. Subject
+    `optaic.<tenant>.run.v1.flow_wait_changed.<instance id>`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    FLOW_KIND_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    flow_kind: _flow_pb2.FlowKind.ValueType
+    number: _builtins.int
+    """Of the flow's changes of this kind: a later one has a higher number."""
+    @_builtins.property
+    def wait(self) -> Global___FlowWait:
+        """Absent: no scheduled time waits for upstream flows any more."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        flow_kind: _flow_pb2.FlowKind.ValueType = ...,
+        number: _builtins.int = ...,
+        wait: Global___FlowWait | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow_kind", b"flow_kind", "instance_id", b"instance_id", "number", b"number", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowWaitChanged: _TypeAlias = FlowWaitChanged  # noqa: Y015
+
+@_typing.final
+class FlowWait(_message.Message):
+    """A scheduled time of a flow that waits for upstream flows; no run yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    FLOWS_FIELD_NUMBER: _builtins.int
+    FLOW_COUNT_FIELD_NUMBER: _builtins.int
+    flow_count: _builtins.int
+    """How many flows it waits for."""
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began to wait."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """It is not run if it still waits then."""
+
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___AwaitedFlow]:
+        """What it waits for: the first 8 by name."""
+
+    def __init__(
+        self,
+        *,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        flows: _abc.Iterable[Global___AwaitedFlow] | None = ...,
+        flow_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "scheduled_time", b"scheduled_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "flow_count", b"flow_count", "flows", b"flows", "scheduled_time", b"scheduled_time", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowWait: _TypeAlias = FlowWait  # noqa: Y015
+
+@_typing.final
+class AwaitedFlow(_message.Message):
+    """An upstream flow that a scheduled time waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    instance_name: _builtins.str
+    reason: _builtins.str
+    """Which work of it, as text for readers."""
+    hidden: _builtins.bool
+    """True: the flow is in a project that the caller may not read; `flow` is an id that stands for it within this answer only."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef: ...
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        instance_name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        hidden: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "hidden", b"hidden", "instance_name", b"instance_name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitedFlow: _TypeAlias = AwaitedFlow  # noqa: Y015
 
 @_typing.final
 class MonitoringAlertRaised(_message.Message):

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from optaic.common.v1 import flow_pb2 as _flow_pb2
 from optaic.instance.v1 import instance_pb2 as _instance_pb2
 from optaic.lineage.v1 import lineage_pb2 as _lineage_pb2
+from optaic.run.v1 import run_events_pb2 as _run_events_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -103,6 +104,7 @@ class FlowStatus(_message.Message):
     EXPECTED_DATA_DATE_FIELD_NUMBER: _builtins.int
     LATE_SINCE_TIME_FIELD_NUMBER: _builtins.int
     ACCEPTED_STALENESS_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     flow_kind: _flow_pb2.FlowKind.ValueType
     status: _flow_pb2.Status.ValueType
     activity: _lineage_pb2.FlowActivity.ValueType
@@ -140,6 +142,10 @@ class FlowStatus(_message.Message):
     def accepted_staleness(self) -> _lineage_pb2.AcceptedStaleness:
         """Somebody declared its output right for a configuration and inputs that it was not computed with; absent if nobody did."""
 
+    @_builtins.property
+    def waiting_for(self) -> _run_events_pb2.FlowWait:
+        """The scheduled time that waits for upstream flows, and for which; absent if none does. It changes no status."""
+
     def __init__(
         self,
         *,
@@ -161,10 +167,11 @@ class FlowStatus(_message.Message):
         expected_data_date: _builtins.str = ...,
         late_since_time: _timestamp_pb2.Timestamp | None = ...,
         accepted_staleness: _lineage_pb2.AcceptedStaleness | None = ...,
+        waiting_for: _run_events_pb2.FlowWait | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "failure", b"failure", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "failure", b"failure", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "activity", b"activity", "causes", b"causes", "expected_data_date", b"expected_data_date", "failure", b"failure", "flow_kind", b"flow_kind", "freshness_status", b"freshness_status", "is_aggregated", b"is_aggregated", "is_fresh", b"is_fresh", "last_data_date", b"last_data_date", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time", "outcome", b"outcome", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "activity", b"activity", "causes", b"causes", "expected_data_date", b"expected_data_date", "failure", b"failure", "flow_kind", b"flow_kind", "freshness_status", b"freshness_status", "is_aggregated", b"is_aggregated", "is_fresh", b"is_fresh", "last_data_date", b"last_data_date", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time", "outcome", b"outcome", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status", "version", b"version", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
