@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Phase, RunFact
 from lineage_service.domain.snapshots import SCHEMA, FlowSpec, Snapshot
+from servicekit.clock import Clock
+from support.lineage_periods import is_late
 
 ModelEdge = tuple[FlowKey, str]  # upstream and role
 
@@ -28,6 +31,9 @@ class ModelFlow:
     is_partial: bool = False
     version: int = 0
     version_id: str = ""
+    version_run_number: int = 0
+    last_data_date: str = ""
+    now: datetime | None = None
     run_number: int = 0
     is_running: bool = False
     outcome: str = "never"
@@ -73,6 +79,20 @@ class ModelFlow:
         return self.spec.fingerprint if self._is_right else self.computed_fingerprint
 
     @property
+    def is_late(self) -> bool:
+        """Whether some period of the policy is over whose data is not there."""
+        policy = self.spec.policy if self.spec else None
+        if policy is None or self.now is None or not self.last_data_date:
+            return False
+        return is_late(policy, self.last_data_date, self.now)
+
+    @property
+    def time_cause(self) -> str:
+        """The kind of the cause if the data is late."""
+        brought_nothing = self.outcome == "succeeded" and self.completed_run_number > self.version_run_number
+        return "SOURCE_DELAYED" if brought_nothing else "OVERDUE"
+
+    @property
     def word(self) -> str:
         """The one word."""
         if self.is_running:
@@ -82,15 +102,6 @@ class ModelFlow:
         if self.outcome == "never":
             return "not_initialized"
         return "ready" if self.is_fresh else "stale"
-
-
-class ModelCause(NamedTuple):
-    """A root cause: its kind, where it began, and, for a moved upstream, from where to where."""
-
-    kind: str
-    origin: FlowKey
-    from_version: int = 0
-    to_version: int = 0
 
 
 class Acceptance(NamedTuple):
@@ -104,7 +115,8 @@ class Acceptance(NamedTuple):
 class Model:
     """All events, and what follows from them."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.snapshots: list[Snapshot] = []
         self.facts: list[RunFact] = []
         self.invalidations: dict[FlowKey, int] = {}
@@ -139,10 +151,16 @@ class Model:
                     edge: numbers.get(edge[0], {}).get(version_id, 0)
                     for edge, version_id in acceptance.version_ids.items()
                 }
+        self._decide(flows)
+        return flows
+
+    def _decide(self, flows: dict[FlowKey, ModelFlow]) -> None:
+        """Fill in which flows are fresh now."""
+        for flow in flows.values():
+            flow.now = self.clock.now()
         decided: dict[FlowKey, bool] = {}
         for key, flow in flows.items():
             flow.is_fresh = self._is_fresh(key, flows, decided)
-        return flows
 
     def _newest(self) -> dict[str, Snapshot]:
         newest: dict[str, Snapshot] = {}
@@ -178,6 +196,8 @@ class Model:
                 flow.version_id = fact.run_id
                 is_told = bool(fact.change_start) and versions.get(fact.base_run_id) == flow.version - 1
                 flow.changes[flow.version] = (fact.change_start, fact.change_end) if is_told else None
+                flow.version_run_number = number
+                flow.last_data_date = fact.last_data_date
             versions[fact.run_id] = flow.version
             flow.readers_hashes[fact.run_id] = fact.readers_hash
             previous = fact
@@ -209,7 +229,11 @@ class Model:
         if key not in decided:
             flow = flows[key]
             has_own_cause = (
-                flow.spec is None or flow.has_other_config or flow.is_invalidated or flow.is_partial
+                flow.spec is None
+                or flow.has_other_config
+                or flow.is_invalidated
+                or flow.is_partial
+                or flow.is_late
             )
             decided[key] = (
                 flow.version > 0
@@ -226,18 +250,6 @@ def _reads_differ(previous: RunFact, fact: RunFact) -> bool:
     """Return whether two outputs are known to be read in different ways."""
     before = previous.readers_hash or fact.base_readers_hash
     return bool(before and fact.readers_hash) and before != fact.readers_hash
-
-
-def blocking(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[FlowKey]:
-    """Return the transitive upstreams that are not READY."""
-    above: set[FlowKey] = set()
-    queue = [key]
-    while queue:
-        for upstream, _ in flows[queue.pop()].edges:
-            if upstream not in above:
-                above.add(upstream)
-                queue.append(upstream)
-    return {upstream for upstream in above if flows[upstream].word != "ready"}
 
 
 def acceptance(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> Acceptance | str:
@@ -291,78 +303,4 @@ def changed_inputs(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> dict[ModelE
         known = [change for change in between if change is not None]
         starts, ends = [start for start, _ in known], [end for _, end in known]
         found[edge] = (min(starts), max(ends)) if known else ("", "")
-    return found
-
-
-def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCause]:
-    """Return a flow's own causes and those of its edges."""
-    flow = flows[key]
-    if flow.spec is None:
-        return {ModelCause("UPSTREAM_REMOVED", key)}
-    if flow.version == 0:
-        return {ModelCause("NEVER_SUCCEEDED", key)}
-    causes = set()
-    if flow.is_invalidated:
-        causes.add(ModelCause("INVALIDATED", key))
-    if flow.has_other_config:
-        causes.add(ModelCause("OWN_CONFIG", key))
-        if any(edge not in flow.edges and not _is_own(key, edge) for edge in flow.consumed):
-            causes.add(ModelCause("UPSTREAM_REMOVED", key))
-    if flow.is_partial:
-        causes.add(ModelCause("PARTIAL_RANGE", key))
-    for edge in flow.edges:
-        compared, current = flow.compared(edge), flows[edge[0]].version
-        if compared and compared != current:
-            causes.add(ModelCause("UPSTREAM_MOVED", edge[0], compared, current))
-        elif (
-            compared != current and not flow.is_partial and not (flow.has_other_config and _is_own(key, edge))
-        ):
-            causes.add(ModelCause("UPSTREAM_ADDED", key))
-    return causes
-
-
-def _is_own(key: FlowKey, edge: ModelEdge) -> bool:
-    """Return whether an edge connects two flows of one instance, as its configuration says."""
-    return edge[0].instance_id == key.instance_id
-
-
-def state_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> list[set[ModelCause]]:
-    """Return what a flow's state may show: what begins in it or in its edges, else one upstream that is not fresh."""
-    if flows[key].is_fresh:
-        return [set()]
-    causes = local_causes(flows, key)
-    stale = {edge[0] for edge in flows[key].edges if not flows[edge[0]].is_fresh}
-    return [causes] if causes else [{ModelCause("UPSTREAM_NOT_FRESH", upstream)} for upstream in stale]
-
-
-def explanations(
-    flows: dict[FlowKey, ModelFlow], key: FlowKey
-) -> dict[tuple[ModelCause, FlowKey | None], int]:
-    """Return, for each root cause through each affected direct upstream, the flows on a shortest path."""
-    if flows[key].is_fresh:
-        return {}
-    found: dict[tuple[ModelCause, FlowKey | None], int] = {}
-    for cause in local_causes(flows, key):
-        if cause.kind == "UPSTREAM_MOVED":
-            found[(cause, cause.origin)] = 2
-        else:
-            found[(cause, None)] = 1
-    for upstream, _ in flows[key].edges:
-        for cause, length in _root_causes(flows, upstream).items():
-            found.setdefault((cause, upstream), length + 1)
-    return found
-
-
-def _root_causes(flows: dict[FlowKey, ModelFlow], start: FlowKey) -> dict[ModelCause, int]:
-    found: dict[ModelCause, int] = {}
-    lengths = {start: 1}
-    queue = deque([] if flows[start].is_fresh else [start])
-    while queue:
-        key = queue.popleft()
-        for cause in local_causes(flows, key):
-            found.setdefault(cause, lengths[key] + (cause.origin != key))
-        for upstream, _ in flows[key].edges:
-            if upstream not in lengths and not flows[upstream].is_fresh:
-                lengths[upstream] = lengths[key] + 1
-                queue.append(upstream)
     return found

@@ -7,13 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from lineage_service.domain.freshness import Frequency, Policy
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Input, Phase, RunFact
 from lineage_service.domain.snapshots import SCHEMA, EdgeSpec, FlowSpec, Snapshot
+from support.clock import FakeClock
 
 START = datetime(2024, 1, 2, tzinfo=UTC)
 Pins = Sequence[Input]
 
+# What an instance may say of the age of its data.
+POLICIES = (
+    None,
+    Policy(Frequency.DAILY),
+    Policy(Frequency.DAILY, due_lag=1, blocks_readers=True),
+    Policy(Frequency.WEEKLY),
+)
 SETTINGS = "settings"  # the role of upstreams of which no version is read
 
 
@@ -29,6 +38,7 @@ class WorldInstance:
     config: int = 0
     contract: int = 0
     accessor: int = 0
+    policy: int = 0  # of its last flow
     is_deleted: bool = False
     # By flow kind: the run whose output was checked, and the fingerprint for which.
     verified: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -52,10 +62,12 @@ class ActiveRun:
 class World:
     """Makes events; nothing here knows what they do to lineage."""
 
+    clock: FakeClock = field(default_factory=FakeClock)
     instances: list[WorldInstance] = field(default_factory=list)
     active: dict[FlowKey, ActiveRun] = field(default_factory=dict)
     run_numbers: dict[FlowKey, int] = field(default_factory=dict)
     digests: dict[FlowKey, str] = field(default_factory=dict)
+    last_data_dates: dict[FlowKey, str] = field(default_factory=dict)
     completed: dict[FlowKey, list[ActiveRun]] = field(default_factory=dict)
     _ids: int = 0
 
@@ -85,7 +97,9 @@ class World:
         fingerprint = (
             f"{instance.config}/{sorted(instance.upstreams)}/{instance.contract}/{instance.accessor}"
         )
-        return FlowSpec(kind, fingerprint, tuple(edges), "", *instance.verified.get(kind, (0, "")))
+        verified = instance.verified.get(kind, (0, ""))
+        policy = POLICIES[instance.policy] if kind == instance.kinds[-1] else None
+        return FlowSpec(kind, fingerprint, tuple(edges), "", *verified, policy)
 
     def snapshot(self, instance: WorldInstance) -> Snapshot:
         """Return the instance as of its newest revision, as an event."""
@@ -110,7 +124,7 @@ class World:
         return self.instances[number % len(self.instances)]
 
     def change(self, what: str, number: int) -> list[Snapshot]:
-        """Change an instance: `config`, `accessor`, `revert`, `label`, `edges`, `promote` or `delete`."""
+        """Change an instance: `config`, `accessor`, `revert`, `label`, `edges`, `policy`, `promote` or `delete`."""
         changed = [each for each in self.instances if (each.config or each.accessor) and not each.is_deleted]
         instance = changed[number % len(changed)] if what == "revert" and changed else self.pick(number)
         if instance.is_deleted:
@@ -125,6 +139,8 @@ class World:
         elif what == "edges" and index:
             role = SETTINGS if number & 256 else "input" if number & 64 else "prices"
             instance.upstreams ^= {(number // 7 % index, role)}
+        elif what == "policy":
+            instance.policy = number // 7 % len(POLICIES)
         elif what == "promote":
             self._promote(instance, number)
         elif what == "delete":
@@ -203,6 +219,9 @@ class World:
             number & 1 and number & 8 and not digest.startswith("d2:")
         ):  # a worker of a later release says it otherwise
             digest, former_digest = f"d2:{digest}", digest
+        if not number & 1 or run.flow not in self.digests:  # other content, today's or older
+            newest = self.clock.now().date() - timedelta(days=number >> 4 & 3)
+            self.last_data_dates[run.flow] = newest.isoformat()
         self.digests[run.flow] = digest
         base_run_id, start, end = self._change(before[:-1], number)
         return [
@@ -217,7 +236,7 @@ class World:
                 uri=f"file:///{run.run_id}",
                 physical_version=str(run.run_number),
                 digest=digest,
-                last_data_date="2024-01-02",
+                last_data_date=self.last_data_dates[run.flow],
                 rows_processed=number,
                 event_id=self.new_id(),
                 is_partial_range=run.is_partial_range,

@@ -25,21 +25,12 @@ from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from servicekit.database import Database
 from servicekit.enums import enum_word
-from support.lineage_model import (
-    Model,
-    ModelCause,
-    ModelFlow,
-    acceptance,
-    blocking,
-    changed_inputs,
-    explanations,
-    impact,
-    state_causes,
-)
+from support.lineage_causes import ModelCause, blocking, explanations, late_inputs, state_causes
+from support.lineage_model import Model, ModelFlow, acceptance, changed_inputs, impact
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
 
-_CHANGES = ("config", "accessor", "revert", "label", "edges", "promote", "delete")
+_CHANGES = ("config", "accessor", "revert", "label", "edges", "policy", "promote", "delete")
 _DECLARATIONS = {"invalidate", "accept", "revoke"}
 _ENDS = {"complete": RunPhase.COMPLETED, "fail": RunPhase.FAILED, "cancel": RunPhase.CANCELLED}
 _STEPS = (
@@ -49,6 +40,7 @@ _STEPS = (
     *("config", "revert", "promote") * 3,
     *("edges",) * 3,
     *("accept", "accept", "revoke"),
+    *("policy", "time") * 2,
     *("started", "fail", "cancel", "label", "invalidate", "delete"),
 )
 pytestmark = pytest.mark.faults
@@ -84,9 +76,9 @@ class Case:
     """One set of instances and events, applied to the real service and to the model."""
 
     def __init__(self, database: Database) -> None:
-        self.lineage = Lineage(database, new_tenant())
-        self.model = Model()
         self.world = World()
+        self.lineage = Lineage(database, new_tenant(), self.world.clock)
+        self.model = Model(self.world.clock)
         self.pending: list[Snapshot | RunFact] = []
         self.told = Told()
 
@@ -104,6 +96,7 @@ class Case:
             random.Random(seed).shuffle(items)
         self.pending = []
         await self.lineage.apply(items)
+        await self.lineage.judge()
         self.model.snapshots += [item for item in items if isinstance(item, Snapshot)]
         self.model.facts += [item for item in items if isinstance(item, RunFact)]
         flows = self.model.flows()
@@ -130,6 +123,7 @@ class Case:
         found = {item.flow.key: item.flow.word.value for item in answer.blocking}
         assert found == {key: flows[key].word for key in blocking(flows, flow)}
         assert all(item.reason for item in answer.blocking)
+        assert {late.key for late in answer.late} == late_inputs(flows, flow)
         pins = pins_of(answer)
         expected = {edge: flows[edge[0]].version_id for edge in flows[flow].edges}
         assert {(pin.upstream, pin.role): pin.version_id for pin in pins} == expected
@@ -161,6 +155,8 @@ class Case:
             self.pending += world.end(_ENDS[what], number)
         elif what == "started":
             self.pending += world.started(number)
+        elif what == "time":
+            await self.wait(number % 5 * 86_400 + number % 7 * 3_600)
         elif what == "submit":
             self.pending += await self.check(flow)
         elif what in {"refresh", "range"}:
@@ -169,17 +165,29 @@ class Case:
                 position = sorted(world.active).index(flow)
                 self.pending += [*facts, *world.end(RunPhase.COMPLETED, position * 2 + number % 2)]
         elif what == "invalidate":
-            flows = self.model.flows()
-            if flow in flows and flows[flow].spec is not None:
-                predicted = await self.lineage.preview_impact(flow)
-                assert predicted == impact(flows, flow)
-                await self.lineage.invalidate(flow)
-                self.model.invalidations[flow] = flows[flow].run_number
-                later = self.model.flows()
-                assert predicted.keys() == {key for key in flows if flows[key].is_fresh > later[key].is_fresh}
-                await self.compare_published(later)
+            await self.invalidate(flow)
         elif what in {"accept", "revoke"}:
             await self.declare(what, flow)
+
+    async def wait(self, seconds: float) -> None:
+        """Let time pass, and the policies that fall due be judged."""
+        self.world.clock.advance(seconds)
+        await self.lineage.judge()
+        flows = self.model.flows()
+        assert await self.lineage.state() == summaries(flows)
+        await self.compare_published(flows)
+
+    async def invalidate(self, flow: FlowKey) -> None:
+        """Declare a flow invalid, after asking what would become stale."""
+        flows = self.model.flows()
+        if flow in flows and flows[flow].spec is not None:
+            predicted = await self.lineage.preview_impact(flow)
+            assert predicted == impact(flows, flow)
+            await self.lineage.invalidate(flow)
+            self.model.invalidations[flow] = flows[flow].run_number
+            later = self.model.flows()
+            assert predicted.keys() == {key for key in flows if flows[key].is_fresh > later[key].is_fresh}
+            await self.compare_published(later)
 
     async def declare(self, what: str, flow: FlowKey) -> None:
         """Accept the staleness of a flow, or revoke that, where the model says that it is possible."""
@@ -313,13 +321,15 @@ def test_duplicates_and_any_order_of_the_same_events_give_the_same_state(
         generator = random.Random(seed)
         shuffled = everything + generator.sample(everything, len(everything) // 2)
         generator.shuffle(shuffled)
-        other = Lineage(database, new_tenant())
+        other = Lineage(database, new_tenant(), case.world.clock)
         while shuffled:
             size = generator.randint(1, 8)
             await other.apply(shuffled[:size])
             shuffled = shuffled[size:]
+        await other.judge()
         assert await other.state() == summaries(case.model.flows())
         await other.apply(everything)
+        await other.judge()
         assert await other.state() == summaries(case.model.flows())
 
     runner.run(run())
