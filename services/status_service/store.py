@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from servicekit import schema
-from servicekit.database import Connection
+from servicekit.database import Connection, Database
 from servicekit.schema import UUID_TEXT
 from status_service.domain.board import Board, Flow, Instance, Wait
 
@@ -110,6 +110,16 @@ _COMPACT = sa.text("""
     )
     update tenant_revisions set compacted_revision = due.compacted_revision from due
     where tenant_revisions.tenant_id = due.tenant_id returning 1
+""")
+_FETCH_CHANGES = sa.text("""
+    with reach as (
+        select coalesce(max(revision), 0), coalesce(max(compacted_revision), 0) from tenant_revisions
+        where tenant_id = :tenant_id
+    ), changes as (
+        select revision, cast(instance_id as text), project_id, is_deleted, update_time, body from status_changes
+        where tenant_id = :tenant_id and revision > :after order by revision limit :most
+    )
+    select reach.*, changes.* from reach left join changes on true order by changes.revision
 """)
 
 
@@ -304,17 +314,14 @@ async def get_revisions(connection: Connection, tenant_id: str) -> Revisions:
     return Revisions(row.revision, row.compacted_revision) if row else Revisions()
 
 
-async def list_changes(connection: Connection, tenant_id: str, after: int, limit: int) -> list[ChangeRow]:
-    """Return changes after a revision, in order."""
-    table = status_changes.c
-    query = sa.select(status_changes).where(table.tenant_id == tenant_id, table.revision > after)
-    rows = await connection.execute(query.order_by(table.revision).limit(limit))
-    return [
-        ChangeRow(
-            row.revision, row.instance_id, row.project_id, row.is_deleted, row.update_time, bytes(row.body)
-        )
-        for row in rows
-    ]
+async def fetch_changes(
+    database: Database, tenant_id: str, after: int, limit: int
+) -> tuple[Revisions, list[ChangeRow]]:
+    """Return how far the tenant's changes reach, and those after a revision, in order; all of one snapshot."""
+    parameters = {"tenant_id": tenant_id, "after": after, "most": limit}
+    rows = await database.fetch(tenant_id, _FETCH_CHANGES, parameters)
+    changes = [ChangeRow(*row) for _, _, *row in rows if row[0] is not None]
+    return Revisions(*rows[0][:2]), changes
 
 
 async def list_transitions(

@@ -28,6 +28,7 @@ class Sessions:
         self._timeout = timeout
         self._arguments = arguments
         self._idle: list[_Session] = []
+        self._is_closed = False
 
     async def execute(
         self, tenant_id: str, query: bytes, parameters: Mapping[str, object]
@@ -55,13 +56,15 @@ class Sessions:
         return _Session(await psycopg.AsyncConnection.connect(self._url, autocommit=True, **self._arguments))
 
     async def _give_back(self, session: _Session) -> None:
-        if session.connection.info.transaction_status is TransactionStatus.IDLE:
+        is_idle = session.connection.info.transaction_status is TransactionStatus.IDLE
+        if is_idle and not self._is_closed:
             self._idle.append(session)
         else:
             await session.connection.close()
 
     async def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections that are not in use now, and each of the others when it is given back."""
+        self._is_closed = True
         while self._idle:
             await self._idle.pop().connection.close()
 

@@ -138,11 +138,8 @@ class ChangeFeed:
         watcher.woken.set()
 
     async def _read(self, tenant_id: str, position: int) -> list[store.ChangeRow]:
-        async with self._database.read(tenant_id) as connection:
-            revisions = await store.get_revisions(connection, tenant_id)
-            if not revisions.compacted_revision <= position <= revisions.revision:
-                raise revision_compacted(position, revisions.compacted_revision, revisions.revision)
-            if position == revisions.revision:
-                return []
-            limit = min(_PAGE, self._buffer_size)
-            return await store.list_changes(connection, tenant_id, position, limit)
+        limit = min(_PAGE, self._buffer_size)
+        revisions, changes = await store.fetch_changes(self._database, tenant_id, position, limit)
+        if not revisions.compacted_revision <= position <= revisions.revision:
+            raise revision_compacted(position, revisions.compacted_revision, revisions.revision)
+        return changes

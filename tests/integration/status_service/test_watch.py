@@ -214,8 +214,7 @@ async def test_every_watcher_sees_every_change_once_in_order_without_gaps(
             watching = [asyncio.ensure_future(watch(index)) for index in range(5)]
             await asyncio.gather(*(write(index) for index in range(writers)))
             histories = await asyncio.gather(*watching)
-        async with first.app.deps.database.read(TENANT) as connection:
-            log = await store.list_changes(connection, TENANT, 0, total + 1)
+        _, log = await store.fetch_changes(first.app.deps.database, TENANT, 0, total + 1)
         assert [change.revision for change in log] == list(range(1, total + 1))
         for history in histories:
             assert [response.revision for response in history] == list(range(1, total + 1))
