@@ -388,15 +388,8 @@ def _any(values: Sequence[str], kind: Any = UUID_TEXT) -> sa.ColumnElement[Any]:
 
 
 def _status_row(row: sa.Row[Any]) -> StatusRow:
-    return StatusRow(
-        row.instance_id,
-        row.project_id,
-        row.kind,
-        row.status,
-        row.revision,
-        row.update_time,
-        bytes(row.body),
-    )
+    names = StatusRow.__dataclass_fields__
+    return StatusRow(*(getattr(row, name) for name in names))
 
 
 async def locate(connection: Connection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
