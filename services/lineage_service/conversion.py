@@ -224,6 +224,11 @@ def dimensions(
     )
 
 
+def status_of(flow: Flow) -> Status.ValueType:
+    """Return the protobuf status of a flow."""
+    return dimensions(flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh)[2]
+
+
 def freshness_status(
     last_data_date: str, expected_data_date: str, *, brought_nothing: bool
 ) -> lineage_pb2.FreshnessStatus.ValueType:
@@ -374,11 +379,10 @@ def blocking_message(
     flow: Flow, reason: str, causes: Iterable[Cause], unread_run_ids: Iterable[str]
 ) -> lineage_pb2.BlockingFlow:
     """Convert an upstream that blocks to a protobuf message."""
-    _, _, status = dimensions(flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh)
     return lineage_pb2.BlockingFlow(
         flow=flow_ref(*flow.key),
         instance_name=flow.instance_name,
-        status=status,
+        status=status_of(flow),
         reason=reason,
         causes=[cause_message(cause) for cause in causes],
         is_missing_input=flow.version == 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lineage_service.use_cases import acceptance, admission, impact, invalidation, reading
+from lineage_service.use_cases import acceptance, admission, impact, invalidation, planning, reading
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_pb2 import FlowState
@@ -27,6 +27,9 @@ class LineageServicer(LineageServiceServicer):
         self, request: api.BatchCheckUpstreamFreshnessRequest, _context: Any
     ) -> api.BatchCheckUpstreamFreshnessResponse:
         return await admission.batch_check_upstream_freshness(self._deps, current(), request)
+
+    async def PlanFlows(self, request: api.PlanFlowsRequest, _context: Any) -> api.PlanFlowsResponse:
+        return await planning.plan_flows(self._deps, current().tenant_id, request)
 
     async def GetFlowState(self, request: api.GetFlowStateRequest, _context: Any) -> FlowState:
         return await reading.get_flow_state(self._deps, current().tenant_id, request)

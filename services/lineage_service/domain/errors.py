@@ -14,6 +14,7 @@ from servicekit.errors import (
     NotFoundError,
     PermissionDeniedError,
     PreconditionViolation,
+    ResourceExhaustedError,
 )
 
 
@@ -98,6 +99,12 @@ def nothing_accepted(name: str) -> FailedPreconditionError:
         "NOTHING_ACCEPTED",
         f"nothing is accepted for {name}, or a run has completed since; leave it as it is",
     )
+
+
+def too_many_flows(limit: int) -> ResourceExhaustedError:
+    """Return the refusal TOO_MANY_FLOWS for a plan with more flows than the caller takes."""
+    text, metadata = refusals.too_many_flows(limit)
+    return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
 
 
 class CalendarError(Exception):

@@ -42,3 +42,11 @@ def instance_deleting(instance_id: str) -> Refusal:
         "when it is gone, create it again",
         {"instance_id": instance_id},
     )
+
+
+def too_many_flows(limit: int) -> Refusal:
+    """Return TOO_MANY_FLOWS for a refresh with more flows than one may have."""
+    return Refusal(
+        f"there are more than {limit} flows to bring up to date (OPTAIC_REFRESH_FLOWS); choose fewer, for example by project or by label",
+        {"limit": str(limit)},
+    )

@@ -46,7 +46,7 @@ _MASKS = [
     "*",
     "",
 ]
-_OF_SERVICES = {"BatchCheckUpstreamFreshness"}
+_OF_SERVICES = {"BatchCheckUpstreamFreshness", "PlanFlows"}
 _FORGED = ("Bearer", "Bearer ", "Basic YTpi", "Bearer a.b.c", "Bearer " + "x" * 20_000, "bearer  x")
 _KEYS = (
     "x-request-id",

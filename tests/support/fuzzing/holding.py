@@ -15,6 +15,7 @@ _PATIENCE = 15  # seconds for an answer; a late one tells as much
 _OF_SERVICES = {
     "BatchCheckUpstreamFreshness",
     "CheckUpstreamFreshness",
+    "PlanFlows",
 }  # with an instance or events, only services
 
 
