@@ -16,10 +16,11 @@ from run_service.peers_adapter import Peers
 from run_service.ports import Orchestrator
 from run_service.prefect_adapter import PrefectOrchestrator
 from run_service.reconcile.dispatching import Dispatcher
-from run_service.reconcile.due_work import due_retries, due_ticks
+from run_service.reconcile.due_work import due_refreshes, due_retries, due_ticks
 from run_service.reconcile.ending import Ender
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
+from run_service.reconcile.purging import RefreshPurge
 from run_service.reconcile.sweeping import Sweeper
 from run_service.use_cases import reading
 from run_service.use_cases.dependencies import Dependencies
@@ -33,6 +34,7 @@ from servicekit.loop import Loop
 from servicekit.parts import make_parts
 
 NAME = "run-service"
+_PURGE_SECONDS = 600.0
 
 
 async def build(
@@ -62,7 +64,9 @@ async def build(
     dispatcher = Loop("dispatches", settings.dispatch_interval_seconds, Dispatcher(deps, orchestrator).step)
     ender = Loop("endings", settings.dispatch_interval_seconds, Ender(deps, orchestrator).step)
     ticker = Loop("ticks", settings.tick_interval_seconds, due_ticks(deps).step)
-    deps.wake_dispatcher, deps.wake_ender, deps.wake_ticker = dispatcher.wake, ender.wake, ticker.wake
+    refresher = Loop("refreshes", settings.refresh_interval_seconds, due_refreshes(deps).step)
+    deps.wake_dispatcher, deps.wake_ender = dispatcher.wake, ender.wake
+    deps.wake_ticker, deps.wake_refresher = ticker.wake, refresher.wake
     return parts.assemble(
         deps,
         [
@@ -85,6 +89,8 @@ async def build(
             Loop("leases", settings.lease_interval_seconds, LeaseKeeper(deps).step),
             Loop("retries", settings.retry_interval_seconds, due_retries(deps).step),
             ticker,
+            refresher,
+            Loop("ended refreshes", _PURGE_SECONDS, RefreshPurge(deps).step),
             Loop("watches", settings.watch_poll_seconds, watches.look),
         ],
         close=close,

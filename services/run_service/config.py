@@ -147,6 +147,22 @@ class Settings(PrefectCallerSettings, WatchSettings):
         gt=0,
         description="After this time claimed scheduled times that are not done are tried again, by any replica.",
     )
+    refresh_flows: int = Field(default=5_000, gt=0, le=10_000, description="Flows that one refresh may have.")
+    tenant_refreshes: int = Field(
+        default=100, gt=0, description="Running refreshes that one tenant may have."
+    )
+    refresh_interval_seconds: float = Field(
+        default=1.0, gt=0, description="Time between two looks for refreshes that are due."
+    )
+    refresh_batch: int = Field(default=16, gt=0, description="Due refreshes that one replica claims at once.")
+    refresh_claim_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="A running refresh is looked at again after this time if nothing wakes it before, by any replica.",
+    )
+    refresh_keep_seconds: float = Field(
+        default=2_592_000.0, gt=0, description="How long an ended refresh is kept."
+    )
     log_poll_seconds: float = Field(
         default=0.5,
         gt=0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, ROLE_BINDING_SUBJECTS
-from run_service.use_cases import cancellation, timeline, upstream_waits
+from run_service.use_cases import cancellation, refresh_steps, timeline, upstream_waits
 from run_service.use_cases.dependencies import Dependencies
 from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
@@ -24,7 +24,8 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
     """Build the consumers of this service."""
 
     async def apply_lineage_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
-        """Add to the timelines how many flows became stale; look at the scheduled times that wait for changed flows."""
+        """Add to the timelines how many flows became stale; look at what waits for changed flows."""
+        await refresh_steps.wake_concerned(deps, connection, tenant_id, batch)
         await timeline.add_affected_downstream(deps, connection, tenant_id, batch)
         await upstream_waits.wake_waiting(deps, connection, tenant_id, batch)
 
@@ -35,6 +36,11 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
         await add_locations(connection, tenant_id, projects_of(item.message for item in batch))
         await cancellation.cancel_deleted(deps, connection, tenant_id, batch)
 
+    def wake_waiting() -> None:
+        """Wake the loops of what waits for other flows; they are wired after the consumers."""
+        deps.wake_ticker()
+        deps.wake_refresher()
+
     return [
         Consumer(
             deps.database,
@@ -43,7 +49,7 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
             stream=LINEAGE_EVENTS,
             filter_subjects=LINEAGE_SUBJECTS,
             apply=apply_lineage_events,
-            committed=lambda: deps.wake_ticker(),  # noqa: PLW0108 - the loop is wired after the consumers
+            committed=wake_waiting,
         ),
         Consumer(
             deps.database,

@@ -8,6 +8,7 @@ from typing import Any
 
 from optaic.run.v1 import run_report_service_pb2 as report_api
 from optaic.run.v1 import run_service_pb2 as run_api
+from optaic.run.v1.refresh_pb2 import Refresh
 from optaic.run.v1.run_pb2 import Run
 from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceServicer
 from optaic.run.v1.run_service_pb2_grpc import RunServiceServicer
@@ -18,6 +19,8 @@ from run_service.use_cases import (
     code,
     log_reading,
     reading,
+    refresh_reading,
+    refreshes,
     reports,
     retries,
     submission,
@@ -88,6 +91,40 @@ class RunServicer(RunServiceServicer):
         self, request: run_api.GetRunTracebackRequest, _context: Any
     ) -> run_api.GetRunTracebackResponse:
         return await log_reading.get_run_traceback(self._deps, current(), request)
+
+    async def PlanRefresh(
+        self, request: run_api.PlanRefreshRequest, _context: Any
+    ) -> run_api.PlanRefreshResponse:
+        return await refreshes.plan_refresh(self._deps, current(), request)
+
+    async def SubmitRefresh(self, request: run_api.SubmitRefreshRequest, _context: Any) -> Refresh:
+        return await refreshes.submit_refresh(self._deps, current(), request)
+
+    async def GetRefresh(self, request: run_api.GetRefreshRequest, _context: Any) -> Refresh:
+        return await refresh_reading.get_refresh(self._deps, current(), request)
+
+    async def ListRefreshes(
+        self, request: run_api.ListRefreshesRequest, _context: Any
+    ) -> run_api.ListRefreshesResponse:
+        return await refresh_reading.list_refreshes(self._deps, current(), request)
+
+    async def ListRefreshFlows(
+        self, request: run_api.ListRefreshFlowsRequest, _context: Any
+    ) -> run_api.ListRefreshFlowsResponse:
+        return await refresh_reading.list_refresh_flows(self._deps, current(), request)
+
+    async def WatchRefresh(
+        self, request: run_api.WatchRefreshRequest, _context: Any
+    ) -> AsyncIterator[run_api.WatchRefreshResponse]:
+        async with aclosing(refresh_reading.watch_refresh(self._deps, current(), request)) as changes:
+            async for change in changes:
+                yield change
+
+    async def CancelRefresh(self, request: run_api.CancelRefreshRequest, _context: Any) -> Refresh:
+        return await refreshes.cancel_refresh(self._deps, current(), request)
+
+    async def ResumeRefresh(self, request: run_api.ResumeRefreshRequest, _context: Any) -> Refresh:
+        return await refreshes.resume_refresh(self._deps, current(), request)
 
 
 class RunReportServicer(RunReportServiceServicer):

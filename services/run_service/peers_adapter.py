@@ -12,9 +12,10 @@ from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2, lineage_service_pb2_grpc
+from optaic.rules.pages import LARGEST_SIZE
 from run_service.domain.errors import dependency_refused, dependency_unavailable
 from servicekit.coalescing import Coalesced
-from servicekit.context import current
+from servicekit.context import current, current_or_none
 from servicekit.errors import (
     DeadlineExceededError,
     DomainError,
@@ -101,6 +102,27 @@ class Peers:
                 return found | {instance.instance_id: instance for instance in answer.instances}
         return found
 
+    async def list_instance_ids(self, project_id: str, labels: Mapping[str, str], most: int) -> list[str]:
+        """Return the ids of the instances of a project, with labels, or both; one more than `most` if there are more.
+
+        Raises:
+            UnavailableError: instance-service does not answer as it should.
+        """
+        request = instance_service_pb2.ListInstancesRequest(
+            project_id=project_id, labels=labels, page_size=LARGEST_SIZE
+        )
+        found: list[str] = []
+        while len(found) <= most:
+            try:
+                page = await self._instances.ListInstances(request)
+            except grpc.aio.AioRpcError as error:
+                raise _translate(error) from error
+            found += [instance.instance_id for instance in page.instances]
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                break
+        return found[: most + 1]
+
     async def get_definition_version(self, version_id: str) -> definition_pb2.DefinitionVersion:
         """Return a definition version.
 
@@ -183,6 +205,26 @@ class Peers:
         except NotFoundError as error:
             return error
 
+    async def plan_flows(
+        self, request: lineage_service_pb2.PlanFlowsRequest
+    ) -> lineage_service_pb2.PlanFlowsResponse:
+        """Return the flows that a refresh has to look at; what the caller wrote a moment ago, and says so, counts.
+
+        Raises:
+            ResourceExhaustedError: TOO_MANY_FLOWS.
+            UnavailableError: lineage-service does not answer as it should.
+        """
+        context = current_or_none()
+        tokens = ",".join(context.read_tokens) if context else ""
+        metadata = ((READ_TOKENS_KEY, tokens),) if tokens else ()
+        try:
+            answer: lineage_service_pb2.PlanFlowsResponse = await self._lineage.PlanFlows(
+                request, metadata=metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error) from error
+        return answer
+
     async def _check_many(self, requests: Mapping[str, _Check]) -> dict[str, _Answer]:
         if len(requests) == 1:
             return {key: await self._check(request) for key, request in requests.items()}
@@ -222,13 +264,13 @@ async def _all_or_none(call: Awaitable[Any]) -> Any:
         raise _translate(error) from error
 
 
-_REASONS = {"INSTANCE_NOT_FOUND", "FLOW_NOT_FOUND", "DEFINITION_VERSION_NOT_FOUND"}
+_REASONS = {"INSTANCE_NOT_FOUND", "FLOW_NOT_FOUND", "DEFINITION_VERSION_NOT_FOUND", "TOO_MANY_FLOWS"}
 _PASSING = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"}
 
 
 def _translate(error: grpc.aio.AioRpcError) -> DomainError:
     meaning = from_rpc_error(error)
-    if isinstance(meaning, NotFoundError) and meaning.reason in _REASONS:
+    if meaning.reason in _REASONS:
         return meaning
     if meaning.code == "DEADLINE_EXCEEDED":
         return meaning

@@ -70,6 +70,7 @@ ELSEWHERE = {
     "pipeline_instance_id",
     "store_instance_id",
     "event_id",
+    "refresh_id",  # a confined caller finds the refreshes that are confined to its projects
     "retry_of_run_id",
     "training_run_id",
     "version_id",

@@ -1,4 +1,4 @@
-"""Process the queues of due retries and of ticks whose turn has come."""
+"""Process the queues of due retries, of ticks whose turn has come, and of refreshes that may go on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from run_service.store import queues, ticks
+from run_service.store import queues, refreshes, ticks
+from run_service.store.refreshes import RefreshKey
 from run_service.store.ticks import FlowKey
 from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.refresh_steps import carry_on
 from run_service.use_cases.retries import retry_automatically
 from run_service.use_cases.ticks import submit_waiting
 from servicekit.database import Connection
@@ -88,4 +90,16 @@ def due_ticks(deps: Dependencies) -> DueWork[FlowKey]:
         do=submit_waiting,
         batch=deps.settings.tick_batch,
         claim_seconds=deps.settings.tick_claim_seconds,
+    )
+
+
+def due_refreshes(deps: Dependencies) -> DueWork[RefreshKey]:
+    """Return the worker of the running refreshes that are due."""
+    return DueWork(
+        deps,
+        "refreshes",
+        claim=refreshes.claim_refreshes,
+        do=carry_on,
+        batch=deps.settings.refresh_batch,
+        claim_seconds=deps.settings.refresh_claim_seconds,
     )

@@ -43,8 +43,13 @@ _PLAIN = (
     "allow_deletion_reason",
     "allows_incremental",
     "full_because",
+    "refresh_id",
 )
-_IDS = ("orchestrator_run_id", "retry_of_run_id")  # absent: null in the table, empty in the message
+_IDS = (
+    "orchestrator_run_id",
+    "retry_of_run_id",
+    "refresh_id",
+)  # absent: null in the table, empty in the message
 _ENUMS: dict[str, Any] = {
     "flow_kind": flow_pb2.FlowKind,
     "kind": run_pb2.RunKind,

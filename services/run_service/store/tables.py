@@ -80,6 +80,7 @@ runs = sa.Table(
     sa.Column("full_because", sa.Text, nullable=False, server_default=""),
     sa.Column("allow_deletion", sa.Boolean, nullable=False, server_default=sa.false()),
     _text("allow_deletion_reason"),
+    sa.Column("refresh_id", UUID_TEXT),
     sa.Column("code", JSONB, nullable=False, server_default="[]"),
     # Outside systems that lack something of the run; it changes after the end.
     sa.Column("telemetry_pending", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),

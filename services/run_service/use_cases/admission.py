@@ -54,6 +54,8 @@ class WantedRun:
     scheduled_time: datetime | None = None
     allow_deletion: bool = False
     allow_deletion_reason: str = ""
+    refresh_id: str = ""  # that asks for it
+    run_number: int = 0  # that it must get, so that the flow has had no other run; 0: any
 
     @property
     def is_partial_range(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from run_service.config import Settings
 from run_service.peers_adapter import Peers
-from run_service.use_cases.hints import DispatchHints
+from run_service.use_cases.hints import Hints
 from run_service.use_cases.log_tails import LogTails
 from run_service.use_cases.room import Room
 from run_service.use_cases.watching import Watches
@@ -34,7 +34,9 @@ class Dependencies:
     watches: Watches
     tails: LogTails
     room: Room
-    hints: DispatchHints = field(default_factory=DispatchHints)
+    hints: Hints = field(default_factory=Hints)
+    refresh_hints: Hints = field(default_factory=Hints)
     wake_dispatcher: Callable[[], None] = _wake_nothing
     wake_ender: Callable[[], None] = _wake_nothing
     wake_ticker: Callable[[], None] = _wake_nothing
+    wake_refresher: Callable[[], None] = _wake_nothing

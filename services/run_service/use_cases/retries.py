@@ -46,7 +46,8 @@ async def retry_run(
     """
     check_force(request.force_reason, force=request.force)
     _, wanted = await _following(deps, context.tenant_id, request.run_id, context.actor)
-    wanted = replace(wanted, force=request.force, force_reason=request.force_reason)
+    # What somebody retries by hand is no part of a refresh.
+    wanted = replace(wanted, force=request.force, force_reason=request.force_reason, refresh_id="")
     return await submit_once(deps, context.tenant_id, wanted, "RetryRun", request, request.request_id)
 
 
@@ -149,5 +150,6 @@ async def _following(deps: Dependencies, tenant_id: str, run_id: str, actor: str
         parameters=record.run.parameters,
         attempt=record.run.attempt + 1,
         retry_of_run_id=run_id,
+        refresh_id=record.run.refresh_id,
     )
     return record.run.run_number, wanted

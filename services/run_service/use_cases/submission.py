@@ -100,6 +100,8 @@ async def submit_once(
         found = await _find(deps, tenant_id, wanted)
         for attempt in range(_ATTEMPTS):
             admission = await admit(deps, found, wanted, must_compare=attempt > 0)
+            if wanted.run_number not in (0, admission.run_number):
+                raise overtaken(found)
             submission = replace(
                 submission_of(deps, admission),
                 method=method,
@@ -309,6 +311,7 @@ def _new_run(found: FoundFlow, wanted: WantedRun, run_id: str, number: int, now:
         is_partial_range=wanted.is_partial_range,
         allow_deletion=wanted.allow_deletion,
         allow_deletion_reason=wanted.allow_deletion_reason,
+        refresh_id=wanted.refresh_id,
     )
     run.kind = enum_number(run_pb2.RunKind, found.kind)
     if wanted.parameters.fields:

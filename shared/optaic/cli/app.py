@@ -2,7 +2,20 @@
 
 import typer
 
-from optaic.cli import admin, apply, audit, code, definitions, dev, instances, lineage, projects, runs, status
+from optaic.cli import (
+    admin,
+    apply,
+    audit,
+    code,
+    definitions,
+    dev,
+    instances,
+    lineage,
+    projects,
+    refreshes,
+    runs,
+    status,
+)
 
 app = typer.Typer(
     name="optaic",
@@ -17,10 +30,12 @@ app.add_typer(code.app, name="code", help="The code on record for each definitio
 app.add_typer(projects.app, name="project", help="Projects, which contain instances.")
 app.add_typer(instances.app, name="instance", help="Instances: configured definitions.")
 app.add_typer(runs.app, name="run", help="Runs and their results.")
+app.add_typer(refreshes.app, name="refreshes", help="Refreshes under way and ended: show, cancel, resume.")
 app.add_typer(status.app, name="status", help="The status of instances.")
 app.add_typer(audit.app, name="audit", help="Who did what, and whether the record of it is intact.")
 app.add_typer(lineage.app, name="lineage", help="What depends on what, and why something is stale.")
 app.add_typer(admin.app, name="admin", help="Who may do what.")
+app.command("refresh")(refreshes.refresh)
 app.command("apply")(apply.apply)
 app.command("diff")(apply.diff)
 app.command("export")(apply.export)

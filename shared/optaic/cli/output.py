@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -62,6 +63,28 @@ def visible(text: str) -> str:
 def print_line(*parts: str) -> None:
     """Write one line, whole however long; its parts apart by two spaces."""
     _console().print(Text("  ").join(_text(part) for part in parts), soft_wrap=True)
+
+
+class LiveLines:
+    """The lines of a terminal that change in place; elsewhere nothing is written."""
+
+    def __init__(self, is_live: bool) -> None:
+        self._live = Live(console=_console(), auto_refresh=False) if is_live else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, lines: Iterable[Sequence[str]]) -> None:
+        """Write the lines instead of those before; their parts are apart by two spaces."""
+        if self._live is not None:
+            texts = [Text("  ").join(_text(part) for part in line) for line in lines]
+            self._live.update(Group(*texts), refresh=True)
 
 
 def moment(message: Message, field: str) -> str:

@@ -21,7 +21,7 @@ _MAXIMUM_TOKENS = 64
 _TOKEN_SECONDS = 60.0
 _READ_TOKENS_KEY = "optaic-read-tokens"
 _WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
-# A submission reads whether upstreams are ready, and a promotion reads the profile of the newest run.
+# A plan reads what is stale, a submission reads whether upstreams are ready, and a promotion reads the profile of the newest run.
 _READ_PREFIXES = (
     "Get",
     "BatchGet",
@@ -30,6 +30,7 @@ _READ_PREFIXES = (
     "Check",
     "Diff",
     "Explain",
+    "Plan",
     "Preview",
     "PromoteDataset",
     "Submit",

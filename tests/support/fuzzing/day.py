@@ -170,6 +170,14 @@ class Day(World):
         await self.call("WatchRunLogs", {"runId": failed[0], "minLevel": "LOG_LEVEL_WARNING"})
         await self.call("GetRunTraceback", {"runId": failed[0]})
         await self.call("GetRun", {"runId": failed[0]})
+        selection = {"selection": {"instanceIds": [prices], "includeDownstream": True}}
+        await self.call("PlanRefresh", selection)
+        refresh = {"refreshId": (await self.call("SubmitRefresh", selection)).refresh_id}
+        await self.call("CancelRefresh", {**refresh, "reason": "r"})
+        await self.call("GetRefresh", refresh)
+        await self.call("WatchRefresh", refresh)
+        await self.call("ListRefreshFlows", {**refresh, "pageSize": 1})
+        await self.call("ListRefreshes", {"statuses": ["REFRESH_STATUS_CANCELLED"], "pageSize": 1})
         found = await self.call("GetInstance", {"instanceId": prices})
         version = found.dataset.pipeline.definition_version_id
         code = {"definitionVersionId": version, "hash": "a" * 64, "reason": "same"}
@@ -244,6 +252,8 @@ class Day(World):
         }
         await self.call("CheckUpstreamFreshness", full, role="service")
         await self.call("BatchCheckUpstreamFreshness", {"requests": [full, check]}, role="service")
+        planned = {"flows": [flow], "instanceIds": [made["derived"]], "planned": [later], "maxFlows": 9}
+        await self.call("PlanFlows", {**planned, "includeUpstream": True}, role="service")
         for name in ("ListUpstreams", "ListDownstreams"):
             for one in (flow, later):
                 await self.call(name, {"flow": one, "pageSize": 1, "maxDepth": 5})

@@ -29,10 +29,10 @@ _VERSION, _FREE, _NUMBER, _FLAG, _FILE, _RUN = "version", "free", "number", "fla
 _KINDS: dict[str, str] = {
     "output": _WORD, "project": _PROJECT, "instance": _INSTANCE, "instances": _INSTANCE, "definition": _DEFINITION,
     "kind": _WORD, "flow": _WORD, "status": _WORD, "mode": _WORD, "definitions": _WORD, "nan_policy": _WORD,
-    "bounds_policy": _WORD, "version": _VERSION, "run_id": _RUN, "file": _FILE,
+    "bounds_policy": _WORD, "version": _VERSION, "run_id": _RUN, "refresh_id": _RUN, "file": _FILE,
     # Texts that are recorded, passed on, or compared by the service.
     "reason": _FREE, "etag": _FREE, "parameter": _FREE, "index_column": _FREE, "hash_": _FREE, "manager": _FREE,
-    "min_value": _NUMBER, "max_value": _NUMBER, "neutral_value": _NUMBER, "limit": _NUMBER, "from_revision": _NUMBER,
+    "min_value": _NUMBER, "max_value": _NUMBER, "neutral_value": _NUMBER, "limit": _NUMBER, "parallel": _NUMBER, "from_revision": _NUMBER,
     "to_revision": _NUMBER, "name": _FREE, "description": _FREE, "label": _FREE, "remove_label": _WORD,
     "method": _WORD, "actor": _FREE, "resource": _FREE, "since": _FREE, "until": _FREE,
     "tenant": _FREE, "level": _WORD, "role": _WORD, "token": _FREE, "folder": _FREE, "host": _FREE,
@@ -40,7 +40,7 @@ _KINDS: dict[str, str] = {
 # Where a word means something else than elsewhere.
 _SPECIAL: dict[tuple[str, str], str] = {("instance promote-model", "version"): _FREE}
 _NEEDED = {  # what a command must be given besides
-    "instance": "prices", "definition": "smooth", "version": "1.1.0", "from_revision": "1", "run_id": ID,
+    "instance": "prices", "definition": "smooth", "version": "1.1.0", "from_revision": "1", "run_id": ID, "refresh_id": ID,
     "hash_": "abc", "reason": "why", "project": "desk", "name": "other", "actor": "ada", "role": "viewer",
 }  # fmt: skip
 

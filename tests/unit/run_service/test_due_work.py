@@ -14,7 +14,7 @@ import pytest
 
 import run_service
 from run_service.config import Settings
-from run_service.reconcile.due_work import DueWork, due_retries, due_ticks
+from run_service.reconcile.due_work import DueWork, due_refreshes, due_retries, due_ticks
 from servicekit.errors import UnavailableError
 from support.clock import FakeClock
 
@@ -52,7 +52,9 @@ async def test_undecided_work_waits_for_its_claim_to_expire_while_the_rest_of_th
     assert not await DueWork(deps, "some", claim=claim, do=do, batch=9, claim_seconds=7).step()
 
 
-@pytest.mark.parametrize(("make", "queue"), [(due_retries, "retry"), (due_ticks, "tick")])
+@pytest.mark.parametrize(
+    ("make", "queue"), [(due_retries, "retry"), (due_ticks, "tick"), (due_refreshes, "refresh")]
+)
 def test_each_queue_has_its_own_batch_and_claim(make: Any, queue: str) -> None:
     work = make(dependencies(**{f"{queue}_batch": 3, f"{queue}_claim_seconds": 4.0}))
     assert (work._batch, work._claim_time) == (3, timedelta(seconds=4))
@@ -69,4 +71,5 @@ def test_no_two_modules_read_the_same_claim_setting() -> None:
         "end_claim_seconds": {"ending.py"},
         "retry_claim_seconds": {"due_work.py"},
         "tick_claim_seconds": {"due_work.py"},
+        "refresh_claim_seconds": {"due_work.py"},
     }
