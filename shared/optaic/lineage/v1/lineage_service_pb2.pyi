@@ -42,6 +42,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An upstream of the flow is not fresh."""
     ERROR_REASON_NOTHING_ACCEPTED: _ErrorReason.ValueType  # 7
     """Nobody accepted the staleness of the flow, or a run has completed since."""
+    ERROR_REASON_TOO_MANY_FLOWS: _ErrorReason.ValueType  # 8
+    """A plan would have more flows than the caller takes."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why LineageService refused."""
@@ -59,6 +61,8 @@ ERROR_REASON_UPSTREAM_NOT_FRESH: ErrorReason.ValueType  # 6
 """An upstream of the flow is not fresh."""
 ERROR_REASON_NOTHING_ACCEPTED: ErrorReason.ValueType  # 7
 """Nobody accepted the staleness of the flow, or a run has completed since."""
+ERROR_REASON_TOO_MANY_FLOWS: ErrorReason.ValueType  # 8
+"""A plan would have more flows than the caller takes."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -281,6 +285,148 @@ class BatchCheckUpstreamFreshnessResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchCheckUpstreamFreshnessResponse: _TypeAlias = BatchCheckUpstreamFreshnessResponse  # noqa: Y015
+
+@_typing.final
+class PlanFlowsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: _builtins.int
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    INCLUDE_DOWNSTREAM_FIELD_NUMBER: _builtins.int
+    INCLUDE_UPSTREAM_FIELD_NUMBER: _builtins.int
+    INCLUDE_READY_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    MAX_FLOWS_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """or all flows of the tenant."""
+    include_downstream: _builtins.bool
+    """Also everything below the targets."""
+    include_upstream: _builtins.bool
+    """Also everything above the targets, and above what `include_downstream` adds."""
+    include_ready: _builtins.bool
+    """Also the READY flows that nothing will make stale."""
+    max_flows: _builtins.int
+    """Refuse if there would be more."""
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.FlowRef]:
+        """The targets: these flows,"""
+
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """all flows of these instances,"""
+
+    @_builtins.property
+    def planned(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.FlowRef]:
+        """Flows to answer in any case, if they exist: those of the refresh that were planned before."""
+
+    def __init__(
+        self,
+        *,
+        flows: _abc.Iterable[_flow_pb2.FlowRef] | None = ...,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        all: _builtins.bool = ...,
+        include_downstream: _builtins.bool = ...,
+        include_upstream: _builtins.bool = ...,
+        include_ready: _builtins.bool = ...,
+        planned: _abc.Iterable[_flow_pb2.FlowRef] | None = ...,
+        max_flows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "flows", b"flows", "include_downstream", b"include_downstream", "include_ready", b"include_ready", "include_upstream", b"include_upstream", "instance_ids", b"instance_ids", "max_flows", b"max_flows", "planned", b"planned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanFlowsRequest: _TypeAlias = PlanFlowsRequest  # noqa: Y015
+
+@_typing.final
+class PlanFlowsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: _builtins.int
+    LINEAGE_REVISION_FIELD_NUMBER: _builtins.int
+    lineage_revision: _builtins.int
+    """The tenant's lineage revision of this snapshot."""
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedFlow]:
+        """Level by level; within a level by name."""
+
+    def __init__(
+        self,
+        *,
+        flows: _abc.Iterable[Global___PlannedFlow] | None = ...,
+        lineage_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "lineage_revision", b"lineage_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanFlowsResponse: _TypeAlias = PlanFlowsResponse  # noqa: Y015
+
+@_typing.final
+class PlannedFlow(_message.Message):
+    """One flow of a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RUN_NUMBER_FIELD_NUMBER: _builtins.int
+    IS_TARGET_FIELD_NUMBER: _builtins.int
+    IS_LATE_ONLY_FIELD_NUMBER: _builtins.int
+    HAS_OWN_LATENESS_FIELD_NUMBER: _builtins.int
+    UPSTREAM_INDEXES_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    ACTIVE_RUN_ID_FIELD_NUMBER: _builtins.int
+    instance_name: _builtins.str
+    status: _flow_pb2.Status.ValueType
+    reason: _builtins.str
+    """Why it is not READY, as text for readers; empty if it is."""
+    run_number: _builtins.int
+    """The newest run of it on which the answer rests."""
+    is_target: _builtins.bool
+    """True: it is a target."""
+    is_late_only: _builtins.bool
+    """True: it is not fresh, and all root causes of that are that data is late."""
+    has_own_lateness: _builtins.bool
+    """True: its own data is late; so a run may bring newer data."""
+    level: _builtins.int
+    """0 if there are none, otherwise one more than their highest level."""
+    active_run_id: _builtins.str
+    """The active run, if any."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef: ...
+    @_builtins.property
+    def upstream_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where those flows of the plan are in `flows` that are above it without another one of the plan in between."""
+
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        instance_name: _builtins.str = ...,
+        status: _flow_pb2.Status.ValueType = ...,
+        reason: _builtins.str = ...,
+        run_number: _builtins.int = ...,
+        is_target: _builtins.bool = ...,
+        is_late_only: _builtins.bool = ...,
+        has_own_lateness: _builtins.bool = ...,
+        upstream_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        level: _builtins.int = ...,
+        active_run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_id", b"active_run_id", "flow", b"flow", "has_own_lateness", b"has_own_lateness", "instance_name", b"instance_name", "is_late_only", b"is_late_only", "is_target", b"is_target", "level", b"level", "reason", b"reason", "run_number", b"run_number", "status", b"status", "upstream_indexes", b"upstream_indexes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedFlow: _TypeAlias = PlannedFlow  # noqa: Y015
 
 @_typing.final
 class GetFlowStateRequest(_message.Message):

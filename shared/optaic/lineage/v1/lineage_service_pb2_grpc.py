@@ -46,6 +46,11 @@ class LineageServiceStub:
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessRequest.SerializeToString,
                 response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessResponse.FromString,
                 _registered_method=True)
+        self.PlanFlows = channel.unary_unary(
+                '/optaic.lineage.v1.LineageService/PlanFlows',
+                request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PlanFlowsRequest.SerializeToString,
+                response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PlanFlowsResponse.FromString,
+                _registered_method=True)
         self.GetFlowState = channel.unary_unary(
                 '/optaic.lineage.v1.LineageService/GetFlowState',
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetFlowStateRequest.SerializeToString,
@@ -113,6 +118,15 @@ class LineageServiceServicer:
 
     def BatchCheckUpstreamFreshness(self, request, context):
         """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanFlows(self, request, context):
+        """Which flows a refresh of the given ones has to look at, level by level, from one snapshot: those that are not READY, and READY
+        ones that may become stale while these run. Flows and instances that are not known are left out. Errors: RESOURCE_EXHAUSTED
+        (TOO_MANY_FLOWS) for more than `max_flows`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,6 +225,11 @@ def add_LineageServiceServicer_to_server(servicer, server):
                     servicer.BatchCheckUpstreamFreshness,
                     request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessRequest.FromString,
                     response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessResponse.SerializeToString,
+            ),
+            'PlanFlows': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanFlows,
+                    request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PlanFlowsRequest.FromString,
+                    response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PlanFlowsResponse.SerializeToString,
             ),
             'GetFlowState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFlowState,
@@ -318,6 +337,33 @@ class LineageService:
             '/optaic.lineage.v1.LineageService/BatchCheckUpstreamFreshness',
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessRequest.SerializeToString,
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.BatchCheckUpstreamFreshnessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanFlows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.lineage.v1.LineageService/PlanFlows',
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PlanFlowsRequest.SerializeToString,
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.PlanFlowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

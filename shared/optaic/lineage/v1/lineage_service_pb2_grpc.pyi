@@ -41,6 +41,11 @@ class LineageServiceStub:
     """
     BatchCheckUpstreamFreshness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]
     """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    PlanFlows: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.PlanFlowsRequest, _lineage_service_pb2.PlanFlowsResponse]
+    """Which flows a refresh of the given ones has to look at, level by level, from one snapshot: those that are not READY, and READY
+    ones that may become stale while these run. Flows and instances that are not known are left out. Errors: RESOURCE_EXHAUSTED
+    (TOO_MANY_FLOWS) for more than `max_flows`.
+    """
     GetFlowState: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetFlowStateRequest, _lineage_pb2.FlowState]
     """Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ListUpstreams: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ListUpstreamsRequest, _lineage_service_pb2.ListUpstreamsResponse]
@@ -90,6 +95,11 @@ class LineageServiceAsyncStub(LineageServiceStub):
     """
     BatchCheckUpstreamFreshness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]  # type: ignore[assignment]
     """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    PlanFlows: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.PlanFlowsRequest, _lineage_service_pb2.PlanFlowsResponse]  # type: ignore[assignment]
+    """Which flows a refresh of the given ones has to look at, level by level, from one snapshot: those that are not READY, and READY
+    ones that may become stale while these run. Flows and instances that are not known are left out. Errors: RESOURCE_EXHAUSTED
+    (TOO_MANY_FLOWS) for more than `max_flows`.
+    """
     GetFlowState: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetFlowStateRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
     """Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ListUpstreams: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ListUpstreamsRequest, _lineage_service_pb2.ListUpstreamsResponse]  # type: ignore[assignment]
@@ -148,6 +158,17 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_service_pb2.BatchCheckUpstreamFreshnessResponse, _abc.Awaitable[_lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]]:
         """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def PlanFlows(
+        self,
+        request: _lineage_service_pb2.PlanFlowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_service_pb2.PlanFlowsResponse, _abc.Awaitable[_lineage_service_pb2.PlanFlowsResponse]]:
+        """Which flows a refresh of the given ones has to look at, level by level, from one snapshot: those that are not READY, and READY
+        ones that may become stale while these run. Flows and instances that are not known are left out. Errors: RESOURCE_EXHAUSTED
+        (TOO_MANY_FLOWS) for more than `max_flows`.
+        """
 
     @_abc_1.abstractmethod
     def GetFlowState(

@@ -292,6 +292,7 @@ class Run(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     INFERENCE_FIELD_NUMBER: _builtins.int
     MONITORING_FIELD_NUMBER: _builtins.int
+    REFRESH_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """UUID."""
     instance_id: _builtins.str
@@ -348,6 +349,8 @@ class Run(_message.Message):
     """
     full_because: _builtins.str
     """Where that is false although it has inputs: the reason, as text for readers."""
+    refresh_id: _builtins.str
+    """The refresh that submitted it; empty if none did."""
     @_builtins.property
     def submit_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -464,10 +467,11 @@ class Run(_message.Message):
         training: Global___TrainingResult | None = ...,
         inference: Global___InferenceResult | None = ...,
         monitoring: Global___MonitoringResult | None = ...,
+        refresh_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "base_version", b"base_version", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "submit_time", b"submit_time", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "allows_incremental", b"allows_incremental", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "full_because", b"full_because", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "allows_incremental", b"allows_incremental", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "full_because", b"full_because", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "refresh_id", b"refresh_id", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

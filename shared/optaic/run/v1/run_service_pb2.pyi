@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optaic.common.v1 import flow_pb2 as _flow_pb2
+from optaic.run.v1 import refresh_pb2 as _refresh_pb2
 from optaic.run.v1 import run_log_pb2 as _run_log_pb2
 from optaic.run.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
@@ -68,6 +69,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An output or artifact does not lie in the flow's own folder."""
     ERROR_REASON_UPSTREAM_WAIT_EXPIRED: _ErrorReason.ValueType  # 30
     """The scheduled time waited for its upstream flows for as long as its schedule lets it."""
+    ERROR_REASON_REFRESH_NOT_FOUND: _ErrorReason.ValueType  # 31
+    ERROR_REASON_REFRESH_ENDED: _ErrorReason.ValueType  # 32
+    ERROR_REASON_REFRESH_NOT_RESUMABLE: _ErrorReason.ValueType  # 33
+    ERROR_REASON_TOO_MANY_FLOWS: _ErrorReason.ValueType  # 34
+    """One refresh would have more flows than it may have."""
+    ERROR_REASON_TOO_MANY_REFRESHES: _ErrorReason.ValueType  # 35
+    """The tenant has as many running refreshes as it may have."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -110,6 +118,13 @@ ERROR_REASON_OUTPUT_MISPLACED: ErrorReason.ValueType  # 29
 """An output or artifact does not lie in the flow's own folder."""
 ERROR_REASON_UPSTREAM_WAIT_EXPIRED: ErrorReason.ValueType  # 30
 """The scheduled time waited for its upstream flows for as long as its schedule lets it."""
+ERROR_REASON_REFRESH_NOT_FOUND: ErrorReason.ValueType  # 31
+ERROR_REASON_REFRESH_ENDED: ErrorReason.ValueType  # 32
+ERROR_REASON_REFRESH_NOT_RESUMABLE: ErrorReason.ValueType  # 33
+ERROR_REASON_TOO_MANY_FLOWS: ErrorReason.ValueType  # 34
+"""One refresh would have more flows than it may have."""
+ERROR_REASON_TOO_MANY_REFRESHES: ErrorReason.ValueType  # 35
+"""The tenant has as many running refreshes as it may have."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -872,3 +887,304 @@ class GetRunTracebackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRunTracebackResponse: _TypeAlias = GetRunTracebackResponse  # noqa: Y015
+
+@_typing.final
+class PlanRefreshRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    mode: _refresh_pb2.RefreshMode.ValueType
+    """Which flows are to run."""
+    @_builtins.property
+    def selection(self) -> _refresh_pb2.RefreshSelection: ...
+    def __init__(
+        self,
+        *,
+        selection: _refresh_pb2.RefreshSelection | None = ...,
+        mode: _refresh_pb2.RefreshMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRefreshRequest: _TypeAlias = PlanRefreshRequest  # noqa: Y015
+
+@_typing.final
+class PlanRefreshResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[_refresh_pb2.RefreshFlow]:
+        """Level by level."""
+
+    def __init__(
+        self,
+        *,
+        flows: _abc.Iterable[_refresh_pb2.RefreshFlow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRefreshResponse: _TypeAlias = PlanRefreshResponse  # noqa: Y015
+
+@_typing.final
+class SubmitRefreshRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    MAX_PARALLEL_RUNS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    mode: _refresh_pb2.RefreshMode.ValueType
+    """Which flows are to run."""
+    on_failure: _refresh_pb2.RefreshFailurePolicy.ValueType
+    """What happens after a failed run."""
+    max_parallel_runs: _builtins.int
+    """So many runs of it at most are active at a time; 0 means 4; 100 at most."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    @_builtins.property
+    def selection(self) -> _refresh_pb2.RefreshSelection: ...
+    def __init__(
+        self,
+        *,
+        selection: _refresh_pb2.RefreshSelection | None = ...,
+        mode: _refresh_pb2.RefreshMode.ValueType = ...,
+        on_failure: _refresh_pb2.RefreshFailurePolicy.ValueType = ...,
+        max_parallel_runs: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_parallel_runs", b"max_parallel_runs", "mode", b"mode", "on_failure", b"on_failure", "request_id", b"request_id", "selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitRefreshRequest: _TypeAlias = SubmitRefreshRequest  # noqa: Y015
+
+@_typing.final
+class GetRefreshRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_ID_FIELD_NUMBER: _builtins.int
+    refresh_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        refresh_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh_id", b"refresh_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRefreshRequest: _TypeAlias = GetRefreshRequest  # noqa: Y015
+
+@_typing.final
+class ListRefreshesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many; 0 means 100; 1,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_refresh_pb2.RefreshStatus.ValueType]:
+        """Only with these statuses; empty means all."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[_refresh_pb2.RefreshStatus.ValueType] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefreshesRequest: _TypeAlias = ListRefreshesRequest  # noqa: Y015
+
+@_typing.final
+class ListRefreshesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESHES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def refreshes(self) -> _containers.RepeatedCompositeFieldContainer[_refresh_pb2.Refresh]: ...
+    def __init__(
+        self,
+        *,
+        refreshes: _abc.Iterable[_refresh_pb2.Refresh] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "refreshes", b"refreshes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefreshesResponse: _TypeAlias = ListRefreshesResponse  # noqa: Y015
+
+@_typing.final
+class ListRefreshFlowsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    refresh_id: _builtins.str
+    page_size: _builtins.int
+    """At most this many; 0 means 100; 1,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    def __init__(
+        self,
+        *,
+        refresh_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "refresh_id", b"refresh_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefreshFlowsRequest: _TypeAlias = ListRefreshFlowsRequest  # noqa: Y015
+
+@_typing.final
+class ListRefreshFlowsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[_refresh_pb2.RefreshFlow]: ...
+    def __init__(
+        self,
+        *,
+        flows: _abc.Iterable[_refresh_pb2.RefreshFlow] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefreshFlowsResponse: _TypeAlias = ListRefreshFlowsResponse  # noqa: Y015
+
+@_typing.final
+class WatchRefreshRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_ID_FIELD_NUMBER: _builtins.int
+    refresh_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        refresh_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh_id", b"refresh_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRefreshRequest: _TypeAlias = WatchRefreshRequest  # noqa: Y015
+
+@_typing.final
+class WatchRefreshResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_FIELD_NUMBER: _builtins.int
+    FLOWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refresh(self) -> _refresh_pb2.Refresh: ...
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[_refresh_pb2.RefreshFlow]:
+        """In the first messages all flows, afterwards those that changed since."""
+
+    def __init__(
+        self,
+        *,
+        refresh: _refresh_pb2.Refresh | None = ...,
+        flows: _abc.Iterable[_refresh_pb2.RefreshFlow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refresh", b"refresh"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "refresh", b"refresh"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRefreshResponse: _TypeAlias = WatchRefreshResponse  # noqa: Y015
+
+@_typing.final
+class CancelRefreshRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    refresh_id: _builtins.str
+    reason: _builtins.str
+    """Why; recorded."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    def __init__(
+        self,
+        *,
+        refresh_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "refresh_id", b"refresh_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRefreshRequest: _TypeAlias = CancelRefreshRequest  # noqa: Y015
+
+@_typing.final
+class ResumeRefreshRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    refresh_id: _builtins.str
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    def __init__(
+        self,
+        *,
+        refresh_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh_id", b"refresh_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRefreshRequest: _TypeAlias = ResumeRefreshRequest  # noqa: Y015

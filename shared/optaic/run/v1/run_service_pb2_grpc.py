@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from optaic.run.v1 import refresh_pb2 as optaic_dot_run_dot_v1_dot_refresh__pb2
 from optaic.run.v1 import run_pb2 as optaic_dot_run_dot_v1_dot_run__pb2
 from optaic.run.v1 import run_service_pb2 as optaic_dot_run_dot_v1_dot_run__service__pb2
 
@@ -100,6 +101,46 @@ class RunServiceStub:
                 '/optaic.run.v1.RunService/GetRunTraceback',
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.FromString,
+                _registered_method=True)
+        self.PlanRefresh = channel.unary_unary(
+                '/optaic.run.v1.RunService/PlanRefresh',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.PlanRefreshRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.PlanRefreshResponse.FromString,
+                _registered_method=True)
+        self.SubmitRefresh = channel.unary_unary(
+                '/optaic.run.v1.RunService/SubmitRefresh',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SubmitRefreshRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.FromString,
+                _registered_method=True)
+        self.GetRefresh = channel.unary_unary(
+                '/optaic.run.v1.RunService/GetRefresh',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRefreshRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.FromString,
+                _registered_method=True)
+        self.ListRefreshes = channel.unary_unary(
+                '/optaic.run.v1.RunService/ListRefreshes',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshesRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshesResponse.FromString,
+                _registered_method=True)
+        self.ListRefreshFlows = channel.unary_unary(
+                '/optaic.run.v1.RunService/ListRefreshFlows',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshFlowsRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshFlowsResponse.FromString,
+                _registered_method=True)
+        self.WatchRefresh = channel.unary_stream(
+                '/optaic.run.v1.RunService/WatchRefresh',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRefreshRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRefreshResponse.FromString,
+                _registered_method=True)
+        self.CancelRefresh = channel.unary_unary(
+                '/optaic.run.v1.RunService/CancelRefresh',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.CancelRefreshRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.FromString,
+                _registered_method=True)
+        self.ResumeRefresh = channel.unary_unary(
+                '/optaic.run.v1.RunService/ResumeRefresh',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ResumeRefreshRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.FromString,
                 _registered_method=True)
 
 
@@ -219,6 +260,71 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanRefresh(self, request, context):
+        """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
+        SubmitRefresh, without those of limits on refreshes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitRefresh(self, request, context):
+        """Records a refresh and answers; its runs are submitted one after the other, each as SubmitRun would and as soon as what it reads
+        is up to date. It plans again whenever lineage changes, so it follows new edges and forgets deleted flows. A run that is active
+        already is joined. A caller with roles in some projects runs flows of these projects only; others are not in its refresh.
+        Errors: INVALID_ARGUMENT for a selection that is none or more than one;
+        NOT_FOUND (INSTANCE_NOT_FOUND); ALREADY_EXISTS (REQUEST_ID_REUSED); RESOURCE_EXHAUSTED (TOO_MANY_FLOWS, TOO_MANY_REFRESHES).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRefresh(self, request, context):
+        """A caller with roles in some projects finds the refreshes that are confined to these. Errors: NOT_FOUND (REFRESH_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRefreshes(self, request, context):
+        """Newest first. An ended refresh is kept for 30 days (a setting).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRefreshFlows(self, request, context):
+        """The flows of a refresh, level by level. Errors: NOT_FOUND (REFRESH_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRefresh(self, request, context):
+        """The refresh with all of its flows, then after each change the flows that changed, until it has ended. If nothing changed for 10
+        seconds (a setting), the refresh again without flows. Errors: NOT_FOUND (REFRESH_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRefresh(self, request, context):
+        """RUNNING -> CANCELLED: waiting flows are skipped, and the active runs that the refresh submitted are cancelled; those that it joined
+        go on. Errors: NOT_FOUND (REFRESH_NOT_FOUND); FAILED_PRECONDITION (REFRESH_ENDED); ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRefresh(self, request, context):
+        """FAILED | CANCELLED -> RUNNING: flows that failed, were blocked, stopped or cancelled wait again; those that completed are not run
+        again. Errors: NOT_FOUND (REFRESH_NOT_FOUND); FAILED_PRECONDITION (REFRESH_NOT_RESUMABLE); ALREADY_EXISTS (REQUEST_ID_REUSED);
+        RESOURCE_EXHAUSTED (TOO_MANY_REFRESHES).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -286,6 +392,46 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.GetRunTraceback,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.SerializeToString,
+            ),
+            'PlanRefresh': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanRefresh,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.PlanRefreshRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.PlanRefreshResponse.SerializeToString,
+            ),
+            'SubmitRefresh': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitRefresh,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SubmitRefreshRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.SerializeToString,
+            ),
+            'GetRefresh': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRefresh,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRefreshRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.SerializeToString,
+            ),
+            'ListRefreshes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefreshes,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshesRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshesResponse.SerializeToString,
+            ),
+            'ListRefreshFlows': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefreshFlows,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshFlowsRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshFlowsResponse.SerializeToString,
+            ),
+            'WatchRefresh': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRefresh,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRefreshRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRefreshResponse.SerializeToString,
+            ),
+            'CancelRefresh': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRefresh,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.CancelRefreshRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.SerializeToString,
+            ),
+            'ResumeRefresh': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRefresh,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ResumeRefreshRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -640,6 +786,222 @@ class RunService:
             '/optaic.run.v1.RunService/GetRunTraceback',
             optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanRefresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/PlanRefresh',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.PlanRefreshRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.PlanRefreshResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitRefresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/SubmitRefresh',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.SubmitRefreshRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRefresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/GetRefresh',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.GetRefreshRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefreshes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/ListRefreshes',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshesRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefreshFlows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/ListRefreshFlows',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshFlowsRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListRefreshFlowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRefresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/optaic.run.v1.RunService/WatchRefresh',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRefreshRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.WatchRefreshResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRefresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/CancelRefresh',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.CancelRefreshRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRefresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/ResumeRefresh',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ResumeRefreshRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_refresh__pb2.Refresh.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from optaic.run.v1 import refresh_pb2 as _refresh_pb2
 from optaic.run.v1 import run_pb2 as _run_pb2
 from optaic.run.v1 import run_service_pb2 as _run_service_pb2
 import abc as _abc_1
@@ -89,6 +90,36 @@ class RunServiceStub:
     """
     GetRunTraceback: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunTracebackRequest, _run_service_pb2.GetRunTracebackResponse]
     """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    PlanRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]
+    """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
+    SubmitRefresh, without those of limits on refreshes.
+    """
+    SubmitRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SubmitRefreshRequest, _refresh_pb2.Refresh]
+    """Records a refresh and answers; its runs are submitted one after the other, each as SubmitRun would and as soon as what it reads
+    is up to date. It plans again whenever lineage changes, so it follows new edges and forgets deleted flows. A run that is active
+    already is joined. A caller with roles in some projects runs flows of these projects only; others are not in its refresh.
+    Errors: INVALID_ARGUMENT for a selection that is none or more than one;
+    NOT_FOUND (INSTANCE_NOT_FOUND); ALREADY_EXISTS (REQUEST_ID_REUSED); RESOURCE_EXHAUSTED (TOO_MANY_FLOWS, TOO_MANY_REFRESHES).
+    """
+    GetRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRefreshRequest, _refresh_pb2.Refresh]
+    """A caller with roles in some projects finds the refreshes that are confined to these. Errors: NOT_FOUND (REFRESH_NOT_FOUND)."""
+    ListRefreshes: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRefreshesRequest, _run_service_pb2.ListRefreshesResponse]
+    """Newest first. An ended refresh is kept for 30 days (a setting)."""
+    ListRefreshFlows: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRefreshFlowsRequest, _run_service_pb2.ListRefreshFlowsResponse]
+    """The flows of a refresh, level by level. Errors: NOT_FOUND (REFRESH_NOT_FOUND)."""
+    WatchRefresh: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRefreshRequest, _run_service_pb2.WatchRefreshResponse]
+    """The refresh with all of its flows, then after each change the flows that changed, until it has ended. If nothing changed for 10
+    seconds (a setting), the refresh again without flows. Errors: NOT_FOUND (REFRESH_NOT_FOUND).
+    """
+    CancelRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRefreshRequest, _refresh_pb2.Refresh]
+    """RUNNING -> CANCELLED: waiting flows are skipped, and the active runs that the refresh submitted are cancelled; those that it joined
+    go on. Errors: NOT_FOUND (REFRESH_NOT_FOUND); FAILED_PRECONDITION (REFRESH_ENDED); ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
+    ResumeRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRefreshRequest, _refresh_pb2.Refresh]
+    """FAILED | CANCELLED -> RUNNING: flows that failed, were blocked, stopped or cancelled wait again; those that completed are not run
+    again. Errors: NOT_FOUND (REFRESH_NOT_FOUND); FAILED_PRECONDITION (REFRESH_NOT_RESUMABLE); ALREADY_EXISTS (REQUEST_ID_REUSED);
+    RESOURCE_EXHAUSTED (TOO_MANY_REFRESHES).
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -150,6 +181,36 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     GetRunTraceback: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunTracebackRequest, _run_service_pb2.GetRunTracebackResponse]  # type: ignore[assignment]
     """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    PlanRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]  # type: ignore[assignment]
+    """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
+    SubmitRefresh, without those of limits on refreshes.
+    """
+    SubmitRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SubmitRefreshRequest, _refresh_pb2.Refresh]  # type: ignore[assignment]
+    """Records a refresh and answers; its runs are submitted one after the other, each as SubmitRun would and as soon as what it reads
+    is up to date. It plans again whenever lineage changes, so it follows new edges and forgets deleted flows. A run that is active
+    already is joined. A caller with roles in some projects runs flows of these projects only; others are not in its refresh.
+    Errors: INVALID_ARGUMENT for a selection that is none or more than one;
+    NOT_FOUND (INSTANCE_NOT_FOUND); ALREADY_EXISTS (REQUEST_ID_REUSED); RESOURCE_EXHAUSTED (TOO_MANY_FLOWS, TOO_MANY_REFRESHES).
+    """
+    GetRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRefreshRequest, _refresh_pb2.Refresh]  # type: ignore[assignment]
+    """A caller with roles in some projects finds the refreshes that are confined to these. Errors: NOT_FOUND (REFRESH_NOT_FOUND)."""
+    ListRefreshes: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRefreshesRequest, _run_service_pb2.ListRefreshesResponse]  # type: ignore[assignment]
+    """Newest first. An ended refresh is kept for 30 days (a setting)."""
+    ListRefreshFlows: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRefreshFlowsRequest, _run_service_pb2.ListRefreshFlowsResponse]  # type: ignore[assignment]
+    """The flows of a refresh, level by level. Errors: NOT_FOUND (REFRESH_NOT_FOUND)."""
+    WatchRefresh: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRefreshRequest, _run_service_pb2.WatchRefreshResponse]  # type: ignore[assignment]
+    """The refresh with all of its flows, then after each change the flows that changed, until it has ended. If nothing changed for 10
+    seconds (a setting), the refresh again without flows. Errors: NOT_FOUND (REFRESH_NOT_FOUND).
+    """
+    CancelRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRefreshRequest, _refresh_pb2.Refresh]  # type: ignore[assignment]
+    """RUNNING -> CANCELLED: waiting flows are skipped, and the active runs that the refresh submitted are cancelled; those that it joined
+    go on. Errors: NOT_FOUND (REFRESH_NOT_FOUND); FAILED_PRECONDITION (REFRESH_ENDED); ALREADY_EXISTS (REQUEST_ID_REUSED).
+    """
+    ResumeRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRefreshRequest, _refresh_pb2.Refresh]  # type: ignore[assignment]
+    """FAILED | CANCELLED -> RUNNING: flows that failed, were blocked, stopped or cancelled wait again; those that completed are not run
+    again. Errors: NOT_FOUND (REFRESH_NOT_FOUND); FAILED_PRECONDITION (REFRESH_NOT_RESUMABLE); ALREADY_EXISTS (REQUEST_ID_REUSED);
+    RESOURCE_EXHAUSTED (TOO_MANY_REFRESHES).
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """Submitting, watching and reading runs."""
@@ -286,5 +347,83 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.GetRunTracebackResponse, _abc.Awaitable[_run_service_pb2.GetRunTracebackResponse]]:
         """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def PlanRefresh(
+        self,
+        request: _run_service_pb2.PlanRefreshRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.PlanRefreshResponse, _abc.Awaitable[_run_service_pb2.PlanRefreshResponse]]:
+        """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
+        SubmitRefresh, without those of limits on refreshes.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitRefresh(
+        self,
+        request: _run_service_pb2.SubmitRefreshRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_refresh_pb2.Refresh, _abc.Awaitable[_refresh_pb2.Refresh]]:
+        """Records a refresh and answers; its runs are submitted one after the other, each as SubmitRun would and as soon as what it reads
+        is up to date. It plans again whenever lineage changes, so it follows new edges and forgets deleted flows. A run that is active
+        already is joined. A caller with roles in some projects runs flows of these projects only; others are not in its refresh.
+        Errors: INVALID_ARGUMENT for a selection that is none or more than one;
+        NOT_FOUND (INSTANCE_NOT_FOUND); ALREADY_EXISTS (REQUEST_ID_REUSED); RESOURCE_EXHAUSTED (TOO_MANY_FLOWS, TOO_MANY_REFRESHES).
+        """
+
+    @_abc_1.abstractmethod
+    def GetRefresh(
+        self,
+        request: _run_service_pb2.GetRefreshRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_refresh_pb2.Refresh, _abc.Awaitable[_refresh_pb2.Refresh]]:
+        """A caller with roles in some projects finds the refreshes that are confined to these. Errors: NOT_FOUND (REFRESH_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def ListRefreshes(
+        self,
+        request: _run_service_pb2.ListRefreshesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRefreshesResponse, _abc.Awaitable[_run_service_pb2.ListRefreshesResponse]]:
+        """Newest first. An ended refresh is kept for 30 days (a setting)."""
+
+    @_abc_1.abstractmethod
+    def ListRefreshFlows(
+        self,
+        request: _run_service_pb2.ListRefreshFlowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRefreshFlowsResponse, _abc.Awaitable[_run_service_pb2.ListRefreshFlowsResponse]]:
+        """The flows of a refresh, level by level. Errors: NOT_FOUND (REFRESH_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def WatchRefresh(
+        self,
+        request: _run_service_pb2.WatchRefreshRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_run_service_pb2.WatchRefreshResponse], _abc.AsyncIterator[_run_service_pb2.WatchRefreshResponse]]:
+        """The refresh with all of its flows, then after each change the flows that changed, until it has ended. If nothing changed for 10
+        seconds (a setting), the refresh again without flows. Errors: NOT_FOUND (REFRESH_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def CancelRefresh(
+        self,
+        request: _run_service_pb2.CancelRefreshRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_refresh_pb2.Refresh, _abc.Awaitable[_refresh_pb2.Refresh]]:
+        """RUNNING -> CANCELLED: waiting flows are skipped, and the active runs that the refresh submitted are cancelled; those that it joined
+        go on. Errors: NOT_FOUND (REFRESH_NOT_FOUND); FAILED_PRECONDITION (REFRESH_ENDED); ALREADY_EXISTS (REQUEST_ID_REUSED).
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeRefresh(
+        self,
+        request: _run_service_pb2.ResumeRefreshRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_refresh_pb2.Refresh, _abc.Awaitable[_refresh_pb2.Refresh]]:
+        """FAILED | CANCELLED -> RUNNING: flows that failed, were blocked, stopped or cancelled wait again; those that completed are not run
+        again. Errors: NOT_FOUND (REFRESH_NOT_FOUND); FAILED_PRECONDITION (REFRESH_NOT_RESUMABLE); ALREADY_EXISTS (REQUEST_ID_REUSED);
+        RESOURCE_EXHAUSTED (TOO_MANY_REFRESHES).
+        """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
