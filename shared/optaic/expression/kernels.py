@@ -76,14 +76,10 @@ def lag(x: Array, n: int) -> Array:
 
 
 def _average_exponentially(values: Sequence[Array], parameters: Sequence[float]) -> Array:
-    found = np.empty_like(values[0])
-    for row, x in enumerate(values[0]):
-        series = pl.Series(x, nan_to_null=True)
-        average = series.ewm_mean(
-            span=parameters[0], adjust=False, ignore_nulls=True, min_samples=int(parameters[1])
-        )
-        found[row] = average.to_numpy()
-    return found
+    (x,), (span, fewest) = values, parameters
+    average = pl.all().ewm_mean(span=span, adjust=False, ignore_nulls=True, min_samples=int(fewest))
+    by_entity = pl.from_numpy(x.T).fill_nan(None)
+    return by_entity.select(average).to_numpy(order="fortran").T.reshape(x.shape)
 
 
 def _carry(values: Sequence[Array], parameters: Sequence[float]) -> Array:
