@@ -29,6 +29,7 @@ BENCHMARKS = (
     "backtest",
     "neighbours",
     "expression",
+    "incremental",
 )
 SIZES = {
     "create": 300,
@@ -36,7 +37,8 @@ SIZES = {
     "reconciler": 10_000,
     "expression": 4_000_000,
     "status_latency": 200,
-}  # instances, rows or runs; where it can be chosen
+    "incremental": 8_000,
+}  # instances, rows, runs or sessions; where it can be chosen
 
 
 async def main(names: list[str], sizes: Mapping[str, int]) -> list[Row]:

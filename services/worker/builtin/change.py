@@ -9,10 +9,12 @@ import polars as pl
 from optaic.plugins import is_dated, take_days, zone_of
 from optaic.rules.columns import DATE
 from worker.builtin.day_digests import DayDigests, find_changed
+from worker.builtin.digest import canonicalize, to_storage
+from worker.builtin.zones import to_utc
 
 
 class Change:
-    """The difference between a new content and its base.
+    """The difference between a new content and its base; of both, days before them that are the same may be left out.
 
     Attributes:
         inserted: rows whose key the base lacks; all of them where a key is of another type there.
@@ -24,9 +26,17 @@ class Change:
         days: the first and the last day in which they differ; None where that is not known.
     """
 
-    def __init__(self, content: pl.DataFrame, base: pl.DataFrame | None, keys: list[str]) -> None:
+    def __init__(
+        self,
+        content: pl.DataFrame,
+        base: pl.DataFrame | None,
+        keys: list[str],
+        same: DayDigests | None = None,  # of the days that are left out
+    ) -> None:
         now = DayDigests.of(content)
         before = None if base is None else DayDigests.of(base)
+        if same is not None and before is not None:
+            now, before = same.followed_by(now), same.followed_by(before)
         self.digest = now.digest
         self.is_none = before is not None and before.digest == now.digest
         self.days = find_changed(before, now) if before is not None and DATE in keys else None
@@ -45,6 +55,22 @@ class Change:
         self.deleted_count = base.height - kept  # a key is in each of them once
         has_types = all(content.schema.get(name) == kind for name, kind in base.schema.items())
         self.is_addition = unchanged == base.height and has_types
+
+
+def compare_from(table: pl.DataFrame, base: pl.DataFrame, keys: list[str], start: dt.date) -> Change | None:
+    """Compare a table with its base from a date on; None where the rest cannot be the same.
+
+    Args:
+        table: whose rows before `start` are those of the base, in its order.
+        base: the content of the base, at least from `start` on.
+        keys: the columns that identify a row.
+        start: the date.
+    """
+    if DATE not in keys or table.schema.get(DATE) != pl.Date or dict(table.schema) != dict(base.schema):
+        return None
+    later = pl.col(DATE) >= start
+    kept = DayDigests.of(to_storage(table.filter(~later)))
+    return Change(canonicalize(table.filter(later), keys), to_utc(base.filter(later)), keys, kept)
 
 
 def _retype(base: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -53,6 +53,10 @@ class DayDigests:
                     sha.update(part)
             found[day] = sha.digest()
         return cls("\n".join(headers), has_days, isinstance(kind, pl.Datetime), found)
+
+    def followed_by(self, later: DayDigests) -> DayDigests:
+        """Return the digests of a table whose later days are another table, which has the same columns."""
+        return replace(later, by_day={**self.by_day, **later.by_day})
 
     @property
     def digest(self) -> str:
@@ -106,10 +110,11 @@ def _encode(column: pl.Series) -> _Encoder:
         numbers = to_numbers(column).tobytes()
         return lambda start, end: (missing[start:end], numbers[8 * start : 8 * end])
     given = column.fill_null("")
-    ends = given.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
-    offsets = np.concatenate([np.zeros(1, np.int64), ends])
+    array = given.to_arrow(compat_level=pl.CompatLevel.oldest())  # whose texts lie one after the other
+    _, places, content = array.buffers()
+    offsets = np.frombuffer(places, np.int64)[array.offset : array.offset + len(array) + 1]
     lengths = np.diff(offsets).astype("<i8").tobytes()
-    text = "".join(given.to_list()).encode()
+    text = b"" if content is None else content.to_pybytes()
     return lambda start, end: (
         missing[start:end],
         lengths[8 * start : 8 * end],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping
 from typing import Literal
@@ -13,9 +14,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
 from optaic.plugins.words import describe_error
-from optaic.rules.columns import KEYS
-from worker.builtin.change import Change, last_date
-from worker.builtin.digest import canonicalize
+from optaic.rules.columns import DATE, KEYS
+from worker.builtin.change import Change, compare_from, last_date
+from worker.builtin.digest import canonicalize, sort_by, to_storage
 from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_names
 from worker.builtin.removal import remove_tree
@@ -56,12 +57,29 @@ class DeltaStore(Store):
             version = _commit(
                 content, zones, change, None if base_version is None else int(base_version), uri
             )
+        return self._describe(table, change, str(version), zones, uri)
+
+    @typed
+    def write_part(self, table: pl.DataFrame, start: dt.date, base_version: str, uri: str) -> StoredVersion:
+        """Write the table, comparing only its rows from a date on."""
+        base = self._read(_open(uri, base_version), start)
+        change = compare_from(table, base, self._keys, start)
+        if change is None:
+            return self.write(table, base_version, uri)
+        zones, version = zones_of(table), int(base_version)
+        if not change.is_none:
+            version = _commit(to_storage(table), zones, change, version, uri)
+        return self._describe(table, change, str(version), zones, uri)
+
+    def _describe(
+        self, table: pl.DataFrame, change: Change, version: str, zones: Zones, uri: str
+    ) -> StoredVersion:
         return StoredVersion(
             uri=uri,
-            physical_version=str(version),
+            physical_version=version,
             digest=change.digest,
             changed=change.days,
-            row_count=content.height,
+            row_count=table.height,
             rows_inserted=change.inserted.height,
             rows_updated=change.updated_count,
             last_data_date=last_date(table),
@@ -78,17 +96,21 @@ class DeltaStore(Store):
     @typed
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """Return one version, sorted by key."""
-        snapshot = _open(uri, physical_version)
+        return self._read(_open(uri, physical_version))
+
+    def _read(self, snapshot: DeltaTable, start: dt.date | None = None) -> pl.DataFrame:
+        """Return the rows of a version, from a date on where one is given."""
+        filters = None if start is None else [(DATE, ">=", start)]
         # Not by polars' own reader: it takes the escapes of a URI, as of a space, for the file's name.
         try:
-            table = pl.from_arrow(snapshot.to_pyarrow_table())
+            table = pl.from_arrow(snapshot.to_pyarrow_table(filters=filters))
         except (FileNotFoundError, pa.ArrowException) as error:
             raise VersionNotFound(
-                f"version {physical_version} of {uri} cannot be read (restore its files): {describe_error(error)}"
+                f"version {snapshot.version()} of {snapshot.table_uri} cannot be read (restore its files): {describe_error(error)}"
             ) from error
         assert isinstance(table, pl.DataFrame)
         table = to_zones(table, _read_zones(snapshot), self.timezone)
-        return table.sort([key for key in self._keys if key in table.columns])
+        return sort_by(table, [key for key in self._keys if key in table.columns])
 
     @typed
     def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:

@@ -45,7 +45,7 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str
         )
     check_column_names(table.columns, known)
     check_values(table)
-    cast = table.select(_storage_type(name, kind) for name, kind in table.schema.items())
+    cast = to_storage(table)
     for key in keys:
         if cast[key].null_count():
             raise SchemaMismatch(
@@ -57,7 +57,25 @@ def canonicalize(table: pl.DataFrame, keys: Sequence[str], known: Collection[str
             f"{repeated.height} rows repeat a key ({', '.join(keys)}); keep one of each, or add the "
             "column that distinguishes them to `keys` of the store"
         )
-    return cast.sort(keys)
+    return sort_by(cast, keys)
+
+
+def sort_by(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Return the table sorted by columns without nulls; what is sorted is not sorted again."""
+    if not keys or table.is_empty():
+        return table
+    if not table[keys[0]].is_sorted():
+        table = table.sort(keys[0], maintain_order=True)  # parts in another order, each of them sorted
+    is_after = pl.lit(value=False)
+    for name in reversed(keys):
+        before = pl.col(name).shift(1)
+        is_after = (pl.col(name) > before) | ((pl.col(name) == before) & is_after)
+    return table if table.select(is_after.slice(1).all()).item() else table.sort(keys)
+
+
+def to_storage(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with storage types; rows stay in their order."""
+    return table.select(_storage_type(name, kind) for name, kind in table.schema.items())
 
 
 def compute_digest(canonical: pl.DataFrame) -> str:

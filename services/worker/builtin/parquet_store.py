@@ -6,6 +6,7 @@ again, even by two writers at once, gives the same version. A version exists onc
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import re
@@ -19,9 +20,9 @@ from pyarrow import fs  # type: ignore[import-untyped] # it ships no type inform
 from optaic.plugins import Store, StoredVersion, VersionNotFound
 from optaic.plugins.words import describe_error
 from optaic.rules.columns import KEYS
-from worker.builtin.change import Change, last_date
+from worker.builtin.change import Change, compare_from, last_date
 from worker.builtin.day_digests import PREFIX
-from worker.builtin.digest import canonicalize
+from worker.builtin.digest import canonicalize, sort_by, to_storage
 from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_choice, read_names
 from worker.builtin.removal import remove_tree
@@ -53,12 +54,29 @@ class ParquetStore(Store):
             version = base_version
         else:
             version = _publish(content, zones, change.digest, uri, self._compression)
+        return self._describe(table, change, version, zones, uri)
+
+    @typed
+    def write_part(self, table: pl.DataFrame, start: dt.date, base_version: str, uri: str) -> StoredVersion:
+        """Write the table, comparing only its rows from a date on."""
+        change = compare_from(table, self.read(uri, base_version), self._keys, start)
+        if change is None:
+            return self.write(table, base_version, uri)
+        zones, version = zones_of(table), base_version
+        if not change.is_none:
+            content = sort_by(to_storage(table), self._keys)
+            version = _publish(content, zones, change.digest, uri, self._compression)
+        return self._describe(table, change, version, zones, uri)
+
+    def _describe(
+        self, table: pl.DataFrame, change: Change, version: str, zones: Zones, uri: str
+    ) -> StoredVersion:
         return StoredVersion(
             uri=uri,
             physical_version=version,
             digest=change.digest,
             changed=change.days,
-            row_count=content.height,
+            row_count=table.height,
             rows_inserted=change.inserted.height,
             rows_updated=change.updated_count,
             last_data_date=last_date(table),
@@ -82,7 +100,7 @@ class ParquetStore(Store):
                 f"version {physical_version} of {uri} is damaged: rows are missing; restore its files"
             )
         table = to_zones(table, manifest.get("zones", {}), self.timezone)
-        return table.sort([key for key in self._keys if key in table.columns])
+        return sort_by(table, [key for key in self._keys if key in table.columns])
 
     @typed
     def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:

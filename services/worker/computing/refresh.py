@@ -110,7 +110,10 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
     base = recipe.base if recipe.base is not None and recipe.base.uri == location.data_uri else None
     if base is not None and (base.store, base.timezone) != (recipe.store, recipe.timezone):
         base = None
-    stored = store.write(table, base.physical_version if base else None, location.data_uri)
+    if isinstance(computed, Part) and base is not None:
+        stored = store.write_part(table, computed.start, base.physical_version, location.data_uri)
+    else:
+        stored = store.write(table, base.physical_version if base else None, location.data_uri)
     last = stored.last_data_date.isoformat() if stored.last_data_date else ""
     rows = _count_rows(recipe, stored, table, base_content, is_extended=base is not None)
     return Output(

@@ -128,6 +128,18 @@ class Store(ABC):
             WriteConflict: other writers kept winning.
         """
 
+    def write_part(self, table: pl.DataFrame, start: dt.date, base_version: str, uri: str) -> StoredVersion:
+        """Make a version that holds exactly `table`, as `write` does; override it if that is cheaper than writing everything.
+
+        Args:
+            table: the whole content; the rows before `start` are those of the base version, in its order.
+            start: the first date that may differ.
+            base_version: as of `write`.
+            uri: as of `write`.
+        """
+        del start
+        return self.write(table, base_version, uri)
+
     @abstractmethod
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """Return the content of one version, in canonical order (sorted by key).

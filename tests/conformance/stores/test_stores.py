@@ -3,6 +3,7 @@
 import datetime as dt
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -102,6 +103,30 @@ def test_equal_content_keeps_the_pinned_version(make: Callable[..., Store], uri:
     again = store.write(prices(3).sample(fraction=1.0, shuffle=True, seed=1), first.physical_version, uri)
     assert (again.physical_version, again.digest) == (first.physical_version, first.digest)
     assert (again.rows_inserted, again.rows_updated, again.row_count) == (0, 0, 6)
+
+
+@pytest.mark.parametrize("start", [0, 3, 6])
+@pytest.mark.parametrize("days", [1, 4, 6, 8])
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_a_part_makes_the_version_that_the_whole_makes(
+    make: Callable[..., Store], uri: str, start: int, days: int, shift: float
+) -> None:
+    """Dates are appended, corrected and gone from a date on, and an entity with a name before the others is new."""
+    first = make().write(prices(6), None, uri).physical_version
+    date = dt.date(2020, 1, 1) + dt.timedelta(days=start)
+    later = prices(days, entities="abA" if shift else "ab", shift=shift).filter(pl.col("date") >= date)
+    table = pl.concat([prices(6).filter(pl.col("date") < date), later])
+    part = make().write_part(table, date, first, uri)
+    whole = make().write(table, first, uri)
+    assert replace(part, physical_version="") == replace(whole, physical_version="")
+    assert make().read(uri, part.physical_version).equals(table.sort(KEYS))
+
+
+def test_a_part_with_another_column_is_written_whole(make: Callable[..., Store], uri: str) -> None:
+    first = make().write(prices(3), None, uri).physical_version
+    table = prices(4).with_columns(open=1.0)
+    part = make().write_part(table, dt.date(2020, 1, 4), first, uri)
+    assert (part.digest, part.changed) == (digest_of(table), None)
 
 
 @pytest.mark.parametrize("has_base", [False, True])
