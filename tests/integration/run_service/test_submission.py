@@ -247,6 +247,22 @@ async def test_upstreams_that_are_not_ready_refuse_with_every_flow(service: Runn
         await service.submit(instance, force=True, force_reason="month end")
 
 
+async def test_a_run_records_which_data_above_it_was_late(service: RunningRunService) -> None:
+    upstream = service.instances.add()
+    instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
+    late = flow_pb2.LateInput(
+        flow=flow_of(upstream),
+        instance_name="prices",
+        expected_data_date="2026-11-27",
+        last_data_date="2026-11-25",
+    )
+    service.lineage.answer = lambda _: Answer(all_ready=True, late_inputs=[late])
+    run = await service.submit(instance)
+    assert list(run.late_inputs) == [late]
+    assert not run.forced
+    assert list((await service.get(run.run_id)).late_inputs) == [late]
+
+
 async def test_force_never_overrides_a_missing_input(service: RunningRunService) -> None:
     upstream = service.instances.add()
     instance = service.instances.add(kind="SIGNAL", upstreams=[upstream])
