@@ -15,6 +15,7 @@ from instance_service.grpc_api import (
     DataRemovalServicer,
     DefinitionServicer,
     InstanceServicer,
+    ProbeServicer,
 )
 from instance_service.mlflow_adapter import MlflowExperiments
 from instance_service.ports import Deployments, Experiments, Projects
@@ -37,6 +38,7 @@ from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServi
 from optaic.instance.v1.access_service_pb2_grpc import add_AccessServiceServicer_to_server
 from optaic.instance.v1.data_removal_service_pb2_grpc import add_DataRemovalServiceServicer_to_server
 from optaic.instance.v1.instance_service_pb2_grpc import add_InstanceServiceServicer_to_server
+from optaic.instance.v1.probe_service_pb2_grpc import add_ProbeServiceServicer_to_server
 from optaic.rules.events import INSTANCE_EVENTS, STREAMS
 from servicekit import app
 from servicekit.app import App
@@ -116,6 +118,7 @@ async def build(settings: Settings, outside: Outside) -> App[Dependencies]:
                 DataRemovalServicer(deps),
                 "optaic.instance.v1.DataRemovalService",
             ),
+            (add_ProbeServiceServicer_to_server, ProbeServicer(deps), "optaic.instance.v1.ProbeService"),
         ],
         build_consumers(deps, parts.broker),
         locate=lambda tenant_id, ids: reading.locate(deps, tenant_id, ids),

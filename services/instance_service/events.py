@@ -18,6 +18,7 @@ from optaic.instance.v1.instance_events_pb2 import (
     InstanceDeletionRequested,
     InstanceUpdated,
     RoleBindingChanged,
+    SourceProbed,
 )
 from optaic.instance.v1.instance_pb2 import Instance
 from servicekit.clock import Clock
@@ -71,6 +72,10 @@ class Events:
     def deleted(self, instance: Instance) -> Event:
         """Announce that an instance is gone."""
         return self._make(InstanceDeleted(instance=instance), "deleted", instance.instance_id)
+
+    def source_probed(self, probed: SourceProbed) -> Event:
+        """Announce what a probe of a source has found."""
+        return self._make(probed, "source_probed", probed.flow.instance_id)
 
     def role_binding_changed(self, binding: RoleBinding) -> Event:
         """Announce that an actor was granted a role, or lost it."""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from instance_service.ports import Experiments
-from instance_service.use_cases import deletion_preview, rehearsal
+from instance_service.use_cases import deletion_preview, probing, rehearsal
 from instance_service.use_cases.access import bindings
 from instance_service.use_cases.access import reading as access_reading
 from instance_service.use_cases.data_removals import reading as removal_reading
@@ -26,11 +26,13 @@ from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceSe
 from optaic.instance.v1 import access_service_pb2 as access_api
 from optaic.instance.v1 import data_removal_service_pb2 as data_removal_api
 from optaic.instance.v1 import instance_service_pb2 as instance_api
+from optaic.instance.v1 import probe_service_pb2 as probe_api
 from optaic.instance.v1.access_pb2 import RoleBinding
 from optaic.instance.v1.access_service_pb2_grpc import AccessServiceServicer
 from optaic.instance.v1.data_removal_service_pb2_grpc import DataRemovalServiceServicer
 from optaic.instance.v1.instance_pb2 import Instance, Project
 from optaic.instance.v1.instance_service_pb2_grpc import InstanceServiceServicer
+from optaic.instance.v1.probe_service_pb2_grpc import ProbeServiceServicer
 from redaction import hide_credentials
 from redaction.messages import without_credentials
 from servicekit import off_loop
@@ -238,3 +240,20 @@ class DataRemovalServicer(DataRemovalServiceServicer):
         self, request: data_removal_api.FinishDataRemovalRequest, _context: Any
     ) -> data_removal_api.FinishDataRemovalResponse:
         return await work.finish_data_removal(self._deps, current().tenant_id, request)
+
+
+class ProbeServicer(ProbeServiceServicer):
+    """The service optaic.instance.v1.ProbeService."""
+
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
+
+    async def ClaimProbes(
+        self, request: probe_api.ClaimProbesRequest, _context: Any
+    ) -> probe_api.ClaimProbesResponse:
+        return await probing.claim_probes(self._deps, current().tenant_id, request)
+
+    async def FinishProbe(
+        self, request: probe_api.FinishProbeRequest, _context: Any
+    ) -> probe_api.FinishProbeResponse:
+        return await probing.finish_probe(self._deps, current().tenant_id, request)

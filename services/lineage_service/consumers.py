@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lineage_service import conversion
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
+from lineage_service.use_cases.facts import apply_probes, apply_run_facts, apply_snapshots
 from optaic.rules.events import INSTANCE_EVENTS, ROLE_BINDING_SUBJECTS, RUN_EVENTS, RUN_SUBJECTS
 from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
@@ -26,12 +26,15 @@ def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
     async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]
     ) -> None:
-        """Store the newest revision of each instance, and the project that it belongs to."""
+        """Store the newest revision of each instance, the project that it belongs to, and what probes have found."""
         found = [conversion.snapshot_of_event(item.message, item.event.event_id) for item in batch]
         snapshots = [snapshot for snapshot in found if snapshot is not None]
         await add_locations(connection, tenant_id, projects_of(item.message for item in batch))
         if snapshots:
             await apply_snapshots(deps, connection, tenant_id, snapshots)
+        told = [conversion.probe_fact_of_event(item.message, item.event.event_id) for item in batch]
+        if probes := [fact for fact in told if fact is not None]:
+            await apply_probes(deps, connection, tenant_id, probes)
 
     async def apply_run_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
         """Store what has become of each run."""

@@ -8,12 +8,13 @@ from functools import lru_cache
 
 from google.protobuf.message import Message
 
-from lineage_service.domain.causes import TIME_CAUSES, Cause
+from lineage_service.domain.causes import TIME_CAUSES, Cause, CauseKind
 from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.freshness import Frequency, Policy, is_late
 from lineage_service.domain.increments import InputChange
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.runs import NO_FAILURE, Input, Phase, RunFact, failure_of
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from lineage_service.domain.statuses import Outcome, activity_of, word_of
@@ -174,6 +175,14 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
     )
 
 
+def probe_fact_of_event(message: Message, event_id: str) -> ProbeFact | None:
+    """Return the fact that a probe of a source states; None for other events."""
+    if not isinstance(message, instance_events_pb2.SourceProbed):
+        return None
+    key = flow_key(message.flow)
+    return ProbeFact(key, message.run_number, message.source_token, message.probe_number, event_id)
+
+
 def flow_ref(instance_id: str, flow_kind: str) -> FlowRef:
     """Return the protobuf reference to a flow."""
     return FlowRef(instance_id=instance_id, flow_kind=enum_number(FlowKind, flow_kind))
@@ -200,6 +209,8 @@ def set_cause(message: lineage_pb2.Cause, cause: Cause) -> lineage_pb2.Cause:
     if cause.upstream is not None:
         message.upstream.instance_id = cause.upstream.instance_id
         message.upstream.flow_kind = enum_number(FlowKind, cause.upstream.flow_kind)
+    if cause.kind is CauseKind.SOURCE_CHANGED and isinstance(origin, Flow):
+        message.from_token, message.to_token = origin.source_token, origin.probed_token
     if cause.kind in TIME_CAUSES and isinstance(origin, Flow):
         message.expected_data_date = origin.expected_data_date
         message.last_data_date = origin.last_data_date

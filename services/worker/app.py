@@ -36,6 +36,7 @@ async def main(stop: asyncio.Event) -> None:
     from worker.log_delivery import delivering  # noqa: PLC0415 - the same
     from worker.peers import connect_peers  # noqa: PLC0415 - the same
     from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
+    from worker.source_probing import probe_sources  # noqa: PLC0415 - the same
     from worker.telemetry import make_telemetry  # noqa: PLC0415 - the same
 
     quieten(settings.log_level)
@@ -59,12 +60,13 @@ async def main(stop: asyncio.Event) -> None:
         housekeeping = asyncio.create_task(
             remove_leftovers(settings, guardians.start, stop), name="housekeeping"
         )
+        probing = asyncio.create_task(probe_sources(settings, guardians.start, stop), name="probing")
         try:
             await Executor(settings, pool, guardians.start, peers, telemetry, logs).run(stop)
         finally:
-            for task in (housekeeping, owing):
+            for task in (housekeeping, owing, probing):
                 task.cancel()
-            await asyncio.wait({housekeeping, owing})
+            await asyncio.wait({housekeeping, owing, probing})
             await telemetry.close()
             await guardians.wait()
             await forkserver.stop()

@@ -1,4 +1,4 @@
-"""The child process of a run or a removal: the only process that executes user code. It talks to its parent, not to services."""
+"""The child process of a run, a removal or a probe: the only process that executes user code. It talks to its parent, not to services."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from worker.data_removal import Removal, remove_by_stores
 from worker.failures import describe_error, to_text
 from worker.locations import FlowLocation
 from worker.recipe import Recipe
+from worker.source_probe import SourceProbe, probe
 from worker.sources import access
 from worker.sources.access import SourceAccess
 
@@ -49,9 +50,9 @@ def run(work: socket.socket) -> None:
     order = frames.receive(work)
     if order is None:
         return
-    task: Task | Removal = pickle.loads(order[1])  # noqa: S301 - it comes from the process that started this one
+    task: Task | Removal | SourceProbe = pickle.loads(order[1])  # noqa: S301 - it comes from the process that started this one
     child_logging.configure(task.log_level)
-    if isinstance(task, Task):
+    if isinstance(task, Task | SourceProbe):
         access.install(task.sources)
     sending = threading.Lock()  # user code may tell progress from any thread
 
@@ -72,6 +73,8 @@ def run(work: socket.socket) -> None:
         request = run_report_service_pb2.CompleteRunRequest()
         if isinstance(task, Removal):
             remove_by_stores(task)
+        elif isinstance(task, SourceProbe):
+            request.output_version.source_token = probe(task)
         else:
             output = compute(task.recipe, task.location, task.run_id, tell)
             request = _describe(output, task.location.outputs_uri(task.run_id))

@@ -98,6 +98,15 @@ class Settings(PrefectSettings, MlflowSettings, EvidentlySettings):
         gt=0,
         description="Time between two checks for data of deleted instances to remove; the first check is within a minute.",
     )
+    probe_poll_seconds: float = Field(
+        default=15.0, gt=0, description="Time between two checks for sources that are due to be probed."
+    )
+    probes_at_once: int = Field(
+        default=2,
+        gt=0,
+        le=100,
+        description="Number of sources probed at once; each takes one minute at most.",
+    )
 
     child_environment: tuple[str, ...] = Field(
         default=(),

@@ -19,6 +19,7 @@ from worker.confinement import Confinement
 from worker.data_removal import Removal
 from worker.locations import instance_uri
 from worker.recipe import InferenceRecipe, MonitoringRecipe
+from worker.source_probe import SourceProbe
 
 _PROBE_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
@@ -106,14 +107,14 @@ def _announce(settings: Settings, means: Means) -> None:
     )
 
 
-async def confine(task: Task | Removal, tenant_id: str, settings: Settings) -> Confinement:
+async def confine(task: Task | Removal | SourceProbe, tenant_id: str, settings: Settings) -> Confinement:
     """Return the confinement of the child that does a task.
 
     Raises:
         ConfinementImpossibleError: the settings demand what the machine does not allow.
     """
     means = await find_means(settings)
-    data, outputs = _places_of_removal(task, tenant_id) if isinstance(task, Removal) else _places_of_run(task)
+    data, outputs = _places_of(task, tenant_id)
     own = [
         settings.run_output_folder,
         settings.telemetry_folder,
@@ -133,6 +134,13 @@ async def confine(task: Task | Removal, tenant_id: str, settings: Settings) -> C
         outputs=_local_paths(outputs),
         policy=settings.source_policy,
     )
+
+
+def _places_of(task: Task | Removal | SourceProbe, tenant_id: str) -> tuple[list[str], list[str]]:
+    """Return the URIs of the data that a task reads and writes; a probe has none."""
+    if isinstance(task, SourceProbe):
+        return [], []
+    return _places_of_removal(task, tenant_id) if isinstance(task, Removal) else _places_of_run(task)
 
 
 def _places_of_run(task: Task) -> tuple[list[str], list[str]]:

@@ -25,6 +25,7 @@ from worker.frames import Frame, Kind
 from worker.guardian import Line, Report, make_lines
 from worker.limits import Limits
 from worker.run_output import OutputLimits
+from worker.source_probe import SourceProbe
 
 _END_SECONDS = 15.0  # more than a guardian takes to give up
 _AFTERMATH_SECONDS = 1.0
@@ -102,7 +103,7 @@ class Isolation:
         for writer in (orders, work):
             writer.close()
 
-    async def compute(self, task: Task | Removal, on_progress: OnProgress) -> Result | Failure:
+    async def compute(self, task: Task | Removal | SourceProbe, on_progress: OnProgress) -> Result | Failure:
         """Have the child do a task; what it answers, which is empty of a removal, or what ended it."""
         assert self._reporting is not None
         order = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import redaction
 from optaic.rules.sources import FILE_CODE, SCHEMES, SQL_CODE
@@ -21,19 +21,26 @@ _REFERENCE = re.compile(r"\$\{(" + PREFIX + r"[A-Za-z0-9_]+)\}")
 
 def find_access(recipe: Recipe, tenant_id: str, settings: Settings) -> SourceAccess:
     """Return what a run of a tenant may read. All secrets of the tenant are hidden in whatever this process says from now on."""
+    return access_of(components_of(recipe), tenant_id, settings)
+
+
+def access_of(components: Iterable[Component], tenant_id: str, settings: Settings) -> SourceAccess:
+    """Return what code with these configurations may read, and the secrets of the tenant that it gets."""
     secrets = read_secrets(
         tenant_id, environment.known_secrets(), settings.secrets_folder, settings.tenant_id
     )
     redaction.remember(secrets.values())
-    return secrets_for(recipe, settings.source_policy, secrets)
+    return secrets_for(components, settings.source_policy, secrets)
 
 
-def secrets_for(recipe: Recipe, policy: SourcePolicy, secrets: Mapping[str, str]) -> SourceAccess:
-    """Return what a run may read: the policy, and of a tenant's secrets those that the recipe names and that are bound."""
+def secrets_for(
+    components: Iterable[Component], policy: SourcePolicy, secrets: Mapping[str, str]
+) -> SourceAccess:
+    """Return what a run may read: the policy, and of a tenant's secrets those that the components name and that are bound."""
     for_sources: dict[str, str] = {}
     for_plugins: dict[str, str] = {}
     refusals: dict[str, str] = {}
-    for component in _components(recipe):
+    for component in components:
         is_checked = component.code_ref in _CHECKED
         for name in sorted(_references(component.config)):
             bindings = policy.secrets.get(name, ())
@@ -68,7 +75,8 @@ def _example(component: Component) -> str:
     return f"{scheme}://{host}" if host or scheme not in SCHEMES else f"{scheme}://"
 
 
-def _components(recipe: Recipe) -> Iterator[Component]:
+def components_of(recipe: Recipe) -> Iterator[Component]:
+    """Yield all configurations that a recipe has, those of its inputs included."""
     yield from recipe.components
     for given in recipe.inputs:
         yield from (given.data.store, given.data.accessor)

@@ -12,7 +12,7 @@ from buf.validate import validate_pb2
 from optaic.audit.v1 import audit_service_pb2
 from optaic.common.v1 import bounds_pb2
 from optaic.definition.v1 import definition_service_pb2
-from optaic.instance.v1 import data_removal_service_pb2, instance_service_pb2
+from optaic.instance.v1 import data_removal_service_pb2, instance_service_pb2, probe_service_pb2
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
@@ -23,6 +23,7 @@ MODULES = (
     data_removal_service_pb2,
     instance_service_pb2,
     lineage_service_pb2,
+    probe_service_pb2,
     run_report_service_pb2,
     run_service_pb2,
     status_service_pb2,

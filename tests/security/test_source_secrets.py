@@ -24,7 +24,7 @@ from worker.builtin.file_source import FilePipeline
 from worker.builtin.sql_source import SqlPipeline
 from worker.execution import Outcome
 from worker.recipe import Component, PipelineRecipe
-from worker.run_access import secrets_for
+from worker.run_access import components_of, secrets_for
 from worker.sources.policy import SourcePolicy
 from worker.sources.stored_secrets import read_secrets
 
@@ -232,7 +232,7 @@ def test_a_run_gets_the_secrets_that_it_names_and_that_are_bound(
     secrets = {NAME: CANARY, "OPTAIC_SECRET_UNNAMED": "another one"}
     policy = SourcePolicy(secrets={NAME: bindings, "OPTAIC_SECRET_UNNAMED": bindings})
     recipe = _recipe(code_ref, "prices", url="https://a.example/", deep={"x": [f"a{REFERENCE}b"]})
-    found = secrets_for(recipe, policy, secrets)
+    found = secrets_for(components_of(recipe), policy, secrets)
     assert found.source_secrets == ({NAME: CANARY} if for_sources else {})
     assert found.plugin_secrets == ({NAME: CANARY} if for_plugins else {})
     assert (NAME in found.refusals) == (not found.values)

@@ -18,6 +18,7 @@ from optaic.instance.v1 import (
     access_service_pb2_grpc,
     data_removal_service_pb2_grpc,
     instance_service_pb2_grpc,
+    probe_service_pb2_grpc,
 )
 from optaic.lineage.v1 import lineage_service_pb2_grpc
 from optaic.run.v1 import run_service_pb2_grpc
@@ -28,6 +29,7 @@ _SERVICES = {
     definition_service_pb2_grpc: "DefinitionService",
     instance_service_pb2_grpc: "InstanceService",
     data_removal_service_pb2_grpc: "DataRemovalService",
+    probe_service_pb2_grpc: "ProbeService",
     lineage_service_pb2_grpc: "LineageService",
     run_service_pb2_grpc: "RunService",
     status_service_pb2_grpc: "StatusService",

@@ -65,6 +65,7 @@ def local_causes(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> set[ModelCaus
         "INVALIDATED": flow.is_invalidated,
         flow.time_cause: flow.is_late,
         "PARTIAL_RANGE": flow.is_partial,
+        "SOURCE_CHANGED": flow.is_source_changed,
     }
     causes = {ModelCause(kind, key) for kind, is_there in own.items() if is_there}
     if flow.has_other_config:

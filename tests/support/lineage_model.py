@@ -41,6 +41,8 @@ class ModelFlow:
     consumed: dict[ModelEdge, int] = field(default_factory=dict)
     accepted: dict[ModelEdge, int] = field(default_factory=dict)
     accepted_fingerprint: str | None = None
+    source_token: str = ""  # of the newest completed run
+    is_source_changed: bool = False
     consumed_run_ids: dict[ModelEdge, str] = field(default_factory=dict)
     # The dates in which a version differs from the one before; None: every date may.
     changes: dict[int, tuple[str, str] | None] = field(default_factory=dict)
@@ -121,6 +123,7 @@ class Model:
         self.facts: list[RunFact] = []
         self.invalidations: dict[FlowKey, int] = {}
         self.acceptances: dict[FlowKey, Acceptance] = {}
+        self.probes: dict[FlowKey, tuple[int, str]] = {}  # the newest: after which run, and the token
 
     def flows(self) -> dict[FlowKey, ModelFlow]:
         """Recompute everything."""
@@ -151,8 +154,16 @@ class Model:
                     edge: numbers.get(edge[0], {}).get(version_id, 0)
                     for edge, version_id in acceptance.version_ids.items()
                 }
+        self._probe(flows)
         self._decide(flows)
         return flows
+
+    def _probe(self, flows: dict[FlowKey, ModelFlow]) -> None:
+        """Fill in what probes have found."""
+        for key, (run_number, token) in self.probes.items():
+            flow = flows[key]
+            is_of_newest = run_number == flow.completed_run_number
+            flow.is_source_changed = is_of_newest and bool(flow.source_token) and token != flow.source_token
 
     def _decide(self, flows: dict[FlowKey, ModelFlow]) -> None:
         """Fill in which flows are fresh now."""
@@ -209,6 +220,7 @@ class Model:
             flow.completed_run_number = previous.run_number
             flow.computed_revision = previous.instance_revision
             flow.readers_hash = previous.readers_hash
+            flow.source_token = previous.source_token
         for number in sorted(completed):
             if not completed[number].is_partial_range:
                 flow.full_run_number, flow.is_partial = number, False
@@ -234,6 +246,7 @@ class Model:
                 or flow.is_invalidated
                 or flow.is_partial
                 or flow.is_late
+                or flow.is_source_changed
             )
             decided[key] = (
                 flow.version > 0

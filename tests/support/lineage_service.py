@@ -21,13 +21,14 @@ from lineage_service.config import Settings
 from lineage_service.consumers import INSTANCE_CONSUMER
 from lineage_service.domain.causes import Explanation
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.runs import Input, RunFact
 from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads
 from lineage_service.use_cases import acceptance, admission, impact, invalidation, judging, reading
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
+from lineage_service.use_cases.facts import apply_probes, apply_run_facts, apply_snapshots
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from optaic.lineage.v1.lineage_service_pb2 import (
     AcceptStalenessRequest,
@@ -121,6 +122,11 @@ class Lineage:
         """Declare a flow invalid."""
         request = InvalidateFlowRequest(flow=conversion.flow_ref(*key), reason="wrong data")
         await invalidation.invalidate_flow(self.deps, RequestContext(self.tenant_id, "ada", "1", ""), request)
+
+    async def probe(self, facts: Sequence[ProbeFact]) -> None:
+        """Apply what probes have found."""
+        async with self.database.transaction(self.tenant_id) as connection:
+            await apply_probes(self.deps, connection, self.tenant_id, facts)
 
     async def declare(self, what: str, key: FlowKey) -> str:
         """Accept the staleness of a flow, or revoke that; return the reason of the refusal, if there is one."""

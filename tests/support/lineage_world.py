@@ -243,6 +243,7 @@ class World:
                 instance_revision=run.revision,
                 readers_hash=run.readers_hash if is_recorded else "",
                 base_readers_hash=base_readers_hash,
+                source_token="" if number & 2 else f"token {number % 3}",
                 former_digest=former_digest,
                 base_run_id=base_run_id,
                 change_start=start,

@@ -11,7 +11,12 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from optaic.audit.v1 import audit_service_pb2
 from optaic.definition.v1 import definition_service_pb2
-from optaic.instance.v1 import access_service_pb2, data_removal_service_pb2, instance_service_pb2
+from optaic.instance.v1 import (
+    access_service_pb2,
+    data_removal_service_pb2,
+    instance_service_pb2,
+    probe_service_pb2,
+)
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
@@ -37,6 +42,8 @@ TENANT_WIDE = {
     "ListDataRemovals",
     "ClaimDataRemoval",
     "FinishDataRemoval",
+    "ClaimProbes",
+    "FinishProbe",
     "BatchCheckUpstreamFreshness",
     "PlanFlows",
     "AcceptCode",
@@ -88,6 +95,8 @@ ALLOWED: dict[str, set[str]] = {
     "ListDataRemovals": _READING,
     "ClaimDataRemoval": {"executor"},
     "FinishDataRemoval": {"executor"},
+    "ClaimProbes": {"executor"},
+    "FinishProbe": {"executor"},
     "CheckUpstreamFreshness": _READING,
     "BatchCheckUpstreamFreshness": {"service"},
     "PlanFlows": {"service"},
@@ -144,6 +153,7 @@ CONTRACTS: dict[str, tuple[Any, ...]] = {
         definition_service_pb2,
         instance_service_pb2,
         data_removal_service_pb2,
+        probe_service_pb2,
         audit_service_pb2,
     ),
     "lineage": (lineage_service_pb2, audit_service_pb2),

@@ -6,14 +6,14 @@ from google.protobuf.descriptor import MethodDescriptor
 from optaic.audit.v1 import audit_pb2, audit_service_pb2
 from optaic.common.v1 import access_pb2
 from optaic.definition.v1 import definition_service_pb2
-from optaic.instance.v1 import data_removal_service_pb2, instance_service_pb2
+from optaic.instance.v1 import data_removal_service_pb2, instance_service_pb2, probe_service_pb2
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
 
 CONTRACTS = (
     audit_service_pb2, data_removal_service_pb2, definition_service_pb2, instance_service_pb2, lineage_service_pb2,
-    run_report_service_pb2, run_service_pb2, status_service_pb2,
+    probe_service_pb2, run_report_service_pb2, run_service_pb2, status_service_pb2,
 )  # fmt: skip
 METHODS = [
     method
@@ -30,6 +30,8 @@ READING = {
 UNAUDITED = {
     "Heartbeat": "it keeps a lease every few seconds and reports progress, which is no decision",
     "ClaimDataRemoval": "a worker asks every few minutes whether there is work; FinishDataRemoval is audited",
+    "ClaimProbes": "a worker asks every few seconds whether there is work",
+    "FinishProbe": "a worker tells every minute what a source looks like, which is no decision",
     "WatchDispatches": "a worker hears of the flow runs that it may start; it changes nothing",
     "ListTrainedVersions": "it changes nothing",
     "PreviewDeletion": "it changes nothing",

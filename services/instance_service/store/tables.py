@@ -119,6 +119,7 @@ datasets = sa.Table(  # signals have a row here too, because they have the same 
     sa.Column("store_instance_id", UUID_TEXT, nullable=False),
     sa.Column("accessor_instance_id", UUID_TEXT, nullable=False),
     sa.Column("monitoring_enabled", sa.Boolean, nullable=False),
+    sa.Column("probe_seconds", sa.Integer, nullable=True),  # null: its source is never probed
 )
 
 signals = sa.Table(
@@ -198,6 +199,15 @@ outputs = sa.Table(  # the newest output of each refresh, as its run reported it
     sa.Column("profile", sa.LargeBinary, nullable=True),  # serialized OutputProfile
 )
 
+probes = sa.Table(  # of sources
+    "probes",
+    metadata,
+    *_key("instance_id"),
+    sa.Column("due_time", TIME, nullable=False),
+    sa.Column("probe_number", sa.BigInteger, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+)
+
 data_removals = sa.Table(  # deleted instances whose data still exists
     "data_removals",
     metadata,
@@ -246,5 +256,6 @@ BUSINESS_TABLES = (
     flows,
     flow_edges,
     outputs,
+    probes,
     data_removals,
 )

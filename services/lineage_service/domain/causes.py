@@ -28,6 +28,7 @@ class CauseKind(IntEnum):
     PARTIAL_RANGE = 8
     UPSTREAM_NOT_FRESH = 9
     SOURCE_DELAYED = 10
+    SOURCE_CHANGED = 11
 
 
 # The causes that time brings; unless a policy says otherwise, they keep no reader from running.
@@ -152,6 +153,19 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
         return [Cause(CauseKind.UPSTREAM_REMOVED, flow, f"{name or flow.instance_id} {what}")]
     if flow.version == 0:
         return [Cause(CauseKind.NEVER_SUCCEEDED, flow, _why_never(flow))]
+    causes = _own_causes(flow)
+    for edge in graph.edges_into(flow):
+        if edge.kind == SCHEMA:
+            continue  # the fingerprint says what counts of it
+        cause = _edge_cause(graph.flows[edge.upstream_id], flow, edge)
+        if cause is not None and cause not in causes:
+            causes.append(cause)
+    return causes
+
+
+def _own_causes(flow: Flow) -> list[Cause]:
+    """Return the causes that begin in a flow with output itself."""
+    name = flow.instance_name
     causes = []
     if flow.is_invalidated:
         actor = f" by {flow.invalidated_by}" if flow.invalidated_by else ""
@@ -169,12 +183,9 @@ def local_causes(graph: Graph, flow: Flow) -> list[Cause]:
             "a run without a range reads all of them"
         )
         causes.append(Cause(CauseKind.PARTIAL_RANGE, flow, message))
-    for edge in graph.edges_into(flow):
-        if edge.kind == SCHEMA:
-            continue  # the fingerprint says what counts of it
-        cause = _edge_cause(graph.flows[edge.upstream_id], flow, edge)
-        if cause is not None and cause not in causes:
-            causes.append(cause)
+    if flow.is_source_changed:
+        message = f"the source of {name} has changed since run {flow.completed_run_number} read it"
+        causes.append(Cause(CauseKind.SOURCE_CHANGED, flow, message))
     return causes
 
 

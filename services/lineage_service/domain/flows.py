@@ -70,6 +70,8 @@ class Flow:
     accepted_by: str | None = None
     accepted_time: datetime | None = None
     source_token: str = ""  # of the source that the newest completed run has read
+    probed_run_number: int = 0  # the newest completed run when the source was probed last
+    probed_token: str = ""
 
     @property
     def key(self) -> FlowKey:
@@ -123,6 +125,12 @@ class Flow:
     def is_partial(self) -> bool:
         """Return whether a run has read only a range of dates since the last run of all dates."""
         return self.partial_run_number > self.full_run_number
+
+    @property
+    def is_source_changed(self) -> bool:
+        """Return whether the source has another token than the newest completed run has read."""
+        is_probed = bool(self.source_token) and self.probed_run_number == self.completed_run_number
+        return is_probed and self.probed_token != self.source_token
 
     @property
     def right_fingerprint(self) -> str:

@@ -73,7 +73,8 @@ _FORGET_RUNS = sa.text("""
         invalidated_reason = '', invalidated_by = '', computed_revision = 0, readers_hash = '',
         full_run_number = 0, partial_run_number = 0, failure_type = '', failure_message = '', accepted_fingerprint = null,
         accepted_reason = null, accepted_by = null, accepted_time = null, source_token = '',
-        expected_data_date = '', late_since_time = null, blocks_readers = false
+        expected_data_date = '', late_since_time = null, blocks_readers = false,
+        probe_number = 0, probed_run_number = 0, probed_token = ''
     where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
 _GET_PROGRESS = sa.text("""

@@ -35,7 +35,8 @@ _COLUMNS = """
     f.computed_revision, f.readers_hash, coalesce(f.full_run_number, f.completed_run_number), f.partial_run_number,
     f.stale_revision, f.expected_data_date, f.late_since_time, f.blocks_readers, f.version_run_number,
     f.invalidated_by, f.failure_type, f.failure_message, coalesce(v.change_start, ''), coalesce(v.change_end, ''),
-    f.accepted_fingerprint, f.accepted_reason, f.accepted_by, f.accepted_time, f.source_token
+    f.accepted_fingerprint, f.accepted_reason, f.accepted_by, f.accepted_time, f.source_token,
+    f.probed_run_number, f.probed_token
 """
 _TABLES = """
     flows f

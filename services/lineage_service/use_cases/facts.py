@@ -13,9 +13,10 @@ from lineage_service import events
 from lineage_service.domain.causes import Causes
 from lineage_service.domain.flows import Change, Move
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.runs import Phase, RunFact, advance
 from lineage_service.domain.snapshots import Snapshot
-from lineage_service.store import acceptance, edges, flows, policies, propagation, reads, versions
+from lineage_service.store import acceptance, edges, flows, policies, probes, propagation, reads, versions
 from lineage_service.use_cases.causes import find_spread_causes, find_state_causes
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1.lineage_events_pb2 import LineageCleared
@@ -130,7 +131,7 @@ def _run_number(fact: RunFact) -> int:
     return fact.run_number
 
 
-def _event_ids(items: Iterable[Snapshot | RunFact]) -> list[str]:
+def _event_ids(items: Iterable[Snapshot | RunFact | ProbeFact]) -> list[str]:
     return [item.event_id for item in items if item.event_id]
 
 
@@ -167,6 +168,20 @@ async def _advance(
         inputs = {flow_id: fact.inputs for flow_id, fact in newest_full.items()}
         await edges.consume(connection, tenant_id, inputs, ids)
     return {*changed, *resolved, *(move.flow_id for move in moves)}, moves
+
+
+async def apply_probes(
+    deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[ProbeFact]
+) -> None:
+    """Apply what probes of sources have found; older and repeated facts, and facts of unknown flows, change nothing."""
+    await lock_tenant(connection, tenant_id)
+    newest: dict[FlowKey, ProbeFact] = {}
+    for fact in sorted(facts, key=lambda fact: fact.probe_number):
+        newest[fact.flow] = fact
+    touched = await probes.put_probes(connection, tenant_id, list(newest.values()))
+    revision = await flows.next_revision(connection, tenant_id)
+    change = _Change(deps, connection, tenant_id, revision, _event_ids(facts))
+    await change.publish(touched, [], [events.ChangeGroup()], {})
 
 
 async def apply_own_causes(

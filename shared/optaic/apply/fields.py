@@ -32,6 +32,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "schedule",
         "upstream_refs",
         "freshness_policy",
+        "probe_interval",
     ),
     spec_pb2.ComponentSpec.DESCRIPTOR.full_name: (
         "definition_name",
@@ -202,7 +203,7 @@ def differing(desired: Message, current: Message) -> Iterator[str]:
             field.is_repeated
             or not is_ours(field)
             or not (desired.HasField(name) and current.HasField(name))
-            or name in {"schedule", "freshness_policy"}  # one value each
+            or name in {"schedule", "freshness_policy", "probe_interval"}  # one value each
         ):
             if _value(desired, field) != _value(current, field):
                 yield name

@@ -17,6 +17,7 @@ from lineage_service import conversion
 from lineage_service.domain.causes import MAX_CAUSES
 from lineage_service.domain.increments import why_full
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.runs import Phase as RunPhase
 from lineage_service.domain.runs import RunFact
 from lineage_service.domain.snapshots import Snapshot
@@ -31,7 +32,7 @@ from support.lineage_service import FlowSummary, Lineage, lineage_database, new_
 from support.lineage_world import World
 
 _CHANGES = ("config", "accessor", "revert", "label", "edges", "policy", "promote", "delete")
-_DECLARATIONS = {"invalidate", "accept", "revoke"}
+_DECLARATIONS = {"invalidate", "accept", "revoke", "probe"}
 _ENDS = {"complete": RunPhase.COMPLETED, "fail": RunPhase.FAILED, "cancel": RunPhase.CANCELLED}
 _STEPS = (
     *("refresh",) * 6,
@@ -39,7 +40,7 @@ _STEPS = (
     *("submit", "complete") * 2,
     *("config", "revert", "promote") * 3,
     *("edges",) * 3,
-    *("accept", "accept", "revoke"),
+    *("accept", "accept", "revoke", "probe", "probe", "probe"),
     *("policy", "time") * 2,
     *("started", "fail", "cancel", "label", "invalidate", "delete"),
 )
@@ -81,6 +82,7 @@ class Case:
         self.model = Model(self.world.clock)
         self.pending: list[Snapshot | RunFact] = []
         self.told = Told()
+        self.probes = 0
 
     async def begin(self, graph: list[int], is_warm: bool) -> None:
         """Create the instances, and run every flow once if the case says so."""
@@ -164,9 +166,16 @@ class Case:
             if facts:
                 position = sorted(world.active).index(flow)
                 self.pending += [*facts, *world.end(RunPhase.COMPLETED, position * 2 + number % 2)]
-        elif what == "invalidate":
+        elif what in _DECLARATIONS:
+            await self.say(what, flow, number)
+
+    async def say(self, what: str, flow: FlowKey, number: int) -> None:
+        """Have somebody, or a worker, say something of a flow without a run."""
+        if what == "invalidate":
             await self.invalidate(flow)
-        elif what in {"accept", "revoke"}:
+        elif what == "probe":
+            await self.probe(flow, number)
+        else:
             await self.declare(what, flow)
 
     async def wait(self, seconds: float) -> None:
@@ -188,6 +197,21 @@ class Case:
             later = self.model.flows()
             assert predicted.keys() == {key for key in flows if flows[key].is_fresh > later[key].is_fresh}
             await self.compare_published(later)
+
+    async def probe(self, flow: FlowKey, number: int) -> None:
+        """Probe the source of a flow after its newest completed run, or the one before."""
+        flows = self.model.flows()
+        if flow in flows and flows[flow].spec is not None:
+            self.probes += 1
+            run_number = flows[flow].completed_run_number - (number % 7 == 0)
+            fact = ProbeFact(flow, run_number, f"token {number % 3}", self.probes)
+            self.model.probes[flow] = run_number, fact.source_token
+            older = ProbeFact(flow, run_number, "token 4", self.probes - 1)
+            for each in ([fact], [older, fact], [older]):  # repeated and late ones change nothing
+                await self.lineage.probe(each)
+            flows = self.model.flows()
+            assert await self.lineage.state() == summaries(flows)
+            await self.compare_published(flows)
 
     async def declare(self, what: str, flow: FlowKey) -> None:
         """Accept the staleness of a flow, or revoke that, where the model says that it is possible."""

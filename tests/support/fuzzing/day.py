@@ -321,6 +321,8 @@ class Day(World):
         finished = claimed.data_removal.instance_id or one
         self.keep("FinishDataRemoval", {"instanceId": finished, "problem": "disk"})
         await self.call("FinishDataRemoval", {"instanceId": finished})
+        await self.call("ClaimProbes", {"most": 2})
+        await self.call("FinishProbe", {"probe": {"instanceId": one}, "problem": "disk"})
 
     async def _rehearse(self, tag: str, project: str) -> None:
         version = {"version": "1.0.0", "opMacro": {"parameters": ["x"], "expression": "RANK(x)"}}

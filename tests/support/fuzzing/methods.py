@@ -13,7 +13,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from optaic.audit.v1 import audit_service_pb2
 from optaic.definition.v1 import definition_service_pb2
-from optaic.instance.v1 import access_service_pb2, data_removal_service_pb2, instance_service_pb2
+from optaic.instance.v1 import (
+    access_service_pb2,
+    data_removal_service_pb2,
+    instance_service_pb2,
+    probe_service_pb2,
+)
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
@@ -25,6 +30,7 @@ _MODULES: dict[str, Sequence[Any]] = {
         data_removal_service_pb2,
         definition_service_pb2,
         instance_service_pb2,
+        probe_service_pb2,
         *_OF_EACH,
     ),
     "run": (run_report_service_pb2, run_service_pb2, *_OF_EACH),

@@ -27,6 +27,8 @@ REPORTS = {
     "FailRun",
     "ClaimDataRemoval",
     "FinishDataRemoval",
+    "ClaimProbes",
+    "FinishProbe",
     "WatchDispatches",
     "ReportTelemetry",
     "ListTrainedVersions",

@@ -13,6 +13,7 @@ from servicekit.errors import DomainError
 
 FOLLOWS_NEWEST = "FollowsNewest"
 FOLLOWS_OPTIMIZER = "FollowsOptimizer"
+SOURCE_PROBED = "SourceProbed"
 SCHEDULE_PLANNED = "SchedulePlanned"
 _DEPRECATED = "DefinitionDeprecated"
 _LONGEST = 1000

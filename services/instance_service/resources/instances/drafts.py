@@ -27,6 +27,7 @@ from instance_service.resources.instances.conditions import (
     FOLLOWS_NEWEST,
     FOLLOWS_OPTIMIZER,
     SCHEDULE_PLANNED,
+    SOURCE_PROBED,
     clear_condition,
     set_blocked_from_newest,
     set_outdated_versions,
@@ -173,6 +174,8 @@ def _clear_conditions(pending: Pending) -> None:
         clear_condition(instance, SCHEDULE_PLANNED)
     if not is_judged(instance):
         clear_missing_date(instance)
+    if not instance.HasField("probe_interval"):
+        clear_condition(instance, SOURCE_PROBED)
 
 
 def _check_size(instance: Instance) -> None:

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from instance_service.domain import errors
 from instance_service.resources.instances.references import NAMES_NO_OTHER
 from optaic.instance.v1.instance_pb2 import Instance
-from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS
+from optaic.rules.kinds import COMPONENT_KINDS, COMPOSED_KINDS, DEFINED_KINDS
 from servicekit.errors import FieldViolation
 
 _MUTABLE = ("name", "description", "owner", "labels", "schedule", "upstream_refs", "freshness_policy")
@@ -34,6 +34,7 @@ def apply_mask(current: Instance, given: Instance, paths: Sequence[str]) -> Inst
     mutable = (
         *_MUTABLE,
         *(_REFERENCE if kind in DEFINED_KINDS else ()),
+        *(("probe_interval",) if kind in COMPOSED_KINDS else ()),
         *(_OF_MODEL if kind == "model" else (kind,)),
     )
     if list(paths) == ["*"]:

@@ -19,7 +19,7 @@ from instance_service.resources.instances.upstreams import Named, named_upstream
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind
 from optaic.instance.v1.spec_pb2 import BacktestSpec, DatasetSpec
 from optaic.rules.backtests import NEWEST_PROCEDURE
-from optaic.rules.kinds import COMPONENT_KINDS, MAX_DELETED_SHARE
+from optaic.rules.kinds import COMPONENT_KINDS, COMPOSED_KINDS, MAX_DELETED_SHARE
 from servicekit.enums import enum_number
 from servicekit.errors import FieldViolation
 
@@ -98,10 +98,19 @@ def prepare(
             else schedule_violations(instance.schedule)
         ),
         *freshness_violations(instance, current, kind),
+        *_probe_violations(instance, kind),
         *complete_references(references),
     ]
     now = timestamp(deps.clock.now())
     return Pending(instance, kind, references, named_upstreams(instance), current, violations, now, because)
+
+
+def _probe_violations(instance: Instance, kind: str) -> list[FieldViolation]:
+    """Return the violation of an instance that has no source and shall be probed."""
+    if kind in COMPOSED_KINDS or not instance.HasField("probe_interval"):
+        return []
+    text = f"a {kind} has no source to be probed; leave it out"
+    return [FieldViolation("instance.probe_interval", text, "INVALID_ARGUMENT")]
 
 
 def _complete_share(dataset: DatasetSpec, current: DatasetSpec | None) -> None:

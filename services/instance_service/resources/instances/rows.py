@@ -65,7 +65,14 @@ def rows_of(
     )
     if (dataset := dataset_of(instance)) is not None:
         ids = {f"{slot}_instance_id": getattr(dataset, f"{slot}_instance_id") for slot in COMPONENT_KINDS}
-        rows[tables.datasets].append({**key, **ids, "monitoring_enabled": dataset.monitoring_enabled})
+        rows[tables.datasets].append(
+            {
+                **key,
+                **ids,
+                "monitoring_enabled": dataset.monitoring_enabled,
+                "probe_seconds": instance.probe_interval.seconds or None,
+            }
+        )
     if kind in _EXTENSIONS:
         rows[_EXTENSIONS[kind]].append({**key, **_extension(kind, draft)})
     for flow in instance.flows:
