@@ -77,7 +77,7 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     PERMISSION_MANAGE_ACCESS: _Permission.ValueType  # 6
     """Say who may do what."""
     PERMISSION_REPORT_RUNS: _Permission.ValueType  # 7
-    """Start runs, and report how they go on and end."""
+    """Start runs, and report how they go on and end; probe sources, and report what they are like."""
     PERMISSION_REMOVE_DATA: _Permission.ValueType  # 8
     """Remove the data of deleted instances."""
     PERMISSION_SERVE: _Permission.ValueType  # 9
@@ -105,7 +105,7 @@ invalidate what a flow has computed, or accept that it is stale.
 PERMISSION_MANAGE_ACCESS: Permission.ValueType  # 6
 """Say who may do what."""
 PERMISSION_REPORT_RUNS: Permission.ValueType  # 7
-"""Start runs, and report how they go on and end."""
+"""Start runs, and report how they go on and end; probe sources, and report what they are like."""
 PERMISSION_REMOVE_DATA: Permission.ValueType  # 8
 """Remove the data of deleted instances."""
 PERMISSION_SERVE: Permission.ValueType  # 9

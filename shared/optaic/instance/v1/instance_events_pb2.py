@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
 from optaic.instance.v1 import access_pb2 as optaic_dot_instance_dot_v1_dot_access__pb2
 from optaic.instance.v1 import instance_pb2 as optaic_dot_instance_dot_v1_dot_instance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(optaic/instance/v1/instance_events.proto\x12\x12optaic.instance.v1\x1a\x1foptaic/instance/v1/access.proto\x1a!optaic/instance/v1/instance.proto\"A\n\x0fInstanceCreated\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\"a\n\x0fInstanceUpdated\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\x12\x0e\n\x06\x61uthor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"C\n\x11InstanceActivated\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\"K\n\x19InstanceDeletionRequested\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\"A\n\x0fInstanceDeleted\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\"K\n\x12RoleBindingChanged\x12\x35\n\x0crole_binding\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.RoleBindingB\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(optaic/instance/v1/instance_events.proto\x12\x12optaic.instance.v1\x1a\x1boptaic/common/v1/flow.proto\x1a\x1foptaic/instance/v1/access.proto\x1a!optaic/instance/v1/instance.proto\"A\n\x0fInstanceCreated\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\"a\n\x0fInstanceUpdated\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\x12\x0e\n\x06\x61uthor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"C\n\x11InstanceActivated\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\"K\n\x19InstanceDeletionRequested\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\"A\n\x0fInstanceDeleted\x12.\n\x08instance\x18\x01 \x01(\x0b\x32\x1c.optaic.instance.v1.Instance\"K\n\x12RoleBindingChanged\x12\x35\n\x0crole_binding\x18\x01 \x01(\x0b\x32\x1f.optaic.instance.v1.RoleBinding\"w\n\x0cSourceProbed\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x12\n\nrun_number\x18\x02 \x01(\x03\x12\x14\n\x0csource_token\x18\x03 \x01(\t\x12\x14\n\x0cprobe_number\x18\x04 \x01(\x03\x42\\\n\x16\x64\x65v.optaic.instance.v1P\x01Z+optaic.dev/go/optaic/instance/v1;instancev1\xaa\x02\x12Optaic.Instance.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +35,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optaic.instance.v1.instance
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\026dev.optaic.instance.v1P\001Z+optaic.dev/go/optaic/instance/v1;instancev1\252\002\022Optaic.Instance.V1'
-  _globals['_INSTANCECREATED']._serialized_start=132
-  _globals['_INSTANCECREATED']._serialized_end=197
-  _globals['_INSTANCEUPDATED']._serialized_start=199
-  _globals['_INSTANCEUPDATED']._serialized_end=296
-  _globals['_INSTANCEACTIVATED']._serialized_start=298
-  _globals['_INSTANCEACTIVATED']._serialized_end=365
-  _globals['_INSTANCEDELETIONREQUESTED']._serialized_start=367
-  _globals['_INSTANCEDELETIONREQUESTED']._serialized_end=442
-  _globals['_INSTANCEDELETED']._serialized_start=444
-  _globals['_INSTANCEDELETED']._serialized_end=509
-  _globals['_ROLEBINDINGCHANGED']._serialized_start=511
-  _globals['_ROLEBINDINGCHANGED']._serialized_end=586
+  _globals['_INSTANCECREATED']._serialized_start=161
+  _globals['_INSTANCECREATED']._serialized_end=226
+  _globals['_INSTANCEUPDATED']._serialized_start=228
+  _globals['_INSTANCEUPDATED']._serialized_end=325
+  _globals['_INSTANCEACTIVATED']._serialized_start=327
+  _globals['_INSTANCEACTIVATED']._serialized_end=394
+  _globals['_INSTANCEDELETIONREQUESTED']._serialized_start=396
+  _globals['_INSTANCEDELETIONREQUESTED']._serialized_end=471
+  _globals['_INSTANCEDELETED']._serialized_start=473
+  _globals['_INSTANCEDELETED']._serialized_end=538
+  _globals['_ROLEBINDINGCHANGED']._serialized_start=540
+  _globals['_ROLEBINDINGCHANGED']._serialized_end=615
+  _globals['_SOURCEPROBED']._serialized_start=617
+  _globals['_SOURCEPROBED']._serialized_end=736
 # @@protoc_insertion_point(module_scope)

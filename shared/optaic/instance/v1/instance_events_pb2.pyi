@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from optaic.common.v1 import flow_pb2 as _flow_pb2
 from optaic.instance.v1 import access_pb2 as _access_pb2
 from optaic.instance.v1 import instance_pb2 as _instance_pb2
 import builtins as _builtins
@@ -173,3 +174,39 @@ class RoleBindingChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RoleBindingChanged: _TypeAlias = RoleBindingChanged  # noqa: Y015
+
+@_typing.final
+class SourceProbed(_message.Message):
+    """A pipeline was asked for the token of its source, without a run. Subject `optaic.<tenant>.instance.v1.source_probed.<instance id>`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    RUN_NUMBER_FIELD_NUMBER: _builtins.int
+    SOURCE_TOKEN_FIELD_NUMBER: _builtins.int
+    PROBE_NUMBER_FIELD_NUMBER: _builtins.int
+    run_number: _builtins.int
+    """The newest completed run known when the pipeline was asked; the token says nothing of later ones."""
+    source_token: _builtins.str
+    """What it answered."""
+    probe_number: _builtins.int
+    """How often the source was probed; the largest number is the newest."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow whose source it is."""
+
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        run_number: _builtins.int = ...,
+        source_token: _builtins.str = ...,
+        probe_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "probe_number", b"probe_number", "run_number", b"run_number", "source_token", b"source_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceProbed: _TypeAlias = SourceProbed  # noqa: Y015

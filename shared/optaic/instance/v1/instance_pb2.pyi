@@ -302,6 +302,7 @@ class Instance(_message.Message):
     UPSTREAM_REFS_FIELD_NUMBER: _builtins.int
     FRESHNESS_POLICY_FIELD_NUMBER: _builtins.int
     STATUS_AGGREGATION_CONTRACT_FIELD_NUMBER: _builtins.int
+    PROBE_INTERVAL_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -390,6 +391,12 @@ class Instance(_message.Message):
         """Output only. Resolved from the definition's contract, or the default."""
 
     @_builtins.property
+    def probe_interval(self) -> _duration_pb2.Duration:
+        """Of a dataset or signal: how often a worker asks its pipeline for the token of the source (`probe`), without a run. Another token
+        than the newest version has makes the flow stale. From one minute to 30 days. Absent: never.
+        """
+
+    @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flow]:
         """Output only. One for each capability to execute."""
 
@@ -440,6 +447,7 @@ class Instance(_message.Message):
         upstream_refs: _abc.Iterable[Global___UpstreamRef] | None = ...,
         freshness_policy: Global___FreshnessPolicy | None = ...,
         status_aggregation_contract: _definition_pb2.StatusAggregationContract | None = ...,
+        probe_interval: _duration_pb2.Duration | None = ...,
         state: Global___InstanceState.ValueType = ...,
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
@@ -450,9 +458,9 @@ class Instance(_message.Message):
         owner_instance_id: _builtins.str = ...,
         macro_version_ids: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "experiment", b"experiment", "freshness_policy", b"freshness_policy", "model", b"model", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "experiment", b"experiment", "freshness_policy", b"freshness_policy", "model", b"model", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "probe_interval", b"probe_interval", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "conditions", b"conditions", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "description", b"description", "etag", b"etag", "experiment", b"experiment", "flows", b"flows", "freshness_policy", b"freshness_policy", "instance_id", b"instance_id", "kind", b"kind", "labels", b"labels", "macro_version_ids", b"macro_version_ids", "model", b"model", "name", b"name", "owner", b"owner", "owner_instance_id", b"owner_instance_id", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "project_id", b"project_id", "revision", b"revision", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "track_newest", b"track_newest", "update_time", b"update_time", "upstream_refs", b"upstream_refs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "conditions", b"conditions", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "description", b"description", "etag", b"etag", "experiment", b"experiment", "flows", b"flows", "freshness_policy", b"freshness_policy", "instance_id", b"instance_id", "kind", b"kind", "labels", b"labels", "macro_version_ids", b"macro_version_ids", "model", b"model", "name", b"name", "owner", b"owner", "owner_instance_id", b"owner_instance_id", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "probe_interval", b"probe_interval", "project_id", b"project_id", "revision", b"revision", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "track_newest", b"track_newest", "update_time", b"update_time", "upstream_refs", b"upstream_refs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest", "pipeline", "store", "accessor"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

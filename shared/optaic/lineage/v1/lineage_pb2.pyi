@@ -123,6 +123,8 @@ class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.V
     """Its data is older than its policy allows, and its last refresh succeeded and brought nothing new. Like OVERDUE it keeps no
     reader from running, unless its policy says `blocks_readers`.
     """
+    CAUSE_KIND_SOURCE_CHANGED: _CauseKind.ValueType  # 11
+    """Its source has another token than when it was read; a completed run clears it, whatever its content."""
 
 class CauseKind(_CauseKind, metaclass=_CauseKindEnumTypeWrapper):
     """Why a flow is not fresh."""
@@ -152,6 +154,8 @@ CAUSE_KIND_SOURCE_DELAYED: CauseKind.ValueType  # 10
 """Its data is older than its policy allows, and its last refresh succeeded and brought nothing new. Like OVERDUE it keeps no
 reader from running, unless its policy says `blocks_readers`.
 """
+CAUSE_KIND_SOURCE_CHANGED: CauseKind.ValueType  # 11
+"""Its source has another token than when it was read; a completed run clears it, whatever its content."""
 Global___CauseKind: _TypeAlias = CauseKind  # noqa: Y015
 
 @_typing.final
@@ -171,6 +175,8 @@ class Cause(_message.Message):
     UPSTREAM_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
     LATE_SINCE_TIME_FIELD_NUMBER: _builtins.int
+    FROM_TOKEN_FIELD_NUMBER: _builtins.int
+    TO_TOKEN_FIELD_NUMBER: _builtins.int
     kind: Global___CauseKind.ValueType
     origin_name: _builtins.str
     """Name of the origin's instance."""
@@ -186,6 +192,10 @@ class Cause(_message.Message):
     """Text for readers; programs do not depend on it."""
     hidden: _builtins.bool
     """True: it concerns a flow in a project that the caller may not read; nothing else is told."""
+    from_token: _builtins.str
+    """SOURCE_CHANGED: the token of the source when it was read."""
+    to_token: _builtins.str
+    """SOURCE_CHANGED: the token of the source when it was probed last."""
     @_builtins.property
     def origin(self) -> _flow_pb2.FlowRef:
         """The flow in which it began: for UPSTREAM_MOVED and UPSTREAM_NOT_FRESH the upstream, else the flow that has it."""
@@ -212,10 +222,12 @@ class Cause(_message.Message):
         upstream: _flow_pb2.FlowRef | None = ...,
         hidden: _builtins.bool = ...,
         late_since_time: _timestamp_pb2.Timestamp | None = ...,
+        from_token: _builtins.str = ...,
+        to_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["late_since_time", b"late_since_time", "origin", b"origin", "upstream", b"upstream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_data_date", b"expected_data_date", "from_version", b"from_version", "hidden", b"hidden", "kind", b"kind", "last_data_date", b"last_data_date", "late_since_time", b"late_since_time", "message", b"message", "origin", b"origin", "origin_name", b"origin_name", "to_version", b"to_version", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_data_date", b"expected_data_date", "from_token", b"from_token", "from_version", b"from_version", "hidden", b"hidden", "kind", b"kind", "last_data_date", b"last_data_date", "late_since_time", b"late_since_time", "message", b"message", "origin", b"origin", "origin_name", b"origin_name", "to_token", b"to_token", "to_version", b"to_version", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
