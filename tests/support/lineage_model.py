@@ -270,9 +270,9 @@ def acceptance(flows: dict[FlowKey, ModelFlow], key: FlowKey) -> Acceptance | st
     flow = flows[key]
     assert flow.spec is not None
     if flow.is_running:
-        return "RUN_ACTIVE"
+        return "FLOW_IS_RUNNING"
     if not flow.version:
-        return "NO_OUTPUT"
+        return "FLOW_WITHOUT_OUTPUT"
     if flow.is_fresh:
         return "FLOW_IS_FRESH"
     if not all(flows[edge[0]].is_fresh for edge in flow.edges):

@@ -13,7 +13,7 @@ def check_acceptable(flow: Flow, upstreams: Iterable[Flow]) -> None:
     """Refuse to accept the staleness of a flow; `upstreams` are those that it is connected to.
 
     Raises:
-        FailedPreconditionError: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH or UPSTREAM_NOT_FRESH.
+        FailedPreconditionError: FLOW_IS_RUNNING, FLOW_WITHOUT_OUTPUT, FLOW_IS_FRESH or UPSTREAM_NOT_FRESH.
     """
     if flow.activity is Activity.RUNNING:
         raise errors.run_active(flow.instance_name, flow.run_number)

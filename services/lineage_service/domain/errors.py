@@ -57,15 +57,15 @@ def only_services_attach() -> PermissionDeniedError:
 
 
 def run_active(name: str, run_number: int) -> FailedPreconditionError:
-    """Return the error RUN_ACTIVE for an output that a run is about to replace."""
+    """Return the error FLOW_IS_RUNNING for an output that a run is about to replace."""
     return FailedPreconditionError(
-        "RUN_ACTIVE", f"run {run_number} of {name} is active; wait until it has ended, or cancel it"
+        "FLOW_IS_RUNNING", f"run {run_number} of {name} is active; wait until it has ended, or cancel it"
     )
 
 
 def no_output(name: str) -> FailedPreconditionError:
-    """Return the error NO_OUTPUT for a flow that has never succeeded."""
-    return FailedPreconditionError("NO_OUTPUT", f"{name} has no output to accept; run it first")
+    """Return the error FLOW_WITHOUT_OUTPUT for a flow that has never succeeded."""
+    return FailedPreconditionError("FLOW_WITHOUT_OUTPUT", f"{name} has no output to accept; run it first")
 
 
 def flow_is_fresh(name: str) -> FailedPreconditionError:

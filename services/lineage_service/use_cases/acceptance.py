@@ -26,7 +26,7 @@ async def accept_staleness(
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
-        FailedPreconditionError: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH or UPSTREAM_NOT_FRESH.
+        FailedPreconditionError: FLOW_IS_RUNNING, FLOW_WITHOUT_OUTPUT, FLOW_IS_FRESH or UPSTREAM_NOT_FRESH.
         AlreadyExistsError: The request id was used before for a different request.
     """
     tenant_id = context.tenant_id

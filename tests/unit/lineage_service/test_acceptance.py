@@ -37,9 +37,9 @@ def test_a_stale_flow_with_output_and_fresh_upstreams_may_be_accepted_while_it_i
         upstreams = [_flow(Activity.IDLE, 1, each) for each in (True, is_upstream_fresh)]
         expected = ""
         if activity is Activity.RUNNING:
-            expected = "RUN_ACTIVE"
+            expected = "FLOW_IS_RUNNING"
         elif not version:
-            expected = "NO_OUTPUT"
+            expected = "FLOW_WITHOUT_OUTPUT"
         elif is_fresh:
             expected = "FLOW_IS_FRESH"
         elif not is_upstream_fresh:
