@@ -32,9 +32,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     ERROR_REASON_FLOW_NOT_FOUND: _ErrorReason.ValueType  # 1
     ERROR_REASON_INVALID_EVENT: _ErrorReason.ValueType  # 2
-    ERROR_REASON_RUN_ACTIVE: _ErrorReason.ValueType  # 3
+    ERROR_REASON_FLOW_IS_RUNNING: _ErrorReason.ValueType  # 3
     """A run of the flow is active."""
-    ERROR_REASON_NO_OUTPUT: _ErrorReason.ValueType  # 4
+    ERROR_REASON_FLOW_WITHOUT_OUTPUT: _ErrorReason.ValueType  # 4
     """The flow has no output."""
     ERROR_REASON_FLOW_IS_FRESH: _ErrorReason.ValueType  # 5
     """The flow is fresh, so there is nothing to accept."""
@@ -51,9 +51,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_FLOW_NOT_FOUND: ErrorReason.ValueType  # 1
 ERROR_REASON_INVALID_EVENT: ErrorReason.ValueType  # 2
-ERROR_REASON_RUN_ACTIVE: ErrorReason.ValueType  # 3
+ERROR_REASON_FLOW_IS_RUNNING: ErrorReason.ValueType  # 3
 """A run of the flow is active."""
-ERROR_REASON_NO_OUTPUT: ErrorReason.ValueType  # 4
+ERROR_REASON_FLOW_WITHOUT_OUTPUT: ErrorReason.ValueType  # 4
 """The flow has no output."""
 ERROR_REASON_FLOW_IS_FRESH: ErrorReason.ValueType  # 5
 """The flow is fresh, so there is nothing to accept."""

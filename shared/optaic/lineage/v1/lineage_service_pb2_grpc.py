@@ -198,8 +198,8 @@ class LineageServiceServicer:
         freshness is compared with these; what was consumed stays recorded, and runs use that. It answers the causes OWN_CONFIG,
         UPSTREAM_MOVED, UPSTREAM_ADDED and UPSTREAM_REMOVED; other causes stay, and a flow whose last run failed stays ERROR. Any
         completed run of the flow ends it. A later acceptance replaces an earlier one.
-        Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH, UPSTREAM_NOT_FRESH with each
-        upstream that is not fresh.
+        Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: FLOW_IS_RUNNING, FLOW_WITHOUT_OUTPUT, FLOW_IS_FRESH,
+        UPSTREAM_NOT_FRESH with each upstream that is not fresh.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

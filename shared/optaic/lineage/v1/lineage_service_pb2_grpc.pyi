@@ -75,8 +75,8 @@ class LineageServiceStub:
     freshness is compared with these; what was consumed stays recorded, and runs use that. It answers the causes OWN_CONFIG,
     UPSTREAM_MOVED, UPSTREAM_ADDED and UPSTREAM_REMOVED; other causes stay, and a flow whose last run failed stays ERROR. Any
     completed run of the flow ends it. A later acceptance replaces an earlier one.
-    Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH, UPSTREAM_NOT_FRESH with each
-    upstream that is not fresh.
+    Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: FLOW_IS_RUNNING, FLOW_WITHOUT_OUTPUT, FLOW_IS_FRESH,
+    UPSTREAM_NOT_FRESH with each upstream that is not fresh.
     """
     RevokeAcceptedStaleness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.RevokeAcceptedStalenessRequest, _lineage_pb2.FlowState]
     """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
@@ -129,8 +129,8 @@ class LineageServiceAsyncStub(LineageServiceStub):
     freshness is compared with these; what was consumed stays recorded, and runs use that. It answers the causes OWN_CONFIG,
     UPSTREAM_MOVED, UPSTREAM_ADDED and UPSTREAM_REMOVED; other causes stay, and a flow whose last run failed stays ERROR. Any
     completed run of the flow ends it. A later acceptance replaces an earlier one.
-    Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH, UPSTREAM_NOT_FRESH with each
-    upstream that is not fresh.
+    Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: FLOW_IS_RUNNING, FLOW_WITHOUT_OUTPUT, FLOW_IS_FRESH,
+    UPSTREAM_NOT_FRESH with each upstream that is not fresh.
     """
     RevokeAcceptedStaleness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.RevokeAcceptedStalenessRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
     """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
@@ -252,8 +252,8 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         freshness is compared with these; what was consumed stays recorded, and runs use that. It answers the causes OWN_CONFIG,
         UPSTREAM_MOVED, UPSTREAM_ADDED and UPSTREAM_REMOVED; other causes stay, and a flow whose last run failed stays ERROR. Any
         completed run of the flow ends it. A later acceptance replaces an earlier one.
-        Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: RUN_ACTIVE, NO_OUTPUT, FLOW_IS_FRESH, UPSTREAM_NOT_FRESH with each
-        upstream that is not fresh.
+        Errors: NOT_FOUND (FLOW_NOT_FOUND); FAILED_PRECONDITION: FLOW_IS_RUNNING, FLOW_WITHOUT_OUTPUT, FLOW_IS_FRESH,
+        UPSTREAM_NOT_FRESH with each upstream that is not fresh.
         """
 
     @_abc_1.abstractmethod
