@@ -317,18 +317,6 @@ def state_message(flow: Flow, causes: Iterable[Cause]) -> lineage_pb2.FlowState:
     return message
 
 
-def impacted_message(flow: Flow, distance: int) -> lineage_service_pb2.ImpactedFlow:
-    """Convert a flow that would become stale to a protobuf message."""
-    _, _, status = dimensions(flow.run_number <= flow.ended_run_number, flow.outcome, flow.is_fresh)
-    return lineage_service_pb2.ImpactedFlow(
-        flow=flow_ref(*flow.key),
-        instance_name=flow.instance_name,
-        instance_kind=flow.instance_kind,  # type: ignore[arg-type]  # stored unchanged
-        status=status,
-        distance=distance,
-    )
-
-
 def admission_message(
     revision: int,
     own: Flow,

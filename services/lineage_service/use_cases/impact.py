@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from lineage_service import conversion
 from lineage_service.domain.errors import flow_not_found
+from lineage_service.domain.flows import Flow
 from lineage_service.domain.order import adjacency, distances
 from lineage_service.store import impact, reads
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FlowKind
-from optaic.lineage.v1.lineage_service_pb2 import PreviewImpactRequest, PreviewImpactResponse
+from optaic.lineage.v1.lineage_service_pb2 import ImpactedFlow, PreviewImpactRequest, PreviewImpactResponse
 from optaic.rules.pages import LONG_DEFAULT_SIZE
 from servicekit import off_loop, pages
 from servicekit.context import RequestContext
@@ -59,7 +60,7 @@ async def preview_impact(
     def answer() -> PreviewImpactResponse:
         result = PreviewImpactResponse(total=len(places))
         for depth, flow_id in page:
-            result.flows.append(conversion.impacted_message(flows[flow_id], depth))
+            result.flows.append(_impacted(flows[flow_id], depth))
         for each in counts:
             if each.is_readable:
                 result.counts.add(
@@ -75,3 +76,16 @@ async def preview_impact(
         return result
 
     return await off_loop.run_if_large(len(page) * _BYTES_OF_A_FLOW, answer)
+
+
+def _impacted(flow: Flow, distance: int) -> ImpactedFlow:
+    """Convert a flow that would become stale to a protobuf message."""
+    is_ended = flow.run_number <= flow.ended_run_number
+    _, _, status = conversion.dimensions(is_ended, flow.outcome, flow.is_fresh)
+    return ImpactedFlow(
+        flow=conversion.flow_ref(*flow.key),
+        instance_name=flow.instance_name,
+        instance_kind=flow.instance_kind,  # type: ignore[arg-type]  # stored unchanged
+        status=status,
+        distance=distance,
+    )
