@@ -19,7 +19,7 @@ from optaic.common.v1.flow_pb2 import (
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as instance_api
 from optaic.lineage.v1 import lineage_service_pb2 as lineage_api
-from optaic.run.v1 import run_pb2
+from optaic.run.v1 import refresh_pb2, run_pb2
 from optaic.run.v1 import run_service_pb2 as run_api
 from optaic.status.v1 import status_service_pb2 as status_api
 from servicekit.status import from_rpc_error
@@ -270,3 +270,36 @@ async def test_an_actor_with_a_role_in_both_projects_may_delete_across_them(chai
     await becomes(lambda: instances.DeleteInstance(request, metadata=ME), "OK")
     await chain.revoke(chain.other)
     await becomes(chain.get(chain.other_instance), "NOT_FOUND")
+
+
+async def test_a_refresh_runs_nothing_of_other_projects_and_tells_nothing_of_them(chain: Chain) -> None:
+    runs = chain.plane.run.runs
+    above = refresh_pb2.RefreshSelection(instance_ids=[chain.late.instance_id], include_upstream=True)
+    plan = await runs.PlanRefresh(run_api.PlanRefreshRequest(selection=above), metadata=ME)
+    assert [(each.instance_name, each.reason) for each in plan.flows] == [("reader", ""), ("late", "")]
+    selection = refresh_pb2.RefreshSelection(instance_ids=[chain.late.instance_id])
+    submitted = await runs.SubmitRefresh(run_api.SubmitRefreshRequest(selection=selection), metadata=ME)
+    request = run_api.WatchRefreshRequest(refresh_id=submitted.refresh_id)
+    seen = [each async for each in runs.WatchRefresh(request, metadata=ME)]
+    assert seen[-1].refresh.status == refresh_pb2.REFRESH_STATUS_FAILED
+    listed = run_api.ListRefreshFlowsRequest(refresh_id=submitted.refresh_id)
+    (late,) = (await runs.ListRefreshFlows(listed, metadata=ME)).flows
+    assert late.status == refresh_pb2.REFRESH_FLOW_STATUS_BLOCKED
+    assert "that you may read" in late.reason
+    assert chain.tells([*seen, late]) == []
+    everything = refresh_pb2.RefreshSelection(all=True)
+    error = await refusal(runs.SubmitRefresh(run_api.SubmitRefreshRequest(selection=everything), metadata=ME))
+    assert error.code == "PERMISSION_DENIED"
+    # Nobody's refresh of the whole tenant is theirs to see.
+    theirs = refresh_pb2.RefreshSelection(instance_ids=[chain.theirs.instance_id])
+    whole = await runs.SubmitRefresh(run_api.SubmitRefreshRequest(selection=theirs))
+    for method, request_type in (
+        (runs.GetRefresh, run_api.GetRefreshRequest),
+        (runs.CancelRefresh, run_api.CancelRefreshRequest),
+        (runs.ResumeRefresh, run_api.ResumeRefreshRequest),
+        (runs.ListRefreshFlows, run_api.ListRefreshFlowsRequest),
+    ):
+        refused = await refusal(method(request_type(refresh_id=whole.refresh_id), metadata=ME))
+        assert refused.reason == "REFRESH_NOT_FOUND"
+    found = await runs.ListRefreshes(run_api.ListRefreshesRequest(), metadata=ME)
+    assert [each.refresh_id for each in found.refreshes] == [submitted.refresh_id]

@@ -1,7 +1,7 @@
 """The tables of refreshes for the queries; the migrations create them."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from run_service.store.tables import metadata
 from servicekit.schema import UUID_TEXT
@@ -22,7 +22,7 @@ refreshes = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("selection", JSONB, nullable=False),
     # The projects to which it is confined; null: the whole tenant.
-    sa.Column("project_ids", sa.ARRAY(UUID_TEXT)),
+    sa.Column("project_ids", ARRAY(UUID_TEXT)),
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("on_failure", sa.Text, nullable=False),
     sa.Column("max_parallel_runs", sa.Integer, nullable=False),

@@ -327,7 +327,8 @@ async def test_two_replicas_act_once(chain: Chain) -> None:
             assert (await chain.ended(refresh)).status == refresh_pb2.REFRESH_STATUS_COMPLETED
         assert sorted(chain.order) == ["clean", "prices", "signal", "volumes"]
         for refresh in refreshes:
-            assert set((await chain.words(refresh)).values()) == {"completed"}
+            # A run that has ended before the refresh looks leaves it nothing to join.
+            assert set((await chain.words(refresh)).values()) <= {"completed", "ready"}
 
 
 class _Replica:
