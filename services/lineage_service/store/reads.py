@@ -64,6 +64,7 @@ _FIND_IDS = sa.text("""
     join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
     where f.is_defined
 """)
+# The steps of closures are lookups in an index, as in `propagation`: a planner that misjudges a step reads all edges in each.
 # Selects each flow, its direct upstreams with what has changed in them by role, and every transitive upstream that is not READY.
 # A version says its changed dates relative to the version that its run built on: they count if that is the one before it.
 _GET_ADMISSIONS = sa.text(f"""
@@ -76,8 +77,10 @@ _GET_ADMISSIONS = sa.text(f"""
         select r.flow_id, e.upstream_id from roots r
         join edges e on e.tenant_id = :tenant_id and e.downstream_id = r.flow_id and e.is_connected
         union
-        select u.root, e.upstream_id from upstreams u
-        join edges e on e.tenant_id = :tenant_id and e.downstream_id = u.flow_id and e.is_connected
+        select u.root, e.upstream_id from upstreams u cross join lateral (
+            select e.upstream_id from edges e
+            where e.tenant_id = :tenant_id and e.downstream_id = u.flow_id and e.is_connected offset 0
+        ) e
     ), members (root, flow_id) as (
         select flow_id, flow_id from roots union all select root, flow_id from upstreams
     )
@@ -131,8 +134,10 @@ _LIST_UPSTREAM_PAIRS = _limited("""
     with recursive closure (flow_id) as (
         select unnest(cast(:flow_ids as bigint[]))
         union
-        select e.upstream_id from closure c
-        join edges e on e.tenant_id = :tenant_id and e.downstream_id = c.flow_id and e.is_connected
+        select e.upstream_id from closure c cross join lateral (
+            select e.upstream_id from edges e
+            where e.tenant_id = :tenant_id and e.downstream_id = c.flow_id and e.is_connected offset 0
+        ) e
     )
     select distinct e.upstream_id, e.downstream_id from closure c
     join edges e on e.tenant_id = :tenant_id and e.downstream_id = c.flow_id and e.is_connected
@@ -142,8 +147,10 @@ _LIST_DOWNSTREAM_PAIRS = _limited("""
     with recursive closure (flow_id) as (
         select unnest(cast(:flow_ids as bigint[]))
         union
-        select e.downstream_id from closure c
-        join edges e on e.tenant_id = :tenant_id and e.upstream_id = c.flow_id and e.is_connected
+        select e.downstream_id from closure c cross join lateral (
+            select e.downstream_id from edges e
+            where e.tenant_id = :tenant_id and e.upstream_id = c.flow_id and e.is_connected offset 0
+        ) e
     )
     select distinct e.upstream_id, e.downstream_id from closure c
     join edges e on e.tenant_id = :tenant_id and e.upstream_id = c.flow_id and e.is_connected
