@@ -30,6 +30,38 @@ def _write(path: Path, days: int, shift: float = 0.0) -> None:
     pl.DataFrame(rows, schema=schema, orient="row").write_csv(path)
 
 
+async def test_an_appended_day_is_computed_alone_through_two_levels(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    source = tmp_path / "source.csv"
+    _write(source, 10)
+    async with connected_client(stack) as client:
+        project = await create_project(client, "increments")
+        chain = [await create_dataset(client, project, "prices", "file", {"url": str(source)})]
+        for name, expression in (("smooth", "MEAN(close, 3)"), ("ranked", "RANK(DELTA(value, 2))")):
+            upstreams = {"input": chain[-1].instance_id}
+            config = {"expression": expression}
+            chain.append(
+                await create_dataset(client, project, name, "expression", config, upstreams=upstreams)
+            )
+        for instance in chain:
+            await (await client.runs.submit(instance)).wait(timeout=PATIENCE)
+        _write(source, 11)
+        runs = [await (await client.runs.submit(instance)).wait(timeout=PATIENCE) for instance in chain]
+        last = str(FIRST + dt.timedelta(days=10))
+        for run in runs:
+            assert (run.output_version.change_start, run.output_version.change_end) == (last, last), run
+        for run in runs[1:]:
+            assert run.allows_incremental, run.full_because
+            assert run.metrics["computed_from"] == last
+            assert run.pipeline.rows_fetched == 3
+            (pinned,) = run.input_versions
+            assert (pinned.change_start, pinned.change_end) == (last, last)
+        full = await (await client.runs.submit(chain[2], mode=run_pb2.RUN_MODE_FULL)).wait(timeout=PATIENCE)
+        assert full.metrics["full_because"] == "mode FULL was requested"
+        assert full.output_version.digest == runs[2].output_version.digest
+
+
 async def test_a_range_of_dates_is_refreshed_in_place(stack: RunningStack, tmp_path: Path) -> None:
     source = tmp_path / "source.csv"
     _write(source, 10)
