@@ -37,9 +37,8 @@ class Upstream:
 
     name: str  # of its instance
     readiness: Readiness = Readiness.READY
-    planned_times: Sequence[
-        datetime
-    ] = ()  # of its schedule, with neither a run nor a waiting scheduled time yet
+    # Of its schedule, up to soon: those with neither a run nor a waiting scheduled time yet.
+    planned_times: Sequence[datetime] = ()
     waiting_time: datetime | None = None  # its earliest scheduled time that waits
     active_time: datetime | None = None  # when its active run was planned, or else submitted
     has_retry: bool = False
@@ -105,4 +104,6 @@ def _cure(upstream: Upstream) -> str:
         return "it is not READY, and a run is active"
     if upstream.waiting_time is not None:
         return f"it is not READY, and its scheduled time {upstream.waiting_time.isoformat()} waits"
+    for planned in upstream.planned_times:
+        return f"it is not READY, and its scheduled time {planned.isoformat()} comes"
     return "its last run failed, and a retry follows" if upstream.has_retry else ""

@@ -88,7 +88,7 @@ async def _ignored_upstreams(
     states = {_key(state.flow): state for state in await deps.peers.list_upstreams(flow)}
     now = deps.clock.now()
     grace = timedelta(seconds=deps.settings.tick_grace_seconds)
-    planned = await _planned(deps, states, now - grace, scheduled_time)
+    planned = await _planned(deps, states, now - grace, max(scheduled_time, now + grace))
     unread = {run_id for each in answer.blocking for run_id in each.unread_run_ids if run_id}
     async with deps.database.read(found.tenant_id) as connection:
         # Recorded runs first: a planned time that starts meanwhile is then seen as either planned or active.

@@ -110,10 +110,18 @@ def comes_within(expression: str, first: dt.date, count: int) -> bool:
 
 def matches(expression: str, moment: dt.datetime) -> bool:
     """Return whether a valid expression matches a minute of the clock, as Prefect reads it."""
-    minutes, hours = (
-        _cron_values(part, *field) for part, field in zip(expression.split()[:2], _FIELDS[:2], strict=True)
-    )
+    minutes, hours = _times_of_day(expression)
     return moment.minute in minutes and moment.hour in hours and _days(expression).has(moment.date())
+
+
+@functools.lru_cache(maxsize=1024)  # a schedule is asked about many minutes
+def _times_of_day(expression: str) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the minutes and the hours of a valid expression."""
+    minutes, hours = (
+        frozenset(_cron_values(part, *field))
+        for part, field in zip(expression.split()[:2], _FIELDS[:2], strict=True)
+    )
+    return minutes, hours
 
 
 def is_possible(expression: str) -> bool:
@@ -125,6 +133,7 @@ def is_possible(expression: str) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=1024)
 def _days(expression: str) -> _Days:
     parts = expression.split()
     if len(parts) != len(_FIELDS):

@@ -31,8 +31,8 @@ def expected(upstreams: list[Upstream]) -> str:
         return each.readiness in {Readiness.READY, Readiness.AHEAD}
 
     def is_being_cured(each: Upstream) -> bool:
-        has_work = each.active_time is not None or each.waiting_time is not None or each.has_retry
-        return not is_ready(each) and has_work
+        times = (*each.planned_times, each.waiting_time, each.active_time)
+        return not is_ready(each) and (each.has_retry or any(time is not None for time in times))
 
     if any(
         each.readiness is Readiness.BROKEN and not is_due(each) and not is_being_cured(each)
