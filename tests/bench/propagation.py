@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import psycopg
@@ -24,7 +23,7 @@ from servicekit.ids import new_id
 from support.lineage_service import Lineage, new_tenant
 from support.postgres import service_database
 
-SIZES = (10, 1_000, 100_000)
+SIZES = (10, 1_000, 100_000, 1_000_000)
 _LAYER = 1_000
 _WIDTH = 3  # edges into each flow of a layered graph
 _START = datetime(2024, 1, 2, tzinfo=UTC)
@@ -107,18 +106,24 @@ class Graph:
                 _SEED_LAYERS if self._is_layered else _SEED_FAN, layers if self._is_layered else self._scope
             )
 
-    async def propagate(self) -> float:
-        """Complete a run of the origin with new content; return how long it took until the commit."""
-        self._runs += 1
-        began = time.perf_counter()
-        await self._lineage.apply([_completed(self._origin, self._runs)])
-        elapsed = time.perf_counter() - began
+    async def propagate(self) -> tuple[float, float]:
+        """Complete two runs of the origin, each with new content; return how long each took until the commit.
+
+        When the second completes, everything below is stale already.
+        """
+        elapsed, again = await self._complete(), await self._complete()
         async with self._database.transaction(self._lineage.tenant_id) as connection:
             fresh = (await connection.execute(_COUNT_FRESH, self._scope)).scalar_one()
             assert fresh == 1, f"{fresh} flows are fresh, only the origin should be"
             for statement in (_RESTORE, _RESET, sa.text("delete from outbox")):
                 await connection.execute(statement, self._scope)
-        return elapsed
+        return elapsed, again
+
+    async def _complete(self) -> float:
+        self._runs += 1
+        began = time.perf_counter()
+        await self._lineage.apply([_completed(self._origin, self._runs)])
+        return time.perf_counter() - began
 
     async def update_bare(self) -> float:
         """Update as many rows and nothing else; return how long it took until the commit."""
@@ -137,25 +142,23 @@ class Graph:
         await connection.execute(_BARE_UPDATE, parameters)
 
 
-async def _median(measured: Callable[[], Awaitable[float]], rounds: int) -> float:
-    return statistics.median([await measured() for _ in range(rounds)])
-
-
-async def measure() -> list[Row]:
-    """Measure all sizes and shapes; the session's PostgreSQL must be running."""
+async def measure(largest: int) -> list[Row]:
+    """Measure both shapes of all sizes up to the largest; the session's PostgreSQL must be running."""
     rows = []
     async with service_database("lineage", "lineage_service") as urls:
         database = Database(Settings.model_validate(urls))
-        for size in SIZES:
+        for size in (each for each in SIZES if each <= largest):
             for is_layered in (False, True):
                 graph = Graph(database, size, is_layered=is_layered)
                 await graph.seed()
                 await _vacuum(urls["database_owner_url"])
-                bare = await _median(graph.update_bare, _ROUNDS)
-                elapsed = await _median(graph.propagate, _ROUNDS)
+                bare = statistics.median([await graph.update_bare() for _ in range(_ROUNDS)])
+                both = [await graph.propagate() for _ in range(_ROUNDS)]
+                elapsed, again = (statistics.median(each) for each in zip(*both, strict=True))
                 shape = "layers" if is_layered else "fan"
-                name = f"propagation to {size:,} descendants, {shape} (bare UPDATE)"
-                rows.append(Row(name, elapsed * 1000, "ms", bare * 1000, elapsed / bare))
+                name = f"propagation to {size:,} descendants, {shape}"
+                rows.append(Row(f"{name} (bare UPDATE)", elapsed * 1000, "ms", bare * 1000, elapsed / bare))
+                rows.append(Row(f"{name}, all stale already", again * 1000, "ms"))
         await database.close()
     return rows
 

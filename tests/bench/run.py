@@ -23,6 +23,7 @@ BENCHMARKS = (
     "start",
     "status_latency",
     "propagation",
+    "lineage_reads",
     "create",
     "catalogue",
     "reconciler",
@@ -38,7 +39,9 @@ SIZES = {
     "expression": 4_000_000,
     "status_latency": 200,
     "incremental": 8_000,
-}  # instances, rows, runs or sessions; where it can be chosen
+    "propagation": 1_000_000,
+    "lineage_reads": 1_000_000,
+}  # instances, rows, runs, sessions or flows; where it can be chosen
 
 
 async def main(names: list[str], sizes: Mapping[str, int]) -> list[Row]:
