@@ -1,4 +1,4 @@
-"""The outside facts that the use cases need."""
+"""The ports: what lineage-service needs of outside systems, without the names or types of any tool."""
 
 from __future__ import annotations
 

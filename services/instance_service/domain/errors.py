@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from optaic.rules import refusals
@@ -42,12 +41,10 @@ def refusal(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
     return InvalidArgumentError(first.reason, message, field_violations=violations)
 
 
-def broken_contract(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
-    """Return the error for an update after which the instance would break rules of its contract."""
-    moved = [replace(each, field=f"instance.{each.field}") for each in violations]
-    text = "; ".join(f"{each.field}: {each.description}" for each in moved)
-    message = f"after this update the instance would break rules of its contract: {text}; name the whole message in update_mask"
-    return InvalidArgumentError("INVALID_ARGUMENT", message, field_violations=moved)
+def broken_contract(field: str, problem: str) -> InvalidArgumentError:
+    """Return the error for an update after which a field of the instance would break a rule of its contract."""
+    text = f"{problem} after this update; name the whole message in update_mask"
+    return invalid_field("INVALID_ARGUMENT", f"instance.{field}", text)
 
 
 def invalid_field(reason: str, field: str, text: str, message: str = "") -> InvalidArgumentError:

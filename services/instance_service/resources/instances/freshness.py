@@ -9,12 +9,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from instance_service.domain.calendars import is_calendar
 from instance_service.resources.instances.conditions import clear_condition, set_condition
 from optaic.instance.v1.instance_pb2 import FreshnessPolicy, Instance
+from optaic.rules.columns import DATE
 from optaic.rules.kinds import OUTPUT_FLOWS
 from optaic.rules.schedules import is_timezone
 from servicekit.errors import FieldViolation
 
 NOT_JUDGED = "FreshnessNotJudged"
-DATE = "date"  # the column whose newest value a policy judges
 _PATH = "instance.freshness_policy"
 
 

@@ -155,7 +155,8 @@ def _desired(current: Instance, request: UpdateInstanceRequest) -> Instance:
     try:
         check_contract(desired)
     except InvalidArgumentError as error:
-        raise errors.broken_contract(error.field_violations) from error
+        first = error.field_violations[0]
+        raise errors.broken_contract(first.field, first.description) from error
     return desired
 
 
