@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from instance_service.resources.conversion import timestamp
 from instance_service.resources.instances.freshness import (
-    DATE,
     NOT_JUDGED,
     clear_missing_date,
     is_judged,
@@ -15,6 +14,7 @@ from instance_service.resources.instances.freshness import (
 from instance_service.store import instances as store
 from instance_service.use_cases.dependencies import Dependencies
 from optaic.instance.v1.instance_pb2 import Instance
+from optaic.rules.columns import DATE
 from optaic.run.v1.run_pb2 import Run
 from servicekit.database import Connection
 
