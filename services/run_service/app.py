@@ -16,7 +16,7 @@ from run_service.peers_adapter import Peers
 from run_service.ports import Orchestrator
 from run_service.prefect_adapter import PrefectOrchestrator
 from run_service.reconcile.dispatching import Dispatcher
-from run_service.reconcile.due_work import due_refreshes, due_retries, due_ticks
+from run_service.reconcile.due_work import due_auto_refreshes, due_refreshes, due_retries, due_ticks
 from run_service.reconcile.ending import Ender
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
@@ -65,8 +65,9 @@ async def build(
     ender = Loop("endings", settings.dispatch_interval_seconds, Ender(deps, orchestrator).step)
     ticker = Loop("ticks", settings.tick_interval_seconds, due_ticks(deps).step)
     refresher = Loop("refreshes", settings.refresh_interval_seconds, due_refreshes(deps).step)
+    follower = Loop("auto_refreshes", settings.auto_refresh_interval_seconds, due_auto_refreshes(deps).step)
     deps.wake_dispatcher, deps.wake_ender = dispatcher.wake, ender.wake
-    deps.wake_ticker, deps.wake_refresher = ticker.wake, refresher.wake
+    deps.wake_ticker, deps.wake_refresher, deps.wake_follower = ticker.wake, refresher.wake, follower.wake
     return parts.assemble(
         deps,
         [
@@ -91,6 +92,7 @@ async def build(
             ticker,
             refresher,
             Loop("ended refreshes", _PURGE_SECONDS, RefreshPurge(deps).step),
+            follower,
             Loop("watches", settings.watch_poll_seconds, watches.look),
         ],
         close=close,

@@ -163,6 +163,26 @@ class Settings(PrefectCallerSettings, WatchSettings):
     refresh_keep_seconds: float = Field(
         default=2_592_000.0, gt=0, description="How long an ended refresh is kept."
     )
+    auto_refresh_interval_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        description="Time between two checks for flows that may follow their upstream flows, if none is announced.",
+    )
+    auto_refresh_recheck_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest time after which a flow that may follow its upstream flows is looked at again while a run of it is active or a scheduled time waits; their end announces itself.",
+    )
+    auto_refresh_batch: int = Field(
+        default=32,
+        gt=0,
+        description="Flows that may follow their upstream flows and that one replica claims at once.",
+    )
+    auto_refresh_claim_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="After this time claimed flows that may follow their upstream flows are looked at again, by any replica.",
+    )
     log_poll_seconds: float = Field(
         default=0.5,
         gt=0,
@@ -188,6 +208,11 @@ class Settings(PrefectCallerSettings, WatchSettings):
     @classmethod
     def _normalize(cls, value: str) -> str:
         return normalize_root(value) if value else ""
+
+    @property
+    def auto_refresh_recheck(self) -> timedelta:
+        """Return the longest time between two looks at a flow with an active run or a waiting scheduled time."""
+        return timedelta(seconds=self.auto_refresh_recheck_seconds)
 
     @property
     def credential_lifetime(self) -> timedelta:

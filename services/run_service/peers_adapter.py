@@ -161,6 +161,20 @@ class Peers:
                 pass
         return await self._check(request)
 
+    async def get_flow_state(self, flow: flow_pb2.FlowRef) -> lineage_pb2.FlowState:
+        """Return the state of a flow.
+
+        Raises:
+            NotFoundError: FLOW_NOT_FOUND.
+            UnavailableError: lineage-service does not answer as it should.
+        """
+        request = lineage_service_pb2.GetFlowStateRequest(flow=flow)
+        try:
+            state: lineage_pb2.FlowState = await self._lineage.GetFlowState(request)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error) from error
+        return state
+
     async def list_upstreams(self, flow: flow_pb2.FlowRef) -> list[lineage_pb2.FlowState]:
         """Return the states of all transitive upstreams of a flow.
 

@@ -109,10 +109,16 @@ class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
         self.requests: list[Check] = []
         self.answer: Callable[[Check], Answer] = lambda _: Answer(all_ready=True, lineage_revision=7)
         self.upstreams: list[lineage_pb2.FlowState] = []  # of every flow
+        self.state = lineage_pb2.FlowState()  # of every flow
 
     async def CheckUpstreamFreshness(self, request: Check, _: Any) -> Answer:
         self.requests.append(request)
         return self.answer(request)
+
+    async def GetFlowState(
+        self, _request: lineage_service_pb2.GetFlowStateRequest, _: Any
+    ) -> lineage_pb2.FlowState:
+        return self.state
 
     async def ListUpstreams(
         self, _request: lineage_service_pb2.ListUpstreamsRequest, _: Any

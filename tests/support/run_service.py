@@ -22,7 +22,7 @@ from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 from run_service.app import build
 from run_service.config import Settings
 from run_service.reconcile.dispatching import Dispatcher
-from run_service.reconcile.due_work import due_retries, due_ticks
+from run_service.reconcile.due_work import due_auto_refreshes, due_retries, due_ticks
 from run_service.reconcile.ending import Ender
 from run_service.reconcile.leases import LeaseKeeper
 from run_service.reconcile.observing import Observer
@@ -70,6 +70,7 @@ class RunningRunService:
         self.leases = LeaseKeeper(self.app.deps)
         self.retrier = due_retries(self.app.deps)
         self.ticker = due_ticks(self.app.deps)
+        self.follower = due_auto_refreshes(self.app.deps)
 
     async def submit(self, instance: instance_pb2.Instance, **fields: Any) -> run_pb2.Run:
         run: run_pb2.Run = await self.runs.SubmitRun(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from optaic.rules import roles
-from optaic.rules.kinds import ASKED_FOR, COMPOSED_KINDS, FLOWS, OUTPUT_FLOWS, is_asked_for
+from optaic.rules.kinds import ASKED_FOR, COMPOSED_KINDS, FLOWS, OUTPUT_FLOWS, SCHEDULED_FLOWS, is_asked_for
 
 # The outside systems by what they hold for an instance. Each is a finalizer: it must be empty before the deletion ends.
 DEPLOYMENTS = "deployments"
@@ -16,8 +16,6 @@ PROJECT = "evidently"
 _EDGE_KINDS = {"signal": "signal", "model": "model"}  # by the upstream's kind; all others have the role data
 SCHEMA = "schema"  # the edge of a backtest to its optimizer, which it executes itself: no output is read
 _FEATURE_ROLES = (roles.FEATURES, roles.TARGET)
-# The flow that Prefect's clock starts.
-_SCHEDULED = {**OUTPUT_FLOWS, "backtest": "backtest"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def watched_flow(flows: Collection[str]) -> str:
 
 def scheduled_flow(kind: str) -> str:
     """Return the flow that the instance's schedule starts."""
-    return _SCHEDULED[kind]
+    return SCHEDULED_FLOWS[kind]
 
 
 def has_output(kind: str) -> bool:

@@ -42,6 +42,7 @@ class Upstream:
     waiting_time: datetime | None = None  # its earliest scheduled time that waits
     active_time: datetime | None = None  # when its active run was planned, or else submitted
     has_retry: bool = False
+    follows: bool = False  # it runs by itself when its upstream flows are READY
     is_settling: bool = False  # lineage-service has a run of it as active that has ended by now
 
 
@@ -106,4 +107,6 @@ def _cure(upstream: Upstream) -> str:
         return f"it is not READY, and its scheduled time {upstream.waiting_time.isoformat()} waits"
     for planned in upstream.planned_times:
         return f"it is not READY, and its scheduled time {planned.isoformat()} comes"
-    return "its last run failed, and a retry follows" if upstream.has_retry else ""
+    if upstream.has_retry:
+        return "its last run failed, and a retry follows"
+    return "it is not READY, and runs by itself when its upstream flows are READY" if upstream.follows else ""

@@ -1,4 +1,4 @@
-"""Process the queues of due retries, of ticks whose turn has come, and of refreshes that may go on."""
+"""Process the queues of due retries, of ticks and refreshes whose turn has come, and of flows that follow others."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from run_service.store import queues, refreshes, ticks
+from run_service.store import auto_refreshes, queues, refreshes, ticks
 from run_service.store.refreshes import RefreshKey
 from run_service.store.ticks import FlowKey
+from run_service.use_cases.auto_refresh import follow_upstreams
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.refresh_steps import carry_on
 from run_service.use_cases.retries import retry_automatically
@@ -102,4 +103,16 @@ def due_refreshes(deps: Dependencies) -> DueWork[RefreshKey]:
         do=carry_on,
         batch=deps.settings.refresh_batch,
         claim_seconds=deps.settings.refresh_claim_seconds,
+    )
+
+
+def due_auto_refreshes(deps: Dependencies) -> DueWork[FlowKey]:
+    """Return the worker of the queue of flows that may follow their upstream flows."""
+    return DueWork(
+        deps,
+        "auto_refreshes",
+        claim=auto_refreshes.claim_flows,
+        do=follow_upstreams,
+        batch=deps.settings.auto_refresh_batch,
+        claim_seconds=deps.settings.auto_refresh_claim_seconds,
     )

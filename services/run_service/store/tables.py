@@ -324,5 +324,34 @@ ticks = sa.Table(
     sa.Index("ix_ticks_waits_for", "waits_for", postgresql_using="gin"),
 )
 
+# Work queue: flows that follow their upstream flows by themselves; each has a row as long as it does.
+auto_refreshes = sa.Table(
+    "auto_refreshes",
+    metadata,
+    _tenant(),
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    # Counts what may have changed the decision: a decision on an old count is not stored.
+    sa.Column("wakes", sa.BigInteger, nullable=False, server_default="0"),
+    # When it is decided about next; null: when something changes.
+    sa.Column("due_time", _TIME),
+    # The instances above it whose changes make it due.
+    sa.Column("waits_for", sa.ARRAY(UUID_TEXT)),
+    # Nothing that is under way makes it run.
+    sa.Column("is_held", sa.Boolean, nullable=False, server_default=sa.false()),
+    # Of its newest run by itself.
+    sa.Column("submit_time", _TIME),
+    # Its newest run, if that failed or was cancelled, and what the run could read when this was first seen.
+    sa.Column("ended_run_id", UUID_TEXT),
+    _text("basis"),
+    sa.Index(
+        "ix_auto_refreshes_due_time",
+        "tenant_id",
+        "due_time",
+        postgresql_where=sa.text("due_time is not null"),
+    ),
+    sa.Index("ix_auto_refreshes_waits_for", "waits_for", postgresql_using="gin"),
+)
+
 PROTECTED = (flows, runs, activities, tracebacks, code_hashes, *extensions.values())
-QUEUES = (dispatches, endings, leases, retries, ticks)
+QUEUES = (dispatches, endings, leases, retries, ticks, auto_refreshes)

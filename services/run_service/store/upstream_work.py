@@ -1,4 +1,4 @@
-"""Read the work of flows that has not ended: active runs, waiting scheduled times, retries, and planned times."""
+"""Read the work of flows that has not ended: active runs, waiting scheduled times, retries, planned times, and whether they follow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIST_WORK = sa.text(f"""
         where q.tenant_id = :tenant_id
     )
     select cast(listed.instance_id as text), listed.flow_kind, a.active_time, w.waiting_time,
-        retried.instance_id is not null
+        retried.instance_id is not null, f.instance_id is not null
     from {_LISTED}
     left join lateral (
         select coalesce(scheduled_time, submit_time) as active_time from runs r
@@ -33,7 +33,10 @@ _LIST_WORK = sa.text(f"""
         where t.tenant_id = :tenant_id and t.instance_id = listed.instance_id and t.flow_kind = listed.flow_kind
     ) w on true
     left join retried on retried.instance_id = listed.instance_id and retried.flow_kind = listed.flow_kind
+    left join auto_refreshes f on f.tenant_id = :tenant_id and f.instance_id = listed.instance_id
+        and f.flow_kind = listed.flow_kind and not f.is_held
     where a.active_time is not null or w.waiting_time is not null or retried.instance_id is not null
+       or f.instance_id is not null
 """)  # noqa: S608 - constants
 _LIST_RECORDED = sa.text("""
     select cast(listed.instance_id as text), listed.flow_kind, listed.scheduled_time
@@ -55,6 +58,7 @@ class Work:
     active_time: datetime | None = None  # when the active run was planned, or else submitted
     waiting_time: datetime | None = None  # the earliest scheduled time that waits
     has_retry: bool = False
+    follows: bool = False  # it runs by itself when its upstream flows are READY
 
 
 async def list_work(

@@ -10,7 +10,7 @@ from run_service.domain.statuses import RunStatus
 
 _UNREAD_OF_INSTANCE = (
     "description", "owner", "labels", "config", "schedule", "upstream_refs", "conditions", "macro_version_ids",
-    "status_aggregation_contract",
+    "status_aggregation_contract", "auto_refresh",
 )  # fmt: skip
 _UNREAD_OF_RUN = (
     "progress_message", "parameters", "metrics", "artifacts", "outputs_uri", "model_artifact_version", "force_reason",

@@ -11,7 +11,7 @@ from run_service.domain.errors import code_changed_meanwhile, invalid_fields
 from run_service.domain.retries import CODE_CHANGED
 from run_service.domain.statuses import RunEvent, RunStatus
 from run_service.events import activity_row
-from run_service.store import activities, code_hashes
+from run_service.store import activities, auto_refreshes, code_hashes
 from run_service.store import runs as run_store
 from run_service.store.records import Record, datetime_of, message_json
 from run_service.use_cases.dependencies import Dependencies
@@ -207,6 +207,7 @@ async def accept_code(
                 return accepted
             if not await code_hashes.insert_hashes(connection, [_row_of(tenant_id, accepted)]):
                 raise code_changed_meanwhile()
+            await auto_refreshes.wake_held(connection, tenant_id, deps.clock.now())
             audit.note(
                 f"definition_versions/{accepted.definition_version_id}/code",
                 before=accepted.number - 1,

@@ -40,3 +40,4 @@ class Dependencies:
     wake_ender: Callable[[], None] = _wake_nothing
     wake_ticker: Callable[[], None] = _wake_nothing
     wake_refresher: Callable[[], None] = _wake_nothing
+    wake_follower: Callable[[], None] = _wake_nothing

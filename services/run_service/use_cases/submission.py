@@ -20,8 +20,8 @@ from run_service.domain.errors import (
 from run_service.domain.pairing import FlowRunState
 from run_service.domain.parameters import check_parameters
 from run_service.events import activity_row, run_event
+from run_service.store import auto_refreshes, ticks
 from run_service.store import runs as run_store
-from run_service.store import ticks
 from run_service.store.endings import insert_endings
 from run_service.store.records import time_of
 from run_service.store.submission import (
@@ -192,6 +192,7 @@ async def insert_refused(
     if not await insert_submission(connection, found.tenant_id, submission):
         return None
     await ticks.wake_waiting(connection, found.tenant_id, [run.instance_id], now)
+    await auto_refreshes.wake(connection, found.tenant_id, [(run.instance_id, found.flow_kind)], now)
     if wanted.orchestrator_run_id:
         ending = make_ending(
             deps,

@@ -106,6 +106,7 @@ async def _ignored_upstreams(
             waiting_time=work.waiting_time,
             active_time=work.active_time,
             has_retry=work.has_retry,
+            follows=work.follows,
             is_settling=blocker is not None
             and blocker.status == flow_pb2.STATUS_RUNNING
             and work.active_time is None,

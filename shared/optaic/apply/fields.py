@@ -33,6 +33,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "upstream_refs",
         "freshness_policy",
         "probe_interval",
+        "auto_refresh",
     ),
     spec_pb2.ComponentSpec.DESCRIPTOR.full_name: (
         "definition_name",
@@ -203,7 +204,7 @@ def differing(desired: Message, current: Message) -> Iterator[str]:
             field.is_repeated
             or not is_ours(field)
             or not (desired.HasField(name) and current.HasField(name))
-            or name in {"schedule", "freshness_policy", "probe_interval"}  # one value each
+            or name in {"schedule", "freshness_policy", "probe_interval", "auto_refresh"}  # one value each
         ):
             if _value(desired, field) != _value(current, field):
                 yield name

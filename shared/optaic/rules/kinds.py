@@ -34,6 +34,8 @@ OUTPUT_FLOWS: Mapping[str, str] = {
     "model": "inference",
     "portfolio_optimizer": "optimize",
 }
+# The flow that a schedule starts, and that may follow its upstream flows by itself.
+SCHEDULED_FLOWS: Mapping[str, str] = {**OUTPUT_FLOWS, "backtest": "backtest"}
 MONITORING = "monitoring"
 ASKED_FOR = MONITORING
 DEFAULT_COMPONENTS: Mapping[str, str] = {"store": "delta", "accessor": "simple"}  # if a dataset names none

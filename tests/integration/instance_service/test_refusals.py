@@ -132,6 +132,8 @@ async def test_a_time_zone_that_no_calendar_has_is_refused(
         ({"freshnessPolicy": {"exchangeCalendar": "NO_SUCH"}}, "freshness_policy.exchange_calendar"),
         ({"freshnessPolicy": {"exchangeCalendar": "XNYZ"}}, "freshness_policy.exchange_calendar"),
         ({"freshnessPolicy": {"grace": "-86400s"}}, "freshness_policy.grace"),
+        ({"autoRefresh": {"minInterval": "-1s"}}, "auto_refresh.min_interval"),
+        ({"autoRefresh": {"minInterval": "2592001s"}}, "auto_refresh.min_interval"),
         ({"freshnessPolicy": {"dueTime": "24:00"}}, "freshness_policy.due_time"),
         ({"freshnessPolicy": {"dueLag": 251}}, "freshness_policy.due_lag"),
         ({"freshnessPolicy": {"timezone": "Asia/Tokyo"}}, "freshness_policy.timezone"),

@@ -86,8 +86,9 @@ async def test_a_change_without_effect_on_results_keeps_the_fingerprint(
         "description": "closes",
         "schedule": {"cron": {"expression": "30 16 * * 1-5", "timezone": "America/New_York"}},
         "freshnessPolicy": {"frequency": "FREQUENCY_DAILY"},
+        "autoRefresh": {"mode": "MODE_ALL_UPSTREAMS", "minInterval": "60s"},
     }
-    paths = ("name", "labels", "owner", "description", "schedule", "freshness_policy")
+    paths = ("name", "labels", "owner", "description", "schedule", "freshness_policy", "auto_refresh")
     changed = await service.update(prices.instance_id, given, *paths)
     assert changed.revision == 2
     assert changed.flows[0].compute_fingerprint == prices.flows[0].compute_fingerprint

@@ -349,6 +349,9 @@ def files(draw: st.DrawFn) -> list[dict[str, Any]]:
                     "freshness_policy": st.sampled_from(
                         [{"frequency": "daily"}, {"frequency": "weekly", "grace": 1.5}]
                     ),
+                    "auto_refresh": st.sampled_from(
+                        [{"mode": "off"}, {"mode": "all_upstreams", "min_interval": 60}]
+                    ),
                 },
             )
         )

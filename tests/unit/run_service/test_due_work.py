@@ -14,7 +14,7 @@ import pytest
 
 import run_service
 from run_service.config import Settings
-from run_service.reconcile.due_work import DueWork, due_refreshes, due_retries, due_ticks
+from run_service.reconcile.due_work import DueWork, due_auto_refreshes, due_refreshes, due_retries, due_ticks
 from servicekit.errors import UnavailableError
 from support.clock import FakeClock
 
@@ -53,7 +53,13 @@ async def test_undecided_work_waits_for_its_claim_to_expire_while_the_rest_of_th
 
 
 @pytest.mark.parametrize(
-    ("make", "queue"), [(due_retries, "retry"), (due_ticks, "tick"), (due_refreshes, "refresh")]
+    ("make", "queue"),
+    [
+        (due_retries, "retry"),
+        (due_ticks, "tick"),
+        (due_refreshes, "refresh"),
+        (due_auto_refreshes, "auto_refresh"),
+    ],
 )
 def test_each_queue_has_its_own_batch_and_claim(make: Any, queue: str) -> None:
     work = make(dependencies(**{f"{queue}_batch": 3, f"{queue}_claim_seconds": 4.0}))
@@ -72,4 +78,5 @@ def test_no_two_modules_read_the_same_claim_setting() -> None:
         "retry_claim_seconds": {"due_work.py"},
         "tick_claim_seconds": {"due_work.py"},
         "refresh_claim_seconds": {"due_work.py"},
+        "auto_refresh_claim_seconds": {"due_work.py"},
     }

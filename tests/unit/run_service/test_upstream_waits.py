@@ -13,9 +13,9 @@ T = datetime(2024, 1, 2, 16, 30, tzinfo=UTC)
 EARLIER, SAME, LATER = T - timedelta(minutes=1), T, T + timedelta(minutes=1)
 TIMES = (None, EARLIER, SAME, LATER)
 PRODUCT = [
-    Upstream("u", readiness, (planned,) if planned else (), waiting, active, has_retry, is_settling)
-    for readiness, planned, waiting, active, has_retry, is_settling in itertools.product(
-        Readiness, TIMES, TIMES, TIMES, (False, True), (False, True)
+    Upstream("u", readiness, (planned,) if planned else (), waiting, active, has_retry, follows, is_settling)
+    for readiness, planned, waiting, active, (has_retry, follows), is_settling in itertools.product(
+        Readiness, TIMES, TIMES, TIMES, ((False, False), (True, False), (False, True)), (False, True)
     )
 ]
 
@@ -32,7 +32,8 @@ def expected(upstreams: list[Upstream]) -> str:
 
     def is_being_cured(each: Upstream) -> bool:
         times = (*each.planned_times, each.waiting_time, each.active_time)
-        return not is_ready(each) and (each.has_retry or any(time is not None for time in times))
+        has_work = any(time is not None for time in times)
+        return not is_ready(each) and (has_work or each.has_retry or each.follows)
 
     if any(
         each.readiness is Readiness.BROKEN and not is_due(each) and not is_being_cured(each)

@@ -13,7 +13,16 @@ from optaic.instance.v1.instance_pb2 import Instance
 from optaic.rules.kinds import COMPONENT_KINDS, COMPOSED_KINDS, DEFINED_KINDS
 from servicekit.errors import FieldViolation
 
-_MUTABLE = ("name", "description", "owner", "labels", "schedule", "upstream_refs", "freshness_policy")
+_MUTABLE = (
+    "name",
+    "description",
+    "owner",
+    "labels",
+    "schedule",
+    "upstream_refs",
+    "freshness_policy",
+    "auto_refresh",
+)
 _COMPONENT_IDS = tuple(f"{kind}_instance_id" for kind in COMPONENT_KINDS)
 _IDENTITY = ("definition_id", "definition_name")
 _VERSION = ("definition_version_id", "definition_version")
