@@ -302,6 +302,7 @@ class Instance(_message.Message):
     UPSTREAM_REFS_FIELD_NUMBER: _builtins.int
     FRESHNESS_POLICY_FIELD_NUMBER: _builtins.int
     STATUS_AGGREGATION_CONTRACT_FIELD_NUMBER: _builtins.int
+    AUTO_REFRESH_FIELD_NUMBER: _builtins.int
     PROBE_INTERVAL_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
@@ -391,6 +392,12 @@ class Instance(_message.Message):
         """Output only. Resolved from the definition's contract, or the default."""
 
     @_builtins.property
+    def auto_refresh(self) -> Global___AutoRefresh:
+        """When run-service runs the default flow by itself because of its upstream flows. It changes no output, so no flow becomes stale when
+        it changes. Absent: never.
+        """
+
+    @_builtins.property
     def probe_interval(self) -> _duration_pb2.Duration:
         """Of a dataset or signal: how often a worker asks its pipeline for the token of the source (`probe`), without a run. Another token
         than the newest version has makes the flow stale. From one minute to 30 days. Absent: never.
@@ -447,6 +454,7 @@ class Instance(_message.Message):
         upstream_refs: _abc.Iterable[Global___UpstreamRef] | None = ...,
         freshness_policy: Global___FreshnessPolicy | None = ...,
         status_aggregation_contract: _definition_pb2.StatusAggregationContract | None = ...,
+        auto_refresh: Global___AutoRefresh | None = ...,
         probe_interval: _duration_pb2.Duration | None = ...,
         state: Global___InstanceState.ValueType = ...,
         revision: _builtins.int = ...,
@@ -458,9 +466,9 @@ class Instance(_message.Message):
         owner_instance_id: _builtins.str = ...,
         macro_version_ids: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "experiment", b"experiment", "freshness_policy", b"freshness_policy", "model", b"model", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "probe_interval", b"probe_interval", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "auto_refresh", b"auto_refresh", "backtest", b"backtest", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "experiment", b"experiment", "freshness_policy", b"freshness_policy", "model", b"model", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "probe_interval", b"probe_interval", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "backtest", b"backtest", "conditions", b"conditions", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "description", b"description", "etag", b"etag", "experiment", b"experiment", "flows", b"flows", "freshness_policy", b"freshness_policy", "instance_id", b"instance_id", "kind", b"kind", "labels", b"labels", "macro_version_ids", b"macro_version_ids", "model", b"model", "name", b"name", "owner", b"owner", "owner_instance_id", b"owner_instance_id", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "probe_interval", b"probe_interval", "project_id", b"project_id", "revision", b"revision", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "track_newest", b"track_newest", "update_time", b"update_time", "upstream_refs", b"upstream_refs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "auto_refresh", b"auto_refresh", "backtest", b"backtest", "conditions", b"conditions", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version", b"definition_version", "definition_version_id", b"definition_version_id", "description", b"description", "etag", b"etag", "experiment", b"experiment", "flows", b"flows", "freshness_policy", b"freshness_policy", "instance_id", b"instance_id", "kind", b"kind", "labels", b"labels", "macro_version_ids", b"macro_version_ids", "model", b"model", "name", b"name", "owner", b"owner", "owner_instance_id", b"owner_instance_id", "pipeline", b"pipeline", "portfolio_optimizer", b"portfolio_optimizer", "probe_interval", b"probe_interval", "project_id", b"project_id", "revision", b"revision", "schedule", b"schedule", "signal", b"signal", "spec", b"spec", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "store", b"store", "track_newest", b"track_newest", "update_time", b"update_time", "upstream_refs", b"upstream_refs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["dataset", "signal", "experiment", "model", "portfolio_optimizer", "backtest", "pipeline", "store", "accessor"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
@@ -750,6 +758,71 @@ class FreshnessPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FreshnessPolicy: _TypeAlias = FreshnessPolicy  # noqa: Y015
+
+@_typing.final
+class AutoRefresh(_message.Message):
+    """When a flow follows its upstream flows by itself. It does not while the instance is paused. If a run is active or a scheduled time
+    waits, this is decided again at its end. After a run that failed or was cancelled it follows only when a version above it, the
+    instance's revision or the code on record has changed, or a later run has completed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AutoRefresh._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_UNSPECIFIED: AutoRefresh._Mode.ValueType  # 0
+        """Means OFF."""
+        MODE_OFF: AutoRefresh._Mode.ValueType  # 1
+        """It never runs by itself."""
+        MODE_ALL_UPSTREAMS: AutoRefresh._Mode.ValueType  # 2
+        """It runs when it is STALE or NOT_INITIALIZED, for any cause but late data, and all its transitive upstream flows are READY or
+        count as ready.
+        """
+        MODE_ANY_UPSTREAM: AutoRefresh._Mode.ValueType  # 3
+        """As ALL_UPSTREAMS. It also runs when a direct upstream flow has a version that it has not read, although others are
+        not READY: forced, with the reason `auto_refresh`. It never runs without a version to read.
+        """
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+        """Which upstream flows must be READY."""
+
+    MODE_UNSPECIFIED: AutoRefresh.Mode.ValueType  # 0
+    """Means OFF."""
+    MODE_OFF: AutoRefresh.Mode.ValueType  # 1
+    """It never runs by itself."""
+    MODE_ALL_UPSTREAMS: AutoRefresh.Mode.ValueType  # 2
+    """It runs when it is STALE or NOT_INITIALIZED, for any cause but late data, and all its transitive upstream flows are READY or
+    count as ready.
+    """
+    MODE_ANY_UPSTREAM: AutoRefresh.Mode.ValueType  # 3
+    """As ALL_UPSTREAMS. It also runs when a direct upstream flow has a version that it has not read, although others are
+    not READY: forced, with the reason `auto_refresh`. It never runs without a version to read.
+    """
+
+    MODE_FIELD_NUMBER: _builtins.int
+    MIN_INTERVAL_FIELD_NUMBER: _builtins.int
+    mode: Global___AutoRefresh.Mode.ValueType
+    @_builtins.property
+    def min_interval(self) -> _duration_pb2.Duration:
+        """At least this long from the submission of one run by itself to that of the next; 30 days at most. Absent: no minimum."""
+
+    def __init__(
+        self,
+        *,
+        mode: Global___AutoRefresh.Mode.ValueType = ...,
+        min_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_interval", b"min_interval", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutoRefresh: _TypeAlias = AutoRefresh  # noqa: Y015
 
 @_typing.final
 class InstanceRevision(_message.Message):
