@@ -166,6 +166,9 @@ class Day(World):
         await self.call("FailRun", report)
         retried = await self.call("RetryRun", {"runId": failed[0]})
         await self.call("CancelRun", {"runId": retried.run_id, "reason": "r"})
+        request = {"instanceId": made["derived"], "force": True, "forceReason": "because"}
+        (result,) = (await self.call("BatchSubmitRuns", {"requests": [request]})).results
+        await self.call("CancelRun", {"runId": result.run.run_id, "reason": "r"})
         await self.call("WatchRun", {"runId": failed[0]})
         await self.call("WatchRunLogs", {"runId": failed[0], "minLevel": "LOG_LEVEL_WARNING"})
         await self.call("GetRunTraceback", {"runId": failed[0]})
@@ -174,6 +177,7 @@ class Day(World):
         await self.call("PlanRefresh", selection)
         refresh = {"refreshId": (await self.call("SubmitRefresh", selection)).refresh_id}
         await self.call("CancelRefresh", {**refresh, "reason": "r"})
+        self.keep("ResumeRefresh", refresh)  # only kept: its runs could be in the way of those below
         await self.call("GetRefresh", refresh)
         await self.call("WatchRefresh", refresh)
         await self.call("ListRefreshFlows", {**refresh, "pageSize": 1})
