@@ -7,11 +7,13 @@ import contextlib
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
@@ -92,6 +94,14 @@ class World:
         run = await self.pending(instance)
         assert run.trigger == UPSTREAM
         return await self.end(run, **fields)
+
+    async def tick(self, instance: instance_pb2.Instance, time: datetime) -> run_pb2.Run:
+        """Let the flow run of a scheduled time start."""
+        request = self.run.request(str(uuid.uuid4()))
+        flow = flow_pb2.FlowRef(instance_id=instance.instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH)
+        request.scheduled.flow.CopyFrom(flow)
+        request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=int(time.timestamp())))
+        return (await self.run.send(request)).run
 
     async def rest(self) -> None:
         """Wait until every event has been applied and every flow that is due has been decided about."""
@@ -332,6 +342,37 @@ async def test_a_process_that_dies_between_its_writes_leaves_the_change_to_anoth
     await world.follow(derived)
     await world.rest()
     assert len(await world.runs_of(derived)) == 1
+
+
+async def test_a_scheduled_time_waits_for_an_upstream_flow_that_follows(world: World) -> None:
+    prices = await world.prices()
+    derived = await world.following(prices, interval=f"{37 * 3600}s")
+    timing = {"cron": {"expression": "30 11,16 * * *"}}
+    top = await world.plane.instance.derived(
+        world.project, f"t{next(_numbers)}", derived.instance_id, schedule=timing
+    )
+    await world.refresh(prices)
+    pending = await world.pending(derived)
+    await world.run.cancel(pending.run_id)  # somebody stops it: nothing makes it READY by itself
+    await world.rest()
+    time = datetime(2024, 1, 2, 16, 30, tzinfo=UTC)
+    world.run.clock.advance((time - world.run.clock.now()).total_seconds())
+    refused = await world.tick(top, time)
+    assert refused.error.type in {"UPSTREAM_NOT_READY", "MISSING_INPUT"}
+    await world.refresh(derived)
+    await world.refresh(top)
+    await world.refresh(prices)
+    await world.rest()
+    world.run.clock.advance(19 * 3600)
+    told = await world.tick(top, time + timedelta(hours=19))
+    assert told.error.type == "TICK_WAITING"
+    assert (await world.runs_of(derived))[
+        -1
+    ].status == COMPLETED  # it only will follow, when its interval is over
+    world.run.clock.advance(5 * 3600)
+    await world.follow(derived)
+    run = await world.pending(top)
+    assert run.trigger == run_pb2.RUN_TRIGGER_SCHEDULE
 
 
 async def test_a_deleted_instance_is_not_followed_up(world: World) -> None:
