@@ -41,7 +41,7 @@ _STEPS = (
     *("config", "revert", "promote") * 3,
     *("edges",) * 3,
     *("accept", "accept", "revoke", "probe", "probe", "probe"),
-    *("policy", "time") * 2,
+    *("policy", "time") * 12,  # lateness needs several of them in a row
     *("started", "fail", "cancel", "label", "invalidate", "delete"),
 )
 pytestmark = pytest.mark.faults
