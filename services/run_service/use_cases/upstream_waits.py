@@ -10,9 +10,9 @@ from functools import partial
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2, lineage_service_pb2
+from optaic.rules.kinds import SCHEDULED_FLOWS
 from optaic.rules.scheduled_times import times_between
 from optaic.run.v1 import run_events_pb2
-from run_service.domain.kinds import choose_flow
 from run_service.domain.upstream_waits import DEFAULT_MAX_WAIT, FlowKey, Readiness, Upstream, Waited, judge
 from run_service.events import wait_event
 from run_service.store import ticks, upstream_work, waits
@@ -122,7 +122,7 @@ async def _ignored_upstreams(
 async def _planned(
     deps: Dependencies, flows: Iterable[FlowKey], after: datetime, until: datetime
 ) -> dict[FlowKey, list[datetime]]:
-    """Return the scheduled times of flows after one time, up to another; of the default flow of each active instance."""
+    """Return the scheduled times of flows after one time, up to another; of the flow that each schedule starts."""
     by_instance: dict[str, set[str]] = {}
     for instance_id, flow_kind in flows:
         by_instance.setdefault(instance_id, set()).add(flow_kind)
@@ -131,8 +131,7 @@ async def _planned(
     for instance in instances:
         if instance is None or instance.state == instance_pb2.INSTANCE_STATE_PAUSED or not instance.flows:
             continue
-        default = choose_flow(instance.instance_id, {flow.flow_kind for flow in instance.flows}, 0)
-        flow_kind = enum_word(flow_pb2.FlowKind, default)
+        flow_kind = SCHEDULED_FLOWS.get(enum_word(instance_pb2.InstanceKind, instance.kind), "")
         if flow_kind in by_instance[instance.instance_id]:
             planned[instance.instance_id, flow_kind] = times_between(instance.schedule, after, until)
     return {flow: times for flow, times in planned.items() if times}
