@@ -54,8 +54,10 @@ class DirectConnection(AsyncConnection):
     async def _execute_text(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> _Rows:
         try:
             cursor = await self._driver.execute(text_of(statement), parameters)
-            columns = tuple(column.name for column in cursor.description or ())
-            return _Rows(columns, await cursor.fetchall() if columns else [], cursor.rowcount)
+            if cursor.description is None:
+                return _Rows((), [], cursor.rowcount)
+            columns = tuple(column.name for column in cursor.description)  # a row may have none
+            return _Rows(columns, await cursor.fetchall(), cursor.rowcount)
         except psycopg.Error as error:
             if self._driver.closed:
                 await self.invalidate()  # or its pool would hand it out again

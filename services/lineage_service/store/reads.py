@@ -240,7 +240,7 @@ def _admissions(rows: Iterable[Sequence[Any]]) -> dict[FlowKey, AdmissionFacts]:
             found[root] = AdmissionFacts(revision or 0, flow, [], [])
         else:
             others.append((root, flow, roles))
-    for root, flow, roles in others:
+    for root, flow, roles in sorted(others, key=lambda other: other[1].flow_id):  # always in the same order
         if roles:
             found[root].direct.append((flow, [InputChange(*role) for role in roles]))
         if flow.word != "ready":

@@ -70,3 +70,9 @@ async def test_a_connection_whose_statement_was_given_up_serves_the_next_one(dat
                 await connection.execute(sa.text("select pg_sleep(20)"))
         async with database.read("acme") as connection:
             assert (await connection.execute(sa.text("select 1"))).scalar_one() == 1
+
+
+async def test_rows_without_columns_are_rows(database: Database) -> None:
+    async with database.read("acme") as connection:
+        assert len((await connection.execute(sa.text("select from generate_series(1, 2)"))).all()) == 2
+        assert (await connection.execute(sa.text("select where false"))).first() is None
