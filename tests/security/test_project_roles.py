@@ -43,6 +43,7 @@ FOR_ALL = {
     "ListInstanceStatuses",
     "WatchInstanceStatuses",
     "ListRuns",
+    "ListRefreshes",
     "GetStatusHistory",
 }
 _NEEDING_MORE = {
@@ -50,9 +51,11 @@ _NEEDING_MORE = {
     "GetDefinitionVersion",
     "ListDefinitionVersions",
     "GetStatusHistory",
+    "ListRefreshes",  # there is none here
 }  # than no id at all
 _DEEPEST = 5
 REHEARSAL = "RehearseChanges"
+BATCH = "BatchSubmitRuns"
 _UPDATE = next(method for _, method in METHODS if method.name == "UpdateInstance")
 # Ids of what belongs to no project, ids of outside systems, and fields that are output only or that only services send.
 ELSEWHERE = {
@@ -168,11 +171,15 @@ async def ask(channel: Any, method: MethodDescriptor, role: str, ids: Ids) -> tu
         request=request.SerializeToString(),
         metadata=caller(role, TENANT),
     )
+    verdict: Any
     if isinstance(answer, bytes):
-        if method.name != REHEARSAL:
+        # Each verdict is the answer that the change, or the submission, would get by itself.
+        if method.name == REHEARSAL:
+            (verdict,) = instance_api.RehearseChangesResponse.FromString(answer).verdicts
+        elif method.name == BATCH and (result := _result_of(answer)).HasField("refusal"):
+            verdict = result.refusal
+        else:
             return "OK", "", answer
-        # Its verdict is the answer that the change would get by itself.
-        (verdict,) = instance_api.RehearseChangesResponse.FromString(answer).verdicts
         told = str(verdict)
         for name, value in ids.items():
             told = told.replace(value, name)
@@ -184,6 +191,11 @@ async def ask(channel: Any, method: MethodDescriptor, role: str, ids: Ids) -> tu
     for name, value in ids.items():
         told = told.replace(value, name)
     return error.code, told, b""
+
+
+def _result_of(answer: bytes) -> run_api.SubmitRunResult:
+    (result,) = run_api.BatchSubmitRunsResponse.FromString(answer).results
+    return result
 
 
 def is_confinable(method: MethodDescriptor) -> bool:
