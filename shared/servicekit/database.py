@@ -191,7 +191,10 @@ class Database:
                 await connection.execute(sa.text("select 1"))
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; first those that callers gave up, because a disposed pool closes none that comes back."""
+        loop = asyncio.get_running_loop()
+        if returning := {each for each in _closing if each.get_loop() is loop}:
+            await asyncio.wait(returning)
         await self._reads.close()
         await self._writes.close()
         await self._app.dispose()

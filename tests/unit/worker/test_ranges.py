@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optaic.plugins import DateRange, DeletionRefused, NoDataInRange, SchemaMismatch
@@ -37,6 +37,7 @@ def _range(start: int | None, end: int | None) -> DateRange:
     return DateRange(*(None if each is None else _day(each) for each in (start, end)))
 
 
+@settings(deadline=None)
 @given(before=_rows, computed=_rows, start=_bounds, end=_bounds)
 def test_only_the_rows_of_the_range_are_replaced_by_the_computed_ones(
     before: dict[tuple[int, str], float | None],
