@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 
+import hypothesis
 import pytest
 import structlog
 from xdist.scheduler import LoadScopeScheduling
@@ -19,6 +20,10 @@ def pytest_configure() -> None:
     """Say at once what would otherwise show as a hundred missing definitions."""
     if "builtin" not in entry_points(group="optaic.definitions").names:
         pytest.exit("the installed project is older than pyproject.toml: run make setup", returncode=4)
+    # A busy machine is no failure: no example has a deadline, and none is too slow to make.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("optaic", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("optaic")
     # The default draws every traceback with the values of its variables: half a second of the loop's time each.
     renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
