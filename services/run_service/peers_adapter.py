@@ -24,8 +24,10 @@ from servicekit.errors import (
 )
 from servicekit.interceptor import READ_TOKENS_KEY
 from servicekit.status import from_rpc_error
+from servicekit.tokens import writes_pending
 
 _LONGEST_WAIT = 1.0
+_LONGEST_PLAN_WAIT = 10.0  # for what the caller wrote; then the caller learns that it is not there yet
 _MOST_FLOWS = 10_000  # of one page
 _MOST_BYTES = 2_000_000  # of the questions of one call; lineage-service takes twice as many
 _Instance = instance_pb2.Instance
@@ -226,16 +228,19 @@ class Peers:
 
         Raises:
             ResourceExhaustedError: TOO_MANY_FLOWS.
-            UnavailableError: lineage-service does not answer as it should.
+            UnavailableError: READ_TOKENS_PENDING: what the caller wrote has not arrived there; or lineage-service does not answer as it
+                should.
         """
         context = current_or_none()
         tokens = ",".join(context.read_tokens) if context else ""
         metadata = ((READ_TOKENS_KEY, tokens),) if tokens else ()
         try:
             answer: lineage_service_pb2.PlanFlowsResponse = await self._lineage.PlanFlows(
-                request, metadata=metadata
+                request, metadata=metadata, timeout=_LONGEST_PLAN_WAIT if tokens else None
             )
         except grpc.aio.AioRpcError as error:
+            if tokens and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise writes_pending(len(context.read_tokens) if context else 0) from error
             raise _translate(error) from error
         return answer
 

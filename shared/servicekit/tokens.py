@@ -22,6 +22,15 @@ _GET_CONSUMED = sa.text("""
 """)
 
 
+def writes_pending(count: int) -> UnavailableError:
+    """Return READ_TOKENS_PENDING: the service that has to answer lacks events that the caller has written."""
+    return UnavailableError(
+        "READ_TOKENS_PENDING",
+        f"this service has not received the writes of {count} read tokens yet; retry",
+        metadata={"pending": str(count)},
+    )
+
+
 class ReadTokens:
     """The wait for read tokens. `rules` maps a package to the consumers that must hold its events."""
 
@@ -54,11 +63,7 @@ class ReadTokens:
                 return
             remaining = limit - time.monotonic()
             if remaining <= 0:
-                raise UnavailableError(
-                    "READ_TOKENS_PENDING",
-                    f"this service has not received the writes of {len(missing)} read tokens yet; retry",
-                    metadata={"pending": str(len(missing))},
-                )
+                raise writes_pending(len(missing))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_POLL, remaining)):
                     await consumed.wait()

@@ -14,10 +14,12 @@ from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest
 from optaic.run.v1 import refresh_pb2, run_pb2, run_service_pb2
+from run_service import peers_adapter
 from run_service.app import build
 from run_service.use_cases import refresh_steps, submission
 from servicekit.app import App, serve
 from servicekit.ids import new_id
+from servicekit.interceptor import READ_TOKENS_KEY
 from support.control_plane import ControlPlane, control_plane
 from support.polling import eventually
 from support.run_service import refused
@@ -384,3 +386,13 @@ async def test_plan_records_nothing(chain: Chain) -> None:
     ]
     listed = await chain.plane.run.runs.ListRefreshes(run_service_pb2.ListRefreshesRequest())
     assert list(listed.refreshes) == []
+
+
+async def test_plan_says_that_what_the_caller_wrote_has_not_arrived(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_adapter, "_LONGEST_PLAN_WAIT", 0.5)
+    request = run_service_pb2.PlanRefreshRequest(selection=refresh_pb2.RefreshSelection(all=True))
+    plan = chain.plane.run.runs.PlanRefresh
+    async with refused("READ_TOKENS_PENDING"):
+        await plan(request, metadata=((READ_TOKENS_KEY, f"run/{new_id()}"),))
