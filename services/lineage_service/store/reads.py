@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -281,11 +282,14 @@ async def _in_slices(
         for row in rows:
             yield row
         return
-    options = {"yield_per": _SLICE}
+    del rows
+    await asyncio.sleep(0)  # rows that have arrived already cost no turn of the loop
+    options = {"yield_per": _SLICE // 2}
     async with connection.stream(
         statement, {**parameters, "most": None}, execution_options=options
     ) as result:
-        async for rows in result.partitions(_SLICE):
+        async for rows in result.partitions(_SLICE // 2):
+            await asyncio.sleep(0)
             for row in rows:
                 yield row
 
