@@ -16,7 +16,7 @@ from lineage_service.domain.snapshots import SCHEMA
 from servicekit import off_loop
 from servicekit.database import Connection, Database
 
-_SLICE = 1_000  # rows
+_SLICE = 500  # rows
 _BYTES_OF_AN_EDGE = 50  # about
 
 
@@ -284,11 +284,11 @@ async def _in_slices(
         return
     del rows
     await asyncio.sleep(0)  # rows that have arrived already cost no turn of the loop
-    options = {"yield_per": _SLICE // 2}
+    options = {"yield_per": _SLICE}
     async with connection.stream(
         statement, {**parameters, "most": None}, execution_options=options
     ) as result:
-        async for rows in result.partitions(_SLICE // 2):
+        async for rows in result.partitions(_SLICE):
             await asyncio.sleep(0)
             for row in rows:
                 yield row
