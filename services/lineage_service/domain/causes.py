@@ -99,8 +99,10 @@ class Graph:
     def __init__(self, flows: Iterable[Flow], edges: Iterable[Edge]) -> None:
         self.flows = {flow.flow_id: flow for flow in flows}
         self._edges: dict[int, list[Edge]] = {}
-        for edge in sorted(edges, key=lambda edge: (*self.flows[edge.upstream_id].key, edge.role)):
+        for edge in edges:
             self._edges.setdefault(edge.downstream_id, []).append(edge)
+        for inputs in self._edges.values():  # one sort of everything would make every other thread wait
+            inputs.sort(key=lambda edge: (*self.flows[edge.upstream_id].key, edge.role))
 
     def edges_into(self, flow: Flow) -> list[Edge]:
         """Return the edges whose downstream is this flow."""
