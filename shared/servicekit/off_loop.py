@@ -11,12 +11,13 @@ import contextvars
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from servicekit import context
 
 LARGE_BYTES = 8 * 1024  # of a message; work on a smaller one takes less than the way to a thread
 _THREADS = 2
+_PART = 1_000  # items
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 _threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="checks")
@@ -60,3 +61,9 @@ async def run_if_large(
     if size <= LARGE_BYTES:
         return function(*arguments, **options)
     return await run(function, *arguments, **options)
+
+
+def free(items: list[Any]) -> None:
+    """Empty a long list part by part, in the thread that needed it; freed at once, its items would make all others wait."""
+    while items:
+        del items[-_PART:]

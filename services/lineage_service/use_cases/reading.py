@@ -192,6 +192,7 @@ async def get_lineage_graph(
         above = await _nearest_first(connection, tenant_id, own, request.upstream_depth, is_upstream=True)
         below = await _nearest_first(connection, tenant_id, own, request.downstream_depth, is_upstream=False)
         order = [own, *(flow_id for _, flow_id in sorted(above + below))]
+        del above, below  # now, and not with everything else at the end
         # What only names settings stands one step outside of what versions flow through.
         beside = await reads.list_schema_neighbours(connection, tenant_id, order[:_GRAPH_LIMIT])
         order = list(dict.fromkeys([*order, *(flow_id for pair in beside for flow_id in pair)]))
@@ -212,6 +213,8 @@ async def get_lineage_graph(
                 kind=edge.kind,
                 consumed_version=edge.consumed_version,
             )
+        off_loop.free(states)
+        off_loop.free(edges)
         return result
 
     return await off_loop.run_if_large(len(states) * _BYTES_OF_A_FLOW, answer)
