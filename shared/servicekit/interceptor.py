@@ -42,6 +42,7 @@ REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
 READ_TOKENS_KEY = "optaic-read-tokens"
 WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
+_LARGE_ANSWER = 256 << 10  # bytes
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _DOWNSTREAM_CODES = {
     grpc.StatusCode.UNAVAILABLE,
@@ -77,6 +78,9 @@ class Interceptor:
     def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         """Return the wrapped handler; it takes raw bytes, so that a malformed message gets a typed error.
 
+        A method that answers once also returns raw bytes, so that others have their turn of the event loop between the
+        serialization and the sending of a large answer.
+
         Raises:
             TypeError: The method streams requests, which no contract of ours does.
             ValueError: The contract of the method names no permission, so nobody could be refused.
@@ -88,12 +92,11 @@ class Interceptor:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(rules, handler), response_serializer=handler.response_serializer
             )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(rules, handler), response_serializer=handler.response_serializer
-        )
+        return grpc.unary_unary_rpc_method_handler(self._unary(rules, handler))
 
     def _unary(self, rules: MethodAccess, handler: grpc.RpcMethodHandler) -> Callable[[bytes, Any], Any]:
         behavior, parse, method = handler.unary_unary, handler.request_deserializer, rules.path
+        serialize = handler.response_serializer
         trail = self._trail if is_audited(rules.path) else None
         most = bounds.most_bytes(method)
 
@@ -118,6 +121,10 @@ class Interceptor:
                                 async with trail.record(request, method, grpc_context.peer()):
                                     response = await behavior(message, grpc_context)
                             response = await self._admission.hide(request, response)
+                            answer = response if serialize is None else serialize(response)
+                            del response
+                            if len(answer) > _LARGE_ANSWER:
+                                await asyncio.sleep(0)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except BaseException as error:  # noqa: BLE001 - every fault must become a status
@@ -126,7 +133,7 @@ class Interceptor:
             if _level.isEnabledFor(logging.DEBUG):
                 with context.bind(request):
                     _log.debug("served", method=method, seconds=round(time.monotonic() - began, 6))
-            return response
+            return answer
 
         return call
 
