@@ -21,6 +21,7 @@ _trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", N
 _mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)  # the same
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # of mallopt
 _LARGE = 256 << 10  # bytes; what is larger goes back to the system as soon as it is free
+_COLLECTIONS = (5_000, 10, 10)  # of the three generations; Python's are 700, 10, 10
 _ARENAS = 2  # the threads of gRPC and of drivers need no more, and each arena keeps holes of its own
 
 
@@ -41,9 +42,13 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
 
 
 def keep_loaded() -> None:
-    """Exempt all that is loaded from the collection of cycles, which would stop every thread for a tenth of a second."""
+    """Exempt all that is loaded from the collection of cycles, which would stop every thread for a tenth of a second.
+
+    What an answer of many objects is made of is collected seldom: Python's own thresholds walk over all of it five times.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)
 
 
 def keep_memory_dense() -> None:
