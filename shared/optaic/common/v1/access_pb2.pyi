@@ -72,7 +72,7 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     """Submit, retry and cancel runs."""
     PERMISSION_MAINTAIN: _Permission.ValueType  # 5
     """Decide for others: change and delete projects, change the state of definition versions, promote, accept changed code,
-    invalidate what a flow has computed, or accept that it is stale.
+    invalidate what a flow has computed, or accept that it is stale; have freshness recomputed.
     """
     PERMISSION_MANAGE_ACCESS: _Permission.ValueType  # 6
     """Say who may do what."""
@@ -100,7 +100,7 @@ PERMISSION_RUN: Permission.ValueType  # 4
 """Submit, retry and cancel runs."""
 PERMISSION_MAINTAIN: Permission.ValueType  # 5
 """Decide for others: change and delete projects, change the state of definition versions, promote, accept changed code,
-invalidate what a flow has computed, or accept that it is stale.
+invalidate what a flow has computed, or accept that it is stale; have freshness recomputed.
 """
 PERMISSION_MANAGE_ACCESS: Permission.ValueType  # 6
 """Say who may do what."""

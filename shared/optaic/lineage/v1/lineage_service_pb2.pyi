@@ -950,3 +950,62 @@ class RevokeAcceptedStalenessRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeAcceptedStalenessRequest: _TypeAlias = RevokeAcceptedStalenessRequest  # noqa: Y015
+
+@_typing.final
+class RecomputeFreshnessRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    page_size: _builtins.int
+    """How many flows to compare at most; 0: 500."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecomputeFreshnessRequest: _TypeAlias = RecomputeFreshnessRequest  # noqa: Y015
+
+@_typing.final
+class RecomputeFreshnessResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARED_COUNT_FIELD_NUMBER: _builtins.int
+    REPAIRED_FLOWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    compared_count: _builtins.int
+    next_page_token: _builtins.str
+    """Empty after the last flow."""
+    @_builtins.property
+    def repaired_flows(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.FlowRef]:
+        """The flows whose stored state was wrong, and is right now: flows of the part, and flows above these. Flows below that follow
+        are not listed.
+        """
+
+    def __init__(
+        self,
+        *,
+        compared_count: _builtins.int = ...,
+        repaired_flows: _abc.Iterable[_flow_pb2.FlowRef] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_count", b"compared_count", "next_page_token", b"next_page_token", "repaired_flows", b"repaired_flows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecomputeFreshnessResponse: _TypeAlias = RecomputeFreshnessResponse  # noqa: Y015

@@ -101,6 +101,11 @@ class LineageServiceStub:
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RevokeAcceptedStalenessRequest.SerializeToString,
                 response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.FromString,
                 _registered_method=True)
+        self.RecomputeFreshness = channel.unary_unary(
+                '/optaic.lineage.v1.LineageService/RecomputeFreshness',
+                request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessRequest.SerializeToString,
+                response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessResponse.FromString,
+                _registered_method=True)
 
 
 class LineageServiceServicer:
@@ -213,6 +218,16 @@ class LineageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecomputeFreshness(self, request, context):
+        """Compares what is stored of a part of the flows with what follows from their configurations, versions and inputs, repairs
+        what differs, and publishes it. lineage-service does the same by itself from time to time, and nothing is expected to
+        differ. The answer has a part of the flows of the whole tenant, in an order of its own; follow `next_page_token` for all.
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LineageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -280,6 +295,11 @@ def add_LineageServiceServicer_to_server(servicer, server):
                     servicer.RevokeAcceptedStaleness,
                     request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RevokeAcceptedStalenessRequest.FromString,
                     response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.SerializeToString,
+            ),
+            'RecomputeFreshness': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecomputeFreshness,
+                    request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessRequest.FromString,
+                    response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -634,6 +654,33 @@ class LineageService:
             '/optaic.lineage.v1.LineageService/RevokeAcceptedStaleness',
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RevokeAcceptedStalenessRequest.SerializeToString,
             optaic_dot_lineage_dot_v1_dot_lineage__pb2.FlowState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecomputeFreshness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.lineage.v1.LineageService/RecomputeFreshness',
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessRequest.SerializeToString,
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -82,6 +82,12 @@ class LineageServiceStub:
     """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
     FAILED_PRECONDITION: NOTHING_ACCEPTED.
     """
+    RecomputeFreshness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.RecomputeFreshnessRequest, _lineage_service_pb2.RecomputeFreshnessResponse]
+    """Compares what is stored of a part of the flows with what follows from their configurations, versions and inputs, repairs
+    what differs, and publishes it. lineage-service does the same by itself from time to time, and nothing is expected to
+    differ. The answer has a part of the flows of the whole tenant, in an order of its own; follow `next_page_token` for all.
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
 
 @_typing.type_check_only
 class LineageServiceAsyncStub(LineageServiceStub):
@@ -135,6 +141,12 @@ class LineageServiceAsyncStub(LineageServiceStub):
     RevokeAcceptedStaleness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.RevokeAcceptedStalenessRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
     """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
     FAILED_PRECONDITION: NOTHING_ACCEPTED.
+    """
+    RecomputeFreshness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.RecomputeFreshnessRequest, _lineage_service_pb2.RecomputeFreshnessResponse]  # type: ignore[assignment]
+    """Compares what is stored of a part of the flows with what follows from their configurations, versions and inputs, repairs
+    what differs, and publishes it. lineage-service does the same by itself from time to time, and nothing is expected to
+    differ. The answer has a part of the flows of the whole tenant, in an order of its own; follow `next_page_token` for all.
+    Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
 
 class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -264,6 +276,18 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lineage_pb2.FlowState, _abc.Awaitable[_lineage_pb2.FlowState]]:
         """Takes an acceptance back: freshness is compared with what was consumed again. Errors: NOT_FOUND (FLOW_NOT_FOUND);
         FAILED_PRECONDITION: NOTHING_ACCEPTED.
+        """
+
+    @_abc_1.abstractmethod
+    def RecomputeFreshness(
+        self,
+        request: _lineage_service_pb2.RecomputeFreshnessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_service_pb2.RecomputeFreshnessResponse, _abc.Awaitable[_lineage_service_pb2.RecomputeFreshnessResponse]]:
+        """Compares what is stored of a part of the flows with what follows from their configurations, versions and inputs, repairs
+        what differs, and publishes it. lineage-service does the same by itself from time to time, and nothing is expected to
+        differ. The answer has a part of the flows of the whole tenant, in an order of its own; follow `next_page_token` for all.
+        Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
 def add_LineageServiceServicer_to_server(servicer: LineageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
