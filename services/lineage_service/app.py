@@ -10,6 +10,7 @@ from lineage_service.config import Settings
 from lineage_service.consumers import INSTANCE_CONSUMER, build_consumers
 from lineage_service.grpc_api import LineageServicer
 from lineage_service.ports import Calendars
+from lineage_service.reconcile.recomputing import PAUSE, Recomputer
 from lineage_service.reconcile.sweeping import Sweeper
 from lineage_service.use_cases import reading
 from lineage_service.use_cases.admission import RUN_CONSUMER
@@ -38,12 +39,16 @@ async def build(
         parts.database, parts.clock, parts.ids, parts.signer, calendars or ExchangeCalendars()
     )
     Comparing(deps, parts.comparison).listen()
+    loops = [Loop("freshness", settings.freshness_interval_seconds, Sweeper(deps).step)]
+    if settings.recomputation_interval_seconds:
+        recomputer = Recomputer(deps, settings.recomputation_interval_seconds)
+        loops.append(Loop("recomputation", PAUSE, recomputer.step))
     return parts.assemble(
         deps,
         [(add_LineageServiceServicer_to_server, LineageServicer(deps), "optaic.lineage.v1.LineageService")],
         build_consumers(deps, parts.broker),
         locate=lambda tenant_id, ids: reading.locate(deps, tenant_id, ids),
-        loops=[Loop("freshness", settings.freshness_interval_seconds, Sweeper(deps).step)],
+        loops=loops,
         read_rules={"instance": (INSTANCE_CONSUMER,), "run": (RUN_CONSUMER,)},
     )
 

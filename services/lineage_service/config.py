@@ -14,3 +14,8 @@ class Settings(ServiceSettings):
     freshness_interval_seconds: float = Field(
         default=1.0, gt=0, description="Time between two looks for freshness policies that are due."
     )
+    recomputation_interval_seconds: float = Field(
+        default=21_600.0,
+        ge=0,
+        description="Time between two comparisons of the stored freshness of all flows with what follows from the facts; 0: none.",
+    )

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from lineage_service.use_cases import acceptance, admission, impact, invalidation, planning, reading
+from lineage_service.use_cases import (
+    acceptance,
+    admission,
+    impact,
+    invalidation,
+    planning,
+    reading,
+    recomputation,
+)
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_pb2 import FlowState
@@ -74,3 +82,8 @@ class LineageServicer(LineageServiceServicer):
         self, request: api.RevokeAcceptedStalenessRequest, _context: Any
     ) -> FlowState:
         return await acceptance.revoke_accepted_staleness(self._deps, current(), request)
+
+    async def RecomputeFreshness(
+        self, request: api.RecomputeFreshnessRequest, _context: Any
+    ) -> api.RecomputeFreshnessResponse:
+        return await recomputation.recompute_freshness(self._deps, current(), request)

@@ -25,7 +25,15 @@ from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.runs import Input, RunFact
 from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads
-from lineage_service.use_cases import acceptance, admission, impact, invalidation, judging, reading
+from lineage_service.use_cases import (
+    acceptance,
+    admission,
+    impact,
+    invalidation,
+    judging,
+    reading,
+    recomputation,
+)
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_probes, apply_run_facts, apply_snapshots
@@ -107,6 +115,17 @@ class Lineage:
         async with self.database.read(self.tenant_id) as connection:
             flow_ids = list((await connection.execute(statement, {"tenant_id": self.tenant_id})).scalars())
         await judging.judge(self.deps, self.tenant_id, flow_ids)
+
+    async def recompute(self) -> list[FlowKey]:
+        """Compare what is stored of all flows with the facts; return the flows that were wrong."""
+        repaired: list[FlowKey] = []
+        last = 0
+        while True:
+            part = await recomputation.recompute_part(self.deps, self.tenant_id, last)
+            repaired += part.repaired
+            last = part.last
+            if not last:
+                return repaired
 
     async def check(self, key: FlowKey) -> admission.Answer:
         """Ask for admission."""

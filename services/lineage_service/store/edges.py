@@ -39,6 +39,25 @@ _CONSUME = sa.text("""
     on conflict (tenant_id, downstream_id, upstream_id, role) do update
         set consumed_run_id = excluded.consumed_run_id, consumed_version = excluded.consumed_version
 """)
+# Where the numbers of the versions that a flow consumed, or that were accepted for it, are not those of the runs.
+_UNRESOLVED = """
+    left join versions c on c.tenant_id = :tenant_id and c.flow_id = o.upstream_id and c.run_id = o.consumed_run_id
+    left join versions a on a.tenant_id = :tenant_id and a.flow_id = o.upstream_id and a.run_id = o.accepted_run_id
+    where o.tenant_id = :tenant_id and o.downstream_id = any(:downstream_ids)
+      and (o.consumed_version <> coalesce(c.version, 0) or o.accepted_version <> coalesce(a.version, 0))
+"""
+_LIST_UNRESOLVED = sa.text(f"select distinct o.downstream_id from edges o {_UNRESOLVED}")  # noqa: S608 - a constant of ours
+_RESOLVE = sa.text(f"""
+    with found as (
+        select o.downstream_id, o.upstream_id, o.role, coalesce(c.version, 0) as consumed_version,
+               case when o.accepted_version is not null then coalesce(a.version, 0) end as accepted_version
+        from edges o {_UNRESOLVED}
+    )
+    update edges e set consumed_version = f.consumed_version, accepted_version = f.accepted_version from found f
+    where e.tenant_id = :tenant_id and e.downstream_id = f.downstream_id and e.upstream_id = f.upstream_id
+      and e.role = f.role
+    returning e.downstream_id
+""")  # noqa: S608 - a constant of ours
 _PRUNE = sa.text("""
     delete from edges
     where tenant_id = :tenant_id and downstream_id = any(:downstream_ids)
@@ -89,6 +108,20 @@ async def consume(
         }
         await connection.execute(_CONSUME, parameters)
     await prune(connection, tenant_id, list(inputs))
+
+
+async def list_unresolved(
+    connection: Connection, tenant_id: str, downstream_ids: Collection[int]
+) -> set[int]:
+    """Return the flows that are compared with another number than that of a version that they consumed, or was accepted."""
+    parameters = {"tenant_id": tenant_id, "downstream_ids": list(downstream_ids)}
+    return set((await connection.execute(_LIST_UNRESOLVED, parameters)).scalars())
+
+
+async def resolve(connection: Connection, tenant_id: str, downstream_ids: Collection[int]) -> set[int]:
+    """Give the versions that flows consumed, and those accepted for them, the numbers of their runs; return the flows changed."""
+    parameters = {"tenant_id": tenant_id, "downstream_ids": list(downstream_ids)}
+    return set((await connection.execute(_RESOLVE, parameters)).scalars())
 
 
 async def prune(connection: Connection, tenant_id: str, downstream_ids: Sequence[int]) -> None:

@@ -75,7 +75,7 @@ _RESOLVE_ACCEPTED = sa.text("""
       and e.accepted_version <> v.version
     returning e.downstream_id
 """)
-_SET_CURRENT = sa.text("""
+_CURRENT = """
     with current as (
         select d.flow_id, n.version, o.run_number, o.last_data_date
         from unnest(cast(:flow_ids as bigint[])) as d(flow_id)
@@ -89,6 +89,8 @@ _SET_CURRENT = sa.text("""
             order by v.run_number limit 1
         ) o
     )
+"""
+_SET_CURRENT = sa.text(f"""{_CURRENT}
     update flows f set version = c.version, version_run_number = c.run_number, last_data_date = c.last_data_date,
         late_since_time = case when c.last_data_date <> '' and c.last_data_date < f.expected_data_date collate "C"
                                then f.late_since_time end
@@ -96,7 +98,11 @@ _SET_CURRENT = sa.text("""
     where f.tenant_id = :tenant_id and f.flow_id = c.flow_id
       and (f.version, f.version_run_number) is distinct from (c.version, c.run_number)
     returning f.flow_id, old.version, f.version, f.late_since_time is not null
-""")
+""")  # noqa: S608 - a constant of ours
+_LIST_NOT_CURRENT = sa.text(f"""{_CURRENT}
+    select f.flow_id from current c join flows f on f.tenant_id = :tenant_id and f.flow_id = c.flow_id
+    where (f.version, f.version_run_number) is distinct from (c.version, c.run_number)
+""")  # noqa: S608 - a constant of ours
 
 
 _LIST_UNREAD = sa.text("""
@@ -120,6 +126,21 @@ async def list_unread(
         "versions": [version for _, version in consumed],
     }
     return {(row[0], row[1]): row[2] for row in await connection.execute(_LIST_UNREAD, parameters)}
+
+
+async def list_not_current(connection: Connection, tenant_id: str, flow_ids: Collection[int]) -> set[int]:
+    """Return the flows that show another version than the one that their newest completed run made."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
+    return set((await connection.execute(_LIST_NOT_CURRENT, parameters)).scalars())
+
+
+async def set_current(
+    connection: Connection, tenant_id: str, flow_ids: Collection[int]
+) -> tuple[list[Move], list[int]]:
+    """Give flows the version that their newest completed run made; return the moves, and the moved flows that are late."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
+    rows = (await connection.execute(_SET_CURRENT, parameters)).all()
+    return [Move(*row[:3]) for row in rows], [row[0] for row in rows if row[3]]
 
 
 async def add_versions(
@@ -162,6 +183,5 @@ async def add_versions(
     resolved = list((await connection.execute(_RESOLVE, new)).scalars())
     if numbered > inserted:  # only then has a version another number that was known when it was accepted
         resolved += (await connection.execute(_RESOLVE_ACCEPTED, new)).scalars()
-    current = {"tenant_id": tenant_id, "flow_ids": list(oldest)}
-    rows = (await connection.execute(_SET_CURRENT, current)).all()
-    return [Move(*row[:3]) for row in rows], resolved, [row[0] for row in rows if row[3]]
+    moves, late = await set_current(connection, tenant_id, oldest)
+    return moves, resolved, late

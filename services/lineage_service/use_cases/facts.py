@@ -185,12 +185,12 @@ async def apply_probes(
 
 
 async def apply_own_causes(
-    deps: Dependencies, connection: Connection, tenant_id: str, flow_ids: set[int]
+    deps: Dependencies, connection: Connection, tenant_id: str, flow_ids: set[int], moves: Sequence[Move] = ()
 ) -> None:
     """Propagate that causes of the flows' own came or went, without a run; the caller holds the tenant's lock."""
     revision = await flows.next_revision(connection, tenant_id)
     change = _Change(deps, connection, tenant_id, revision, [])
-    await change.publish(flow_ids, [], [events.ChangeGroup()], {})
+    await change.publish(flow_ids, moves, [events.ChangeGroup()], {})
 
 
 async def publish_states(

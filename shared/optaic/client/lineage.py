@@ -7,6 +7,7 @@ from typing import Any
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
 from optaic.client.references import FlowLike, flow_of
+from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
@@ -124,3 +125,15 @@ class Lineage:
         request = api.InvalidateFlowRequest(flow=reference, reason=reason)
         answer: lineage_pb2.FlowState = await self._call("InvalidateFlow", request)
         return answer
+
+    async def recompute(self) -> tuple[int, list[FlowRef]]:
+        """Compare the stored freshness of all flows with the facts and repair it; return how many flows, and which were wrong."""
+        compared, repaired = 0, list[FlowRef]()
+        request = api.RecomputeFreshnessRequest()
+        while True:
+            answer: api.RecomputeFreshnessResponse = await self._call("RecomputeFreshness", request)
+            compared += answer.compared_count
+            repaired += answer.repaired_flows
+            if not answer.next_page_token:
+                return compared, repaired
+            request = api.RecomputeFreshnessRequest(page_token=answer.next_page_token)

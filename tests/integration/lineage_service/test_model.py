@@ -315,6 +315,7 @@ def test_every_interleaving_of_events_gives_the_state_that_the_model_computes(
         flows = case.model.flows()
         for key in [key for key in sorted(flows) if flows[key].spec and not flows[key].is_fresh][-2:]:
             await case.explain(key)
+        assert await case.lineage.recompute() == []
 
     runner.run(run())
 

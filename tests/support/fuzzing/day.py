@@ -269,6 +269,7 @@ class Day(World):
         for name in ("AcceptStaleness", "RevokeAcceptedStaleness"):
             with contextlib.suppress(grpc.aio.AioRpcError):  # its upstream is not fresh any more
                 await self.call(name, {"flow": later, "reason": "right"})
+        await self.call("RecomputeFreshness", {"pageSize": 1})
 
     async def _status(self, project: str, made: Mapping[str, str]) -> None:
         prices = made["prices"]

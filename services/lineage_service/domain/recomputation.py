@@ -1,0 +1,18 @@
+"""The rule which stored freshness is right; a pure function."""
+
+from __future__ import annotations
+
+from lineage_service.domain.causes import Graph, local_causes
+from lineage_service.domain.flows import Flow
+
+
+def is_right(graph: Graph, flow: Flow) -> bool:
+    """Return whether a flow is stored as fresh exactly if nothing keeps it from being so.
+
+    The graph must hold the direct upstreams; what they say of themselves is believed. Edges make no circle, so if this is
+    true of every flow, then all of them are right.
+    """
+    is_fresh = not local_causes(graph, flow) and all(
+        upstream.is_fresh for upstream in graph.upstreams_of(flow)
+    )
+    return flow.is_fresh is is_fresh
