@@ -1,7 +1,7 @@
 """The level-triggered loop of this service: it keeps the watch's log bounded, and touches nothing else."""
 
 from servicekit.database import Database
-from status_service import store
+from status_service.store.changes import compact_changes
 
 _STEP = 5_000
 
@@ -16,4 +16,4 @@ class Compaction:
     async def step(self) -> bool:
         """Drop some of the oldest changes; return whether there may be more."""
         async with self._database.infra() as connection:
-            return await store.compact_changes(connection, self._retention, _STEP)
+            return await compact_changes(connection, self._retention, _STEP)

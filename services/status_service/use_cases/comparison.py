@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from servicekit.comparison import Lacked
-from status_service import store
+from status_service.store import boards
 from status_service.use_cases.dependencies import Dependencies
 
 
@@ -22,7 +22,7 @@ async def list_wanted_instances(
     `listed` are its instances after one id up to another, with their revisions and update times.
     """
     async with deps.database.read(tenant_id) as connection:
-        known = await store.list_positions(connection, tenant_id, after, until, listed.keys())
+        known = await boards.list_positions(connection, tenant_id, after, until, listed.keys())
     wanted: dict[str, Lacked] = {
         each: "gone" for each, (*_, is_deleted) in known.items() if not is_deleted and each not in listed
     }
@@ -39,8 +39,8 @@ async def list_wanted_flows(
     """Return the flows with a later announced revision than the known one, and that revision."""
     instance_ids = {instance_id for instance_id, _ in listed}
     async with deps.database.read(tenant_id) as connection:
-        known = await store.list_flow_revisions(connection, tenant_id, instance_ids)
-        deleted = await store.list_deleted(connection, tenant_id, instance_ids)
+        known = await boards.list_flow_revisions(connection, tenant_id, instance_ids)
+        deleted = await boards.list_deleted(connection, tenant_id, instance_ids)
     return {
         key: revision
         for key, revision in listed.items()

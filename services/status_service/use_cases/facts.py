@@ -10,8 +10,12 @@ from optaic.status.v1 import status_pb2
 from servicekit import outbox
 from servicekit.consumer import insert_consumed
 from servicekit.database import Connection
-from status_service import conversion, events, store
+from status_service import conversion, events
 from status_service.domain.board import Board, Fact
+from status_service.store import boards, changes, history, statuses
+from status_service.store.changes import ChangeRow
+from status_service.store.history import TransitionRow
+from status_service.store.statuses import StatusRow
 from status_service.use_cases.dependencies import Dependencies
 
 # Under this name the inbox also holds the events that lineage-service has applied before it published the result.
@@ -24,12 +28,12 @@ class _Outcome:
 
     revision: int
     now: datetime
-    known: Mapping[str, store.StatusRow]
+    known: Mapping[str, StatusRow]
     board: Board
     versions: dict[str, dict[str, int]]
-    latest: dict[str, store.StatusRow | None] = field(default_factory=dict)
-    changes: list[store.ChangeRow] = field(default_factory=list)
-    transitions: list[store.TransitionRow] = field(default_factory=list)
+    latest: dict[str, StatusRow | None] = field(default_factory=dict)
+    changes: list[ChangeRow] = field(default_factory=list)
+    transitions: list[TransitionRow] = field(default_factory=list)
 
     def record(self, instance_id: str, caused_by_run_id: str) -> None:
         """Compare an instance's status with its earlier one, and record a change."""
@@ -46,7 +50,7 @@ class _Outcome:
         if before is not None and before.body == body:
             return
         status = self.board.status(instance_id)
-        row = store.StatusRow(
+        row = StatusRow(
             instance_id, instance.project_id, instance.kind, status, self.revision + 1, self.now, body
         )
         self._append(row, is_deleted=False)
@@ -55,16 +59,14 @@ class _Outcome:
         from_status = before.status if before else ""
         if (status, versions) != (from_status, self.versions.get(instance_id, {})):
             self.transitions.append(
-                store.TransitionRow(
-                    instance_id, self.revision, from_status, status, self.now, caused_by_run_id
-                )
+                TransitionRow(instance_id, self.revision, from_status, status, self.now, caused_by_run_id)
             )
         self.versions[instance_id] = versions
 
-    def _append(self, row: store.StatusRow, *, is_deleted: bool) -> None:
+    def _append(self, row: StatusRow, *, is_deleted: bool) -> None:
         self.revision += 1
         self.changes.append(
-            store.ChangeRow(self.revision, row.instance_id, row.project_id, is_deleted, self.now, row.body)
+            ChangeRow(self.revision, row.instance_id, row.project_id, is_deleted, self.now, row.body)
         )
 
 
@@ -75,26 +77,28 @@ async def apply_facts(
 
     The tenant's revision row is locked before the first read: two batches never compute from the same state.
     """
-    revision = await store.lock_revision(connection, tenant_id)
+    revision = await changes.lock_revision(connection, tenant_id)
     await insert_consumed(
         connection, tenant_id, LINEAGE_ECHO, {each for fact in facts for each in fact.caused_by_event_ids}
     )
     touched = {instance_id for fact in facts for instance_id in fact.instance_ids()}
     if not touched:
         return []
-    board = await store.get_board(connection, tenant_id, touched)
-    known = await store.get_statuses(connection, tenant_id, touched)
+    board = await boards.get_board(connection, tenant_id, touched)
+    known = await statuses.get_statuses(connection, tenant_id, touched)
     versions = {each: board.versions(each) for each in known}
     outcome = _Outcome(revision, deps.clock.now(), known, board, versions)
     for fact in facts:
         for instance_id in board.put(fact):
             outcome.record(instance_id, fact.caused_by_run_id)
-    await store.update_board(connection, tenant_id, board)
+    await boards.update_board(connection, tenant_id, board)
     if not outcome.changes:
         return []
     latest = [row for row in outcome.latest.values() if row is not None]
-    await store.insert_changes(connection, tenant_id, latest, outcome.changes, outcome.transitions)
-    await store.update_revision(connection, tenant_id, outcome.revision)
+    await statuses.upsert_statuses(connection, tenant_id, latest)
+    await changes.insert_changes(connection, tenant_id, outcome.changes)
+    await history.insert_transitions(connection, tenant_id, outcome.transitions)
+    await changes.update_revision(connection, tenant_id, outcome.revision)
     chunks = events.chunk(
         tenant_id,
         outcome.revision,

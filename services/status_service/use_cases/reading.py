@@ -23,8 +23,11 @@ from optaic.status.v1.status_service_pb2 import (
 from servicekit import pages
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
-from status_service import conversion, store
+from status_service import conversion
 from status_service.domain.errors import flow_not_found, instances_not_found
+from status_service.store.changes import ChangeRow, get_revisions
+from status_service.store.history import list_transitions
+from status_service.store.statuses import StatusRow, get_statuses, list_statuses, locate_instances
 from status_service.use_cases.dependencies import Dependencies
 
 _SNAPSHOT_PAGE = 500
@@ -58,7 +61,7 @@ async def _load_statuses(
     deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
 ) -> list[status_pb2.InstanceStatus]:
     async with deps.database.read(tenant_id) as connection:
-        rows = await store.get_statuses(connection, tenant_id, set(instance_ids))
+        rows = await get_statuses(connection, tenant_id, set(instance_ids))
     missing = set(instance_ids) - set(rows)
     if missing:
         raise instances_not_found(missing)
@@ -92,7 +95,7 @@ async def list_instance_statuses(
     after = tokens.decode(request.page_token).get("after", "")
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
-        rows = await store.list_statuses(
+        rows = await list_statuses(
             connection,
             context.tenant_id,
             size + 1,
@@ -119,9 +122,7 @@ async def get_status_history(
     before = tokens.decode(request.page_token).get("before")
     size = request.page_size or DEFAULT_SIZE
     async with deps.database.read(context.tenant_id) as connection:
-        rows = await store.list_transitions(
-            connection, context.tenant_id, request.instance_id, before, size + 1
-        )
+        rows = await list_transitions(connection, context.tenant_id, request.instance_id, before, size + 1)
     response = GetStatusHistoryResponse(
         transitions=[
             conversion.transition(
@@ -157,7 +158,7 @@ async def watch_instance_statuses(
         position = request.from_revision
     else:
         async with deps.database.read(tenant_id) as connection:
-            position = (await store.get_revisions(connection, tenant_id)).revision
+            position = (await get_revisions(connection, tenant_id)).revision
         async for row in _snapshot(deps, tenant_id, request, only):
             if row.revision > position:
                 seen[row.instance_id] = row.revision  # changed while the snapshot was read
@@ -189,12 +190,12 @@ async def _snapshot(
     tenant_id: str,
     request: WatchInstanceStatusesRequest,
     only: Collection[str] | None,
-) -> AsyncIterator[store.StatusRow]:
+) -> AsyncIterator[StatusRow]:
     """Yield all statuses asked for, page by page, because a slow reader must not hold a transaction."""
     after = ""
     while True:
         async with deps.database.read(tenant_id) as connection:
-            rows = await store.list_statuses(
+            rows = await list_statuses(
                 connection,
                 tenant_id,
                 _SNAPSHOT_PAGE,
@@ -210,17 +211,17 @@ async def _snapshot(
         after = rows[-1].instance_id
 
 
-def _concerns(change: store.ChangeRow, instance_ids: frozenset[str], project_id: str) -> bool:
+def _concerns(change: ChangeRow, instance_ids: frozenset[str], project_id: str) -> bool:
     return (not instance_ids or change.instance_id in instance_ids) and (
         not project_id or change.project_id == project_id
     )
 
 
-def _stamped(row: store.StatusRow) -> status_pb2.InstanceStatus:
+def _stamped(row: StatusRow) -> status_pb2.InstanceStatus:
     return conversion.stamped(row.body, row.revision, row.update_time)
 
 
 async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Mapping[str, str]:
     """Return the project of each id that is an instance's or a project's."""
     async with deps.database.read(tenant_id) as connection:
-        return await store.locate(connection, tenant_id, ids)
+        return await locate_instances(connection, tenant_id, ids)

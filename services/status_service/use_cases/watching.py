@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from servicekit.database import Database
 from servicekit.errors import OutOfRangeError
 from servicekit.loop import Loop
-from status_service import store
 from status_service.domain.errors import revision_compacted, watcher_too_slow
+from status_service.store.changes import ChangeRow, fetch_changes
 
 _PAGE = 500
 
@@ -20,7 +20,7 @@ _PAGE = 500
 class _Watcher:
     """One watcher's buffer."""
 
-    changes: deque[store.ChangeRow] = field(default_factory=deque)
+    changes: deque[ChangeRow] = field(default_factory=deque)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     # Prevents a silent gap: once set, nothing more is delivered.
     failure: Exception | None = None
@@ -54,7 +54,7 @@ class ChangeFeed:
             assert feed.loop is not None
             feed.loop.wake()
 
-    async def read_after(self, tenant_id: str, position: int) -> AsyncIterator[Sequence[store.ChangeRow]]:
+    async def read_after(self, tenant_id: str, position: int) -> AsyncIterator[Sequence[ChangeRow]]:
         """Yield every change after a revision, in order, for ever; an empty sequence when none came for a while.
 
         Raises:
@@ -137,9 +137,9 @@ class ChangeFeed:
         watcher.changes.clear()
         watcher.woken.set()
 
-    async def _read(self, tenant_id: str, position: int) -> list[store.ChangeRow]:
+    async def _read(self, tenant_id: str, position: int) -> list[ChangeRow]:
         limit = min(_PAGE, self._buffer_size)
-        revisions, changes = await store.fetch_changes(self._database, tenant_id, position, limit)
+        revisions, changes = await fetch_changes(self._database, tenant_id, position, limit)
         if not revisions.compacted_revision <= position <= revisions.revision:
             raise revision_compacted(position, revisions.compacted_revision, revisions.revision)
         return changes

@@ -7,7 +7,7 @@ from alembic.runtime.migration import MigrationContext
 
 from devstack.postgres import Postgres
 from servicekit import schema
-from status_service import store
+from status_service.store import tables
 from support.postgres import service_database
 
 _OTHERS = {*schema.metadata.tables, "alembic_version"}
@@ -20,11 +20,11 @@ async def test_tables_equal_migrations(postgres_server: Postgres) -> None:
         with engine.connect() as connection:
             options = {"include_object": lambda _, name, kind, *__: kind != "table" or name not in _OTHERS}
             context = MigrationContext.configure(connection, opts=options)
-            assert compare_metadata(context, store.metadata) == []
+            assert compare_metadata(context, tables.metadata) == []
         engine.dispose()
 
 
-@pytest.mark.parametrize("table", sorted(store.metadata.tables))
+@pytest.mark.parametrize("table", sorted(tables.metadata.tables))
 async def test_without_a_tenant_no_row_is_seen_nor_written(postgres_server: Postgres, table: str) -> None:
     del postgres_server
     async with service_database("status", "status_service") as urls:

@@ -19,8 +19,9 @@ from optaic.status.v1 import status_service_pb2 as api
 from servicekit.enums import enum_word
 from servicekit.errors import ResourceExhaustedError
 from servicekit.ids import new_id
-from status_service import conversion, store
+from status_service import conversion
 from status_service.domain.board import Fact
+from status_service.store import changes
 from status_service.use_cases.facts import apply_facts
 from support.polling import eventually
 from support.postgres import service_database
@@ -114,7 +115,7 @@ async def test_a_compacted_revision_is_refused(postgres_server: Postgres, nats_u
 
         async def is_compacted() -> bool:
             async with service.app.deps.database.read(TENANT) as connection:
-                return (await store.get_revisions(connection, TENANT)).compacted_revision == 15
+                return (await changes.get_revisions(connection, TENANT)).compacted_revision == 15
 
         await eventually(is_compacted)
         kept = await _until(service.stub.WatchInstanceStatuses(_request(15)), 20)
@@ -214,7 +215,7 @@ async def test_every_watcher_sees_every_change_once_in_order_without_gaps(
             watching = [asyncio.ensure_future(watch(index)) for index in range(5)]
             await asyncio.gather(*(write(index) for index in range(writers)))
             histories = await asyncio.gather(*watching)
-        _, log = await store.fetch_changes(first.app.deps.database, TENANT, 0, total + 1)
+        _, log = await changes.fetch_changes(first.app.deps.database, TENANT, 0, total + 1)
         assert [change.revision for change in log] == list(range(1, total + 1))
         for history in histories:
             assert [response.revision for response in history] == list(range(1, total + 1))
@@ -239,11 +240,11 @@ async def test_without_the_revision_lock_two_writers_would_collide(
     """The mitigation off: both compute from the same revision, and one of them breaks."""
 
     async def unlocked(connection: AsyncConnection, tenant_id: str) -> int:
-        return (await store.get_revisions(connection, tenant_id)).revision
+        return (await changes.get_revisions(connection, tenant_id)).revision
 
     ids = [new_id() for _ in range(2)]
     await _apply(service, [_created_fact(each) for each in ids])
-    monkeypatch.setattr(store, "lock_revision", unlocked)
+    monkeypatch.setattr(changes, "lock_revision", unlocked)
     database = service.app.deps.database
 
     async def write(instance_id: str, may_commit: asyncio.Event) -> None:

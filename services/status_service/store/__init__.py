@@ -1,0 +1,1 @@
+"""The tables and queries of status-service; the caller opens the transaction."""

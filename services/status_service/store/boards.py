@@ -1,0 +1,87 @@
+"""The queries of the known instances, flows and waits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from servicekit.database import Connection
+from status_service.domain.board import Board, Flow, Instance, Wait
+from status_service.store.statements import any_of, insert, insert_of, select_of
+from status_service.store.tables import flows, instance_statuses, instances, waits
+
+_UPSERT_INSTANCES = insert_of(instances, is_upsert=True)
+_UPSERT_FLOWS = insert_of(flows, is_upsert=True)
+_UPSERT_WAITS = insert_of(waits, is_upsert=True)
+
+
+async def get_board(connection: Connection, tenant_id: str, instance_ids: Collection[str]) -> Board:
+    """Return the known state of some instances and their flows."""
+    board = Board()
+    for row in await connection.execute(select_of(instances, tenant_id, instance_ids)):
+        values = {**row._mapping}  # noqa: SLF001 - SQLAlchemy's documented access by name
+        del values["tenant_id"]
+        values["flow_kinds"] = tuple(values["flow_kinds"])
+        values["status_priority"] = tuple(values["status_priority"])
+        board.instances[row.instance_id] = Instance(**values)
+    for row in await connection.execute(select_of(flows, tenant_id, instance_ids)):
+        known = board.flows.setdefault(row.instance_id, {})
+        known[row.flow_kind] = Flow(row.revision, row.status, row.version, bytes(row.body))
+    for row in await connection.execute(select_of(waits, tenant_id, instance_ids)):
+        board.waits.setdefault(row.instance_id, {})[row.flow_kind] = Wait(row.number, bytes(row.body))
+    return board
+
+
+async def update_board(connection: Connection, tenant_id: str, board: Board) -> None:
+    """Store what changed on a board."""
+    changed = [board.instances[instance_id] for instance_id in sorted(board.changed_instances)]
+    await insert(connection, _UPSERT_INSTANCES, tenant_id, [asdict(instance) for instance in changed])
+    for statement, known, news in (
+        (_UPSERT_FLOWS, board.flows, board.changed_flows),
+        (_UPSERT_WAITS, board.waits, board.changed_waits),
+    ):
+        keys = [{"instance_id": each[0], "flow_kind": each[1]} for each in sorted(news)]
+        rows = [{**key, **asdict(known[key["instance_id"]][key["flow_kind"]])} for key in keys]
+        await insert(connection, statement, tenant_id, rows)
+    deleted = [instance.instance_id for instance in changed if instance.is_deleted]
+    for table in (flows, waits, instance_statuses) if deleted else ():
+        await connection.execute(
+            table.delete().where(table.c.tenant_id == tenant_id, table.c.instance_id == any_of(deleted))
+        )
+
+
+async def list_positions(
+    connection: Connection, tenant_id: str, after: str, until: str, instance_ids: Collection[str]
+) -> dict[str, tuple[int, datetime, bool]]:
+    """Return revision, update time and tombstone of the instances after one id up to another, empty for no limit.
+
+    Of tombstones only those of the ids: they are for ever.
+    """
+    table = instances.c
+    query = sa.select(table.instance_id, table.revision, table.update_time, table.is_deleted).where(
+        table.tenant_id == tenant_id, ~table.is_deleted | (table.instance_id == any_of(sorted(instance_ids)))
+    )
+    if after:
+        query = query.where(table.instance_id > after)
+    if until:
+        query = query.where(table.instance_id <= until)
+    rows = await connection.execute(query)
+    return {row.instance_id: (row.revision, row.update_time, row.is_deleted) for row in rows}
+
+
+async def list_flow_revisions(
+    connection: Connection, tenant_id: str, instance_ids: Collection[str]
+) -> dict[tuple[str, str], int]:
+    """Return the revisions of the flows of some instances, by instance and flow kind."""
+    columns = (flows.c.instance_id, flows.c.flow_kind, flows.c.revision)
+    query = select_of(flows, tenant_id, instance_ids).with_only_columns(*columns)
+    return {(row.instance_id, row.flow_kind): row.revision for row in await connection.execute(query)}
+
+
+async def list_deleted(connection: Connection, tenant_id: str, instance_ids: Collection[str]) -> set[str]:
+    """Return which of the instances have a tombstone."""
+    query = select_of(instances, tenant_id, instance_ids).with_only_columns(instances.c.instance_id)
+    return set((await connection.execute(query.where(instances.c.is_deleted))).scalars())

@@ -1,0 +1,91 @@
+"""The tables of status-service for the queries; the migrations create them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from servicekit import schema
+from servicekit.schema import UUID_TEXT
+
+# Of its own: other services have tables of the same names in theirs.
+metadata = sa.MetaData(naming_convention=schema.metadata.naming_convention)
+_TIME = sa.DateTime(timezone=True)
+_WORDS = postgresql.ARRAY(sa.Text)
+
+
+def _table(name: str, *columns: sa.Column[Any] | sa.Index) -> sa.Table:
+    return sa.Table(name, metadata, sa.Column("tenant_id", sa.Text, primary_key=True), *columns)
+
+
+instances = _table(
+    "instances",
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("update_time", _TIME, nullable=False),
+    sa.Column("event_rank", sa.SmallInteger, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("project_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("flow_kinds", _WORDS, nullable=False),
+    sa.Column("status_priority", _WORDS, nullable=False),
+    # Prevents a late event from resurrecting a deleted instance.
+    sa.Column("is_deleted", sa.Boolean, nullable=False),
+)
+# No foreign key to instances: lineage events may come before instance events.
+flows = _table(
+    "flows",
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+# What a scheduled time waits for, as run-service says. No foreign key either.
+waits = _table(
+    "waits",
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("flow_kind", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+instance_statuses = _table(
+    "instance_statuses",
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("project_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("update_time", _TIME, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("ix_instance_statuses_project", "tenant_id", "project_id", "instance_id"),
+)
+status_history = _table(
+    "status_history",
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("revision", sa.BigInteger, primary_key=True),
+    sa.Column("from_status", sa.Text, nullable=False),
+    sa.Column("to_status", sa.Text, nullable=False),
+    sa.Column("create_time", _TIME, nullable=False),
+    sa.Column("caused_by_run_id", sa.Text, nullable=False),
+)
+# What a watch reads: one row for each revision, without a gap, until it is compacted.
+status_changes = _table(
+    "status_changes",
+    sa.Column("revision", sa.BigInteger, primary_key=True),
+    sa.Column("instance_id", UUID_TEXT, nullable=False),
+    sa.Column("project_id", sa.Text, nullable=False),
+    sa.Column("is_deleted", sa.Boolean, nullable=False),
+    sa.Column("update_time", _TIME, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+tenant_revisions = _table(
+    "tenant_revisions",
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    # Changes up to this revision are no longer kept.
+    sa.Column("compacted_revision", sa.BigInteger, nullable=False, server_default="0"),
+)
