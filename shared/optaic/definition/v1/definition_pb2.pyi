@@ -640,12 +640,22 @@ class StatusAggregationContract(_message.Message):
 
     AGGREGATION_METHOD_FIELD_NUMBER: _builtins.int
     STATUS_PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUIRED_FLOWS_FIELD_NUMBER: _builtins.int
     aggregation_method: _builtins.str
-    """`min_severity`: the most severe of the flows' statuses."""
+    """`min_severity`, the default: the most severe of the flows' statuses. `majority`: the status that more than half of the flows
+    have; if there is none, the most severe. `required_flows`: the most severe of the statuses of `required_flows`; the other
+    flows do not count.
+    """
     @_builtins.property
     def status_priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Statuses, most severe first, in upper case. What is left out is placed where the default order
         ERROR, STALE, RUNNING, NOT_INITIALIZED, READY gives it.
+        """
+
+    @_builtins.property
+    def required_flows(self) -> _containers.RepeatedScalarFieldContainer[_flow_pb2.FlowKind.ValueType]:
+        """The flows that count with the method `required_flows`, which needs at least one; empty with the others. Each is a flow that
+        every instance of the definition has, by `flow_specs` or by the kind.
         """
 
     def __init__(
@@ -653,10 +663,11 @@ class StatusAggregationContract(_message.Message):
         *,
         aggregation_method: _builtins.str = ...,
         status_priority: _abc.Iterable[_builtins.str] | None = ...,
+        required_flows: _abc.Iterable[_flow_pb2.FlowKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation_method", b"aggregation_method", "status_priority", b"status_priority"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation_method", b"aggregation_method", "required_flows", b"required_flows", "status_priority", b"status_priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

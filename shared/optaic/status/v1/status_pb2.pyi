@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class InstanceStatus(_message.Message):
-    """The status of an instance: the most severe of its flows', in the order its contract gives."""
+    """The status of an instance: that of its flows, as the `status_aggregation_contract` of the instance combines them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
