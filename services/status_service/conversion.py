@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2
-from optaic.rules.statuses import NOT_INITIALIZED, SEVERITY
+from optaic.rules.statuses import MIN_SEVERITY, NOT_INITIALIZED, SEVERITY
 from optaic.run.v1 import run_events_pb2
 from optaic.status.v1 import status_pb2
 from servicekit.enums import enum_number, enum_word
@@ -17,6 +17,7 @@ from status_service.domain.statuses import is_aggregated
 
 def instance_of(instance: instance_pb2.Instance, event_rank: int, *, is_deleted: bool = False) -> Instance:
     """Return what matters here of an instance's snapshot."""
+    contract = instance.status_aggregation_contract
     return Instance(
         instance_id=instance.instance_id,
         revision=instance.revision,
@@ -27,7 +28,9 @@ def instance_of(instance: instance_pb2.Instance, event_rank: int, *, is_deleted:
         kind=enum_word(instance_pb2.InstanceKind, instance.kind),
         state=enum_word(instance_pb2.InstanceState, instance.state),
         flow_kinds=tuple(enum_word(flow_pb2.FlowKind, flow.flow_kind) for flow in instance.flows),
-        status_priority=tuple(instance.status_aggregation_contract.status_priority),
+        status_priority=tuple(contract.status_priority),
+        aggregation_method=contract.aggregation_method or MIN_SEVERITY,
+        required_flows=tuple(enum_word(flow_pb2.FlowKind, kind) for kind in contract.required_flows),
         is_deleted=is_deleted,
     )
 
@@ -78,7 +81,13 @@ def instance_status_of(board: Board, instance_id: str) -> status_pb2.InstanceSta
     known = board.flows.get(instance_id, {})
     waits = board.waits.get(instance_id, {})
     flows = [
-        _flow_status(instance.kind, kind, known.get(kind), waits.get(kind)) for kind in instance.flow_kinds
+        _flow_status(
+            kind,
+            known.get(kind),
+            waits.get(kind),
+            counts=is_aggregated(instance.kind, kind, instance.required_flows),
+        )
+        for kind in instance.flow_kinds
     ]
     last = max(flows, key=_run_order, default=status_pb2.FlowStatus())
     return status_pb2.InstanceStatus(
@@ -99,7 +108,7 @@ def _run_order(flow: status_pb2.FlowStatus) -> tuple[int, int, str]:
 
 
 def _flow_status(
-    instance_kind: str, flow_kind: str, flow: Flow | None, wait: Wait | None
+    flow_kind: str, flow: Flow | None, wait: Wait | None, *, counts: bool
 ) -> status_pb2.FlowStatus:
     status = status_pb2.FlowStatus(
         flow_kind=enum_number(flow_pb2.FlowKind, flow_kind),
@@ -109,7 +118,7 @@ def _flow_status(
     )
     if flow is not None:
         status = status_pb2.FlowStatus.FromString(flow.body)
-    status.is_aggregated = is_aggregated(instance_kind, flow_kind)
+    status.is_aggregated = counts
     if wait is not None and wait.body:
         status.waiting_for.ParseFromString(wait.body)
     return status

@@ -57,6 +57,8 @@ def instance(
     state: str = "PROVISIONING",
     flow_kinds: Sequence[str] = ("REFRESH",),
     priority: Sequence[str] = (),
+    method: str = "",
+    required: Sequence[str] = (),
     project_id: str = PROJECT,
 ) -> instance_pb2.Instance:
     """Return an instance as instance-service publishes it."""
@@ -71,7 +73,10 @@ def instance(
             instance_pb2.Flow(flow_kind=enum_number(flow_pb2.FlowKind, each.lower())) for each in flow_kinds
         ],
     )
-    message.status_aggregation_contract.status_priority.extend(priority)
+    contract = message.status_aggregation_contract
+    contract.status_priority.extend(priority)
+    contract.aggregation_method = method
+    contract.required_flows.extend(enum_number(flow_pb2.FlowKind, each.lower()) for each in required)
     message.update_time.FromDatetime(START + timedelta(seconds=revision))
     return message
 

@@ -1,4 +1,4 @@
-"""The checks of a definition version's rules for upstreams, guardrails and flows."""
+"""The checks of a definition version's rules for upstreams, guardrails, flows and their statuses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from instance_service.domain.flows import flow_kinds, has_output, watched_flow
 from instance_service.domain.rules import Rule
 from optaic.rules.kinds import DEFINITION_KINDS
+from optaic.rules.statuses import REQUIRED_FLOWS
 from servicekit.errors import FieldViolation
 
 _NUMBER: dict[str, Any] = {"type": "number"}
@@ -117,6 +118,25 @@ def flow_violations(kind: str, flows: Sequence[str], path: str) -> Iterator[Fiel
                 f"{path}[{index}].flow_kind",
                 f"{flow} reads the output of {needed}, which is not listed; add {needed}",
             )
+
+
+def aggregation_violations(
+    kind: str, flows: Sequence[str], method: str, required_flows: Sequence[str], path: str
+) -> Iterator[FieldViolation]:
+    """Yield every error in how statuses become one: each required flow must be one that every instance has."""
+    if method != REQUIRED_FLOWS:
+        if required_flows:
+            text = f"counts only with the method {REQUIRED_FLOWS}; set this method, or remove the flows"
+            yield _violation(f"{path}.required_flows", text)
+        return
+    if not required_flows:
+        text = f"is required with the method {REQUIRED_FLOWS}; name the flows that count"
+        yield _violation(f"{path}.required_flows", text)
+    owned = flow_kinds(owner_kind(kind), flows)
+    for index, flow in enumerate(required_flows):
+        if flow not in owned:
+            text = f"every instance of this version has {' and '.join(owned) or 'no flow'}, not {flow}; name only these"
+            yield _violation(f"{path}.required_flows[{index}]", text)
 
 
 def owner_kind(kind: str) -> str:

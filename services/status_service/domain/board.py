@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from optaic.rules.statuses import NOT_INITIALIZED
+from optaic.rules.statuses import MIN_SEVERITY, NOT_INITIALIZED
 from status_service.domain.statuses import aggregate, is_aggregated
 
 
@@ -28,6 +28,9 @@ class Instance:
     state: str
     flow_kinds: tuple[str, ...]
     status_priority: tuple[str, ...]
+    aggregation_method: str = MIN_SEVERITY
+    # The only flows that count, if any are named.
+    required_flows: tuple[str, ...] = ()
     is_deleted: bool = False
 
     def supersedes(self, other: Instance | None) -> bool:
@@ -149,14 +152,15 @@ class Board:
     def status(self, instance_id: str) -> str:
         """Return the instance's word; a flow that is not known yet has never succeeded."""
         instance = self.instances[instance_id]
-        return aggregate(list(self._counted(instance, NOT_INITIALIZED)), instance.status_priority)
+        statuses = list(self._counted(instance))
+        return aggregate(statuses, instance.status_priority, instance.aggregation_method)
 
-    def _counted(self, instance: Instance, unknown: str) -> Iterable[str]:
+    def _counted(self, instance: Instance) -> Iterable[str]:
         flows = self.flows.get(instance.instance_id, {})
         for flow_kind in instance.flow_kinds:
-            if is_aggregated(instance.kind, flow_kind):
+            if is_aggregated(instance.kind, flow_kind, instance.required_flows):
                 flow = flows.get(flow_kind)
-                yield flow.status if flow else unknown
+                yield flow.status if flow else NOT_INITIALIZED
 
     def versions(self, instance_id: str) -> dict[str, int]:
         """Return the current output version of each flow that has one."""

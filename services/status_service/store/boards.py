@@ -24,8 +24,8 @@ async def get_board(connection: Connection, tenant_id: str, instance_ids: Collec
     for row in await connection.execute(select_of(instances, tenant_id, instance_ids)):
         values = {**row._mapping}  # noqa: SLF001 - SQLAlchemy's documented access by name
         del values["tenant_id"]
-        values["flow_kinds"] = tuple(values["flow_kinds"])
-        values["status_priority"] = tuple(values["status_priority"])
+        for name in ("flow_kinds", "status_priority", "required_flows"):
+            values[name] = tuple(values[name])
         board.instances[row.instance_id] = Instance(**values)
     for row in await connection.execute(select_of(flows, tenant_id, instance_ids)):
         known = board.flows.setdefault(row.instance_id, {})

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from optaic.rules.statuses import MIN_SEVERITY
 from servicekit import schema
 from servicekit.schema import UUID_TEXT
 
@@ -32,6 +33,8 @@ instances = _table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("flow_kinds", _WORDS, nullable=False),
     sa.Column("status_priority", _WORDS, nullable=False),
+    sa.Column("aggregation_method", sa.Text, nullable=False, server_default=MIN_SEVERITY),
+    sa.Column("required_flows", _WORDS, nullable=False, server_default="{}"),
     # Prevents a late event from resurrecting a deleted instance.
     sa.Column("is_deleted", sa.Boolean, nullable=False),
 )

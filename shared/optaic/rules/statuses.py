@@ -6,4 +6,6 @@ ERROR, STALE, RUNNING, NOT_INITIALIZED, READY = "ERROR", "STALE", "RUNNING", "NO
 SEVERITY = (ERROR, STALE, RUNNING, NOT_INITIALIZED, READY)  # most severe first
 # The priorities in an instance's contract if its definition sets none; they give the same order.
 DEFAULT_PRIORITY = tuple(status for status in SEVERITY if status != NOT_INITIALIZED)
-AGGREGATION = "min_severity"  # the most severe of the flows' statuses; the one method there is
+# The ways in which the statuses of flows become that of their instance; the first is the default.
+MIN_SEVERITY, MAJORITY, REQUIRED_FLOWS = "min_severity", "majority", "required_flows"
+AGGREGATIONS = (MIN_SEVERITY, MAJORITY, REQUIRED_FLOWS)

@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -102,6 +103,35 @@ async def test_a_status_shows_why_the_last_run_failed(service: RunningStatusServ
     ready = flow_change(instance_id, "READY", run_number=2, version=1)
     await service.applied(*await service.publish(flow_statuses(2, ready)))
     assert not (await _status(service, instance_id)).flows[0].HasField("failure")
+
+
+async def test_the_status_follows_the_method_of_the_contract_while_flows_and_contract_change(
+    service: RunningStatusService,
+) -> None:
+    instance_id, kinds = new_id(), ("TRAINING", "INFERENCE", "MONITORING")
+    created = _created(instance_id, kind="MODEL", flow_kinds=kinds, method="majority")
+
+    async def after(*messages: Message) -> str:
+        await service.applied(*await service.publish(*messages))
+        return flow_pb2.Status.Name((await _status(service, instance_id)).status)
+
+    def flows(revision: int, *statuses: str) -> Message:
+        pairs = zip(kinds, statuses, strict=True)
+        changes = [flow_change(instance_id, status, flow_kind=kind) for kind, status in pairs]
+        return flow_statuses(revision, *changes)
+
+    assert await after(created, flows(1, "READY", "STALE", "ERROR")) == "STATUS_ERROR"  # none has a majority
+    assert await after(flows(2, "READY", "READY", "ERROR")) == "STATUS_READY"
+    assert await after(flows(3, "STALE", "STALE", "READY")) == "STATUS_STALE"
+    model = instance(instance_id, revision=2, kind="MODEL", flow_kinds=kinds)
+    contract = model.status_aggregation_contract
+    contract.aggregation_method = "required_flows"
+    contract.required_flows.append(flow_pb2.FLOW_KIND_INFERENCE)
+    changed = instance_events_pb2.InstanceUpdated(instance=model)
+    assert await after(flows(4, "ERROR", "READY", "STALE"), changed) == "STATUS_READY"
+    status = await _status(service, instance_id)
+    assert [flow.is_aggregated for flow in status.flows] == [False, True, False]
+    assert await after(flows(5, "READY", "RUNNING", "READY")) == "STATUS_RUNNING"
 
 
 async def test_flows_may_come_before_their_instance(service: RunningStatusService) -> None:

@@ -5,6 +5,7 @@ import pytest
 from instance_service.domain.contracts import (
     CHECKS,
     Guardrail,
+    aggregation_violations,
     flow_violations,
     guardrail_violations,
     rule_violations,
@@ -70,6 +71,31 @@ def test_invalid_flows_of_a_definition_are_reported_by_field(
     kind: str, flows: list[str], fields: list[str]
 ) -> None:
     assert [item.field for item in flow_violations(kind, flows, "f")] == fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "flows", "method", "required", "fields"),
+    [
+        ("ml_module", [], "", [], []),
+        ("ml_module", [], "majority", [], []),
+        ("ml_module", [], "required_flows", ["training", "inference"], []),
+        ("ml_module", ["training"], "required_flows", ["training"], []),
+        ("ml_module", ["training"], "required_flows", ["training", "inference"], ["c.required_flows[1]"]),
+        ("ml_module", [], "required_flows", ["refresh"], ["c.required_flows[0]"]),
+        ("ml_module", [], "required_flows", [], ["c.required_flows"]),
+        ("ml_module", [], "majority", ["training"], ["c.required_flows"]),
+        ("ml_module", [], "", ["training"], ["c.required_flows"]),
+        ("pipeline", [], "required_flows", ["refresh"], []),
+        ("pipeline", [], "required_flows", ["monitoring"], ["c.required_flows[0]"]),
+        ("op", [], "required_flows", ["preview"], []),
+        ("store", [], "required_flows", ["refresh"], ["c.required_flows[0]"]),
+    ],
+)
+def test_required_flows_are_those_that_every_instance_of_the_version_has(
+    kind: str, flows: list[str], method: str, required: list[str], fields: list[str]
+) -> None:
+    found = aggregation_violations(kind, flows, method, required, "c")
+    assert [item.field for item in found] == fields
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -5,7 +5,7 @@ import pytest
 from buf.validate import validate_pb2
 from optaic.common.v1.flow_pb2 import Status
 from optaic.definition.v1.definition_pb2 import StatusAggregationContract
-from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY, SEVERITY
+from optaic.rules.statuses import AGGREGATIONS, DEFAULT_PRIORITY, SEVERITY
 from status_service.domain.statuses import severity_order
 from support.contract import comments
 
@@ -22,7 +22,7 @@ def test_the_contract_contains_every_status(field: str) -> None:
     options = StatusAggregationContract.DESCRIPTOR.fields_by_name[field].GetOptions()
     rules = options.Extensions[validate_pb2.field]
     texts = rules.repeated.items.string if field == "status_priority" else rules.string
-    wanted = SEVERITY if field == "status_priority" else ("", AGGREGATION)
+    wanted = SEVERITY if field == "status_priority" else ("", *AGGREGATIONS)
     assert tuple(getattr(texts, "in")) == wanted
 
 

@@ -1,10 +1,13 @@
 """How flows' statuses become an instance's: over the product of all statuses, and all contracts."""
 
-from itertools import permutations, product
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import combinations, combinations_with_replacement, permutations, product
 
 import pytest
 
-from optaic.rules.statuses import SEVERITY
+from optaic.rules.statuses import AGGREGATIONS, REQUIRED_FLOWS, SEVERITY
+from status_service.domain.board import Board, Flow, Instance
 from status_service.domain.statuses import aggregate, is_aggregated, severity_order
 
 _CONTRACTS = [priority for length in range(len(SEVERITY) + 1) for priority in permutations(SEVERITY, length)]
@@ -60,18 +63,61 @@ def test_the_most_severe_status_wins_for_all_combinations_of_three_flows(priorit
         assert (word == "READY") == (set(statuses) == {"READY"})
 
 
+@pytest.mark.parametrize("count", range(7))
+def test_the_methods_for_every_multiset_of_up_to_six_flows(count: int) -> None:
+    for statuses in combinations_with_replacement(SEVERITY, count):
+        worst = aggregate(statuses)
+        assert worst == min(statuses, key=SEVERITY.index, default="NOT_INITIALIZED")
+        frequent = [status for status in SEVERITY if statuses.count(status) > count / 2]
+        for priority in _CONTRACTS:
+            judged = aggregate(statuses, priority, "majority")
+            assert [judged] == (frequent or [aggregate(statuses, priority)])
+
+
+def test_the_order_of_flows_makes_no_difference_to_a_majority() -> None:
+    for statuses in product(SEVERITY, repeat=4):
+        assert aggregate(statuses, (), "majority") == aggregate(sorted(statuses), (), "majority")
+
+
+def test_of_required_flows_the_most_severe_status_wins_and_the_others_do_not_count() -> None:
+    flows = ("training", "inference", "monitoring")
+    for statuses in product((*SEVERITY, None), repeat=3):
+        for length in range(1, 4):
+            for required in combinations(flows, length):
+                board = _board(dict(zip(flows, statuses, strict=True)), required)
+                counted = [
+                    status or "NOT_INITIALIZED"
+                    for flow, status in zip(flows, statuses, strict=True)
+                    if flow in required
+                ]
+                assert board.status("i") == min(counted, key=SEVERITY.index)
+
+
+def _board(statuses: Mapping[str, str | None], required: tuple[str, ...]) -> Board:
+    """Return a model with flows of these statuses; those without one are not known yet."""
+    model = Instance(
+        "i", 1, datetime(2024, 1, 2, tzinfo=UTC), 0, "m", "p", "model", "active", tuple(statuses), (),
+        REQUIRED_FLOWS, required,
+    )  # fmt: skip
+    flows = {flow: Flow(1, status, 1, b"") for flow, status in statuses.items() if status}
+    return Board(instances={"i": model}, flows={"i": flows})
+
+
 def test_one_flow_gives_its_own_status() -> None:
     for priority in _CONTRACTS:
         for status in SEVERITY:
-            assert aggregate([status], priority) == status
+            for method in AGGREGATIONS:
+                assert aggregate([status], priority, method) == status
 
 
 def test_an_instance_without_flows_is_not_initialized() -> None:
-    assert aggregate([]) == "NOT_INITIALIZED"
+    assert {aggregate([], (), method) for method in AGGREGATIONS} == {"NOT_INITIALIZED"}
 
 
 def test_only_the_monitoring_of_data_does_not_count() -> None:
     assert not is_aggregated("dataset", "monitoring")
     assert not is_aggregated("signal", "monitoring")
     assert is_aggregated("model", "monitoring")
+    assert not is_aggregated("model", "monitoring", ("training",))
+    assert is_aggregated("model", "training", ("training",))
     assert is_aggregated("dataset", "refresh")

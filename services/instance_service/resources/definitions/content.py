@@ -10,6 +10,7 @@ from instance_service.domain import errors
 from instance_service.domain.contracts import (
     CHECKS,
     Guardrail,
+    aggregation_violations,
     flow_violations,
     guardrail_violations,
     rule_violations,
@@ -68,6 +69,10 @@ def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
     yield from _guardrail_violations(kind, version, f"{path}.guardrail_contracts")
     flows = [enum_word(FlowKind, flow.flow_kind) for flow in version.flow_specs]
     yield from flow_violations(kind, flows, f"{path}.flow_specs")
+    contract = version.status_aggregation_contract
+    required = [enum_word(FlowKind, flow_kind) for flow_kind in contract.required_flows]
+    where = f"{path}.status_aggregation_contract"
+    yield from aggregation_violations(kind, flows, contract.aggregation_method, required, where)
     for index, flow in enumerate(version.flow_specs):
         if kind == "pipeline" and flow.flow_kind == FLOW_KIND_MONITORING and flow.is_default:
             text = (

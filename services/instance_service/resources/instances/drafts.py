@@ -59,7 +59,7 @@ from optaic.rules import roles
 from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS, MONITORING, TIMEZONE
 from optaic.rules.monitoring import differing_settings
 from optaic.rules.signal_contracts import complete_contract
-from optaic.rules.statuses import AGGREGATION, DEFAULT_PRIORITY
+from optaic.rules.statuses import DEFAULT_PRIORITY, MIN_SEVERITY
 from servicekit import off_loop
 from servicekit.database import Connection
 from servicekit.enums import enum_number
@@ -190,7 +190,7 @@ def _set_status_contract(instance: Instance, version: DefinitionVersion | None) 
     contract = version.status_aggregation_contract if version else StatusAggregationContract()
     instance.status_aggregation_contract.CopyFrom(contract)
     if not contract.aggregation_method:
-        instance.status_aggregation_contract.aggregation_method = AGGREGATION
+        instance.status_aggregation_contract.aggregation_method = MIN_SEVERITY
     if not contract.status_priority:
         instance.status_aggregation_contract.status_priority.extend(DEFAULT_PRIORITY)
 
