@@ -59,8 +59,6 @@ class DirectConnection(AsyncConnection):
             columns = tuple(column.name for column in cursor.description)  # a row may have none
             return _Rows(columns, await cursor.fetchall(), cursor.rowcount)
         except psycopg.Error as error:
-            if self._driver.closed:
-                await self.invalidate()  # or its pool would hand it out again
             raise DBAPIError.instance(
                 statement.text, None, error, psycopg.Error, hide_parameters=True, dialect=_DIALECT
             ) from error
@@ -71,3 +69,11 @@ class DirectConnection(AsyncConnection):
             await super().commit()
         else:
             await self._driver.commit()
+
+    async def close(self) -> None:
+        """Give the connection back to its pool; one that the driver has closed is replaced there."""
+        if (
+            self._driver.closed
+        ):  # an error did it, or a caller who gave up while a statement was being cancelled
+            await self.invalidate()
+        await super().close()

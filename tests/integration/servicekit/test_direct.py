@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from integration.servicekit.sample import insert_note, list_notes
 from servicekit.database import ConstraintError, Database
 from servicekit.errors import InvalidArgumentError
+from support.polling import eventually
 
 _INSERT = sa.text("insert into notes (tenant_id, id, text) values ('acme', :id, :text)")
 
@@ -76,3 +77,27 @@ async def test_rows_without_columns_are_rows(database: Database) -> None:
     async with database.read("acme") as connection:
         assert len((await connection.execute(sa.text("select from generate_series(1, 2)"))).all()) == 2
         assert (await connection.execute(sa.text("select where false"))).first() is None
+
+
+async def test_a_caller_that_gives_up_twice_leaves_no_closed_connection_in_the_pool(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = asyncio.Event()
+
+    async def wait_long() -> None:
+        async with database.read("acme") as connection:
+            begun.set()
+            await connection.execute(sa.text("select pg_sleep(60)"))
+
+    call = asyncio.create_task(wait_long())
+    await begun.wait()
+    for _ in range(
+        2
+    ):  # the second time while the driver cancels the statement; it closes the connection then
+        await asyncio.sleep(0)
+        call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await eventually(lambda: database._app.pool.status().endswith("Current Checked out connections: 0"))
+    await database.ping()
+    assert [record.message for record in caplog.records if record.name.startswith("sqlalchemy")] == []
