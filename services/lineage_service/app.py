@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from lineage_service.calendars_adapter import ExchangeCalendars
 from lineage_service.comparing import Comparing
@@ -10,6 +11,7 @@ from lineage_service.config import Settings
 from lineage_service.consumers import INSTANCE_CONSUMER, build_consumers
 from lineage_service.grpc_api import LineageServicer
 from lineage_service.ports import Calendars
+from lineage_service.reconcile.pruning import Pruner
 from lineage_service.reconcile.recomputing import PAUSE, Recomputer
 from lineage_service.reconcile.sweeping import Sweeper
 from lineage_service.use_cases import reading
@@ -24,6 +26,7 @@ from servicekit.loop import Loop
 from servicekit.parts import make_parts
 
 NAME = "lineage-service"
+_PRUNING_SECONDS = 600.0
 
 
 async def build(
@@ -39,7 +42,10 @@ async def build(
         parts.database, parts.clock, parts.ids, parts.signer, calendars or ExchangeCalendars()
     )
     Comparing(deps, parts.comparison).listen()
-    loops = [Loop("freshness", settings.freshness_interval_seconds, Sweeper(deps).step)]
+    loops = [
+        Loop("freshness", settings.freshness_interval_seconds, Sweeper(deps).step),
+        Loop("history", _PRUNING_SECONDS, Pruner(deps, timedelta(settings.lineage_history_days)).step),
+    ]
     if settings.recomputation_interval_seconds:
         recomputer = Recomputer(deps, settings.recomputation_interval_seconds)
         loops.append(Loop("recomputation", PAUSE, recomputer.step))

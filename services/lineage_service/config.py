@@ -19,3 +19,9 @@ class Settings(ServiceSettings):
         ge=0,
         description="Time between two comparisons of the stored freshness of all flows with what follows from the facts; 0: none.",
     )
+    lineage_history_days: float = Field(
+        default=90.0,
+        ge=1,
+        le=3650,
+        description="How long lineage can be shown as it was; what is older is removed.",
+    )

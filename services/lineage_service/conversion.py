@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from lineage_service.domain.causes import TIME_CAUSES, Cause, CauseKind
 from lineage_service.domain.errors import not_a_flow_kind, not_a_uuid, run_without_number
-from lineage_service.domain.flows import Flow
+from lineage_service.domain.flows import Edge, Flow
 from lineage_service.domain.freshness import Frequency, Policy, is_late
 from lineage_service.domain.increments import InputChange
 from lineage_service.domain.keys import FlowKey
@@ -221,9 +221,7 @@ def set_cause(message: lineage_pb2.Cause, cause: Cause) -> lineage_pb2.Cause:
 
 @lru_cache
 def dimensions(
-    run_number_is_ended: bool,
-    outcome: str,
-    is_fresh: bool,
+    run_number_is_ended: bool, outcome: str, is_fresh: bool
 ) -> tuple[lineage_pb2.FlowActivity.ValueType, lineage_pb2.FlowOutcome.ValueType, Status.ValueType]:
     """Return the protobuf activity, outcome and status of a flow."""
     activity = activity_of(1, int(run_number_is_ended))
@@ -315,6 +313,17 @@ def state_message(flow: Flow, causes: Iterable[Cause]) -> lineage_pb2.FlowState:
         message.accepted_staleness.actor = flow.accepted_by or ""
         message.accepted_staleness.accept_time.FromDatetime(flow.accepted_time)
     return message
+
+
+def edge_message(edge: Edge, refs: Mapping[int, FlowRef]) -> lineage_pb2.Edge:
+    """Convert an edge, whose ends have these references, to a protobuf message."""
+    return lineage_pb2.Edge(
+        upstream=refs[edge.upstream_id],
+        downstream=refs[edge.downstream_id],
+        role=edge.role,
+        kind=edge.kind,  # type: ignore[arg-type]  # stored unchanged
+        consumed_version=edge.consumed_version,
+    )
 
 
 def admission_message(

@@ -24,7 +24,7 @@ from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.runs import Input, RunFact
 from lineage_service.domain.snapshots import Snapshot
-from lineage_service.store import reads
+from lineage_service.store import plans
 from lineage_service.use_cases import (
     acceptance,
     admission,
@@ -37,9 +37,11 @@ from lineage_service.use_cases import (
 from lineage_service.use_cases.admission import RUN_CONSUMER
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_probes, apply_run_facts, apply_snapshots
+from lineage_service.use_cases.views import Present, State, View, open_past
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
 from optaic.lineage.v1.lineage_service_pb2 import (
     AcceptStalenessRequest,
+    AsOf,
     InvalidateFlowRequest,
     PreviewImpactRequest,
     RevokeAcceptedStalenessRequest,
@@ -50,7 +52,7 @@ from servicekit.app import App, serve
 from servicekit.clock import Clock, SystemClock
 from servicekit.consumer import insert_consumed
 from servicekit.context import RequestContext
-from servicekit.database import Database
+from servicekit.database import Connection, Database
 from servicekit.errors import FailedPreconditionError
 from servicekit.events import Event, headers_of, make_event
 from servicekit.ids import new_id
@@ -132,7 +134,7 @@ class Lineage:
         (answer,) = await admission.answer_questions(self.deps, self.tenant_id, [admission.Question(key)])
         return answer
 
-    async def explain(self, key: FlowKey) -> tuple[reading.State, list[Explanation]]:
+    async def explain(self, key: FlowKey) -> tuple[State, list[Explanation]]:
         """Return the state of a flow, and the explanations of its staleness."""
         async with self.database.read(self.tenant_id) as connection:
             return await reading.load_explanations(connection, self.tenant_id, key)
@@ -182,29 +184,39 @@ class Lineage:
 
     async def state(self) -> dict[FlowKey, FlowSummary]:
         """Return all defined flows."""
-        tenant = {"tenant_id": self.tenant_id}
         async with self.database.read(self.tenant_id) as connection:
-            ids = await connection.execute(
-                sa.text("select flow_id from flows where tenant_id = :tenant_id"), tenant
-            )
-            flows = {
-                flow.flow_id: flow
-                for flow in await reads.list_flows(connection, self.tenant_id, ids.scalars())
-            }
-            edges = await reads.list_edges_among(connection, self.tenant_id, list(flows))
+            summaries, _ = await self._summarize(connection, Present(connection, self.tenant_id))
+        return summaries
+
+    async def state_as_of(self, as_of: AsOf) -> tuple[dict[FlowKey, FlowSummary], dict[FlowKey, State]]:
+        """Return all flows that were defined at an earlier moment, and what GetFlowState answers of each."""
+        async with self.database.read(self.tenant_id) as connection:
+            return await self._summarize(connection, await open_past(connection, self.tenant_id, as_of))
+
+    async def _summarize(
+        self, connection: Connection, view: View
+    ) -> tuple[dict[FlowKey, FlowSummary], dict[FlowKey, State]]:
+        statement = sa.text("select flow_id from flows where tenant_id = :tenant_id")
+        ids = list((await connection.execute(statement, {"tenant_id": self.tenant_id})).scalars())
+        states = {state.flow.flow_id: state for state in await view.list_states(ids)}
         summaries = {
             flow.key: FlowSummary(
                 flow.word.value, flow.is_fresh, flow.version, flow.version_id, flow.run_number, {}
             )
-            for flow in flows.values()
+            for flow in [state.flow for state in states.values()]
             if flow.is_defined
         }
-        for edge in edges:
-            downstream = flows[edge.downstream_id]
+        for edge in await view.list_edges_among(ids):
+            downstream = states[edge.downstream_id].flow
             if downstream.is_defined and edge.is_connected:
-                key = (flows[edge.upstream_id].key, edge.role)
+                key = (states[edge.upstream_id].flow.key, edge.role)
                 summaries[downstream.key].consumed[key] = edge.consumed_version
-        return summaries
+        return summaries, {state.flow.key: state for state in states.values() if state.flow.is_defined}
+
+    async def revision(self) -> int:
+        """Return the newest revision."""
+        async with self.database.read(self.tenant_id) as connection:
+            return await plans.get_revision(connection, self.tenant_id)
 
     async def messages(self, after: int = 0) -> list[FlowStatusesChanged]:
         """Return the FlowStatusesChanged that wait in the outbox, in order, from a lineage revision on."""
@@ -217,12 +229,12 @@ class Lineage:
             messages = [FlowStatusesChanged.FromString(row[0]) for row in rows]
         return [message for message in messages if message.revision > after]
 
-    async def states(self) -> dict[FlowKey, reading.State]:
+    async def states(self) -> dict[FlowKey, State]:
         """Return what GetFlowState answers of all defined flows, computed afresh."""
         statement = sa.text("select flow_id from flows where tenant_id = :tenant_id and is_defined")
         async with self.database.read(self.tenant_id) as connection:
             ids = (await connection.execute(statement, {"tenant_id": self.tenant_id})).scalars()
-            states = await reading.list_states(connection, self.tenant_id, list(ids))
+            states = await Present(connection, self.tenant_id).list_states(list(ids))
         return {state.flow.key: state for state in states}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 
 from lineage_service.domain.keys import FlowKey
 from optaic.rules import refusals
@@ -12,6 +13,7 @@ from servicekit.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
+    OutOfRangeError,
     PermissionDeniedError,
     PreconditionViolation,
     ResourceExhaustedError,
@@ -105,6 +107,24 @@ def too_many_flows(limit: int) -> ResourceExhaustedError:
     """Return the refusal TOO_MANY_FLOWS for a plan with more flows than the caller takes."""
     text, metadata = refusals.too_many_flows(limit)
     return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
+
+
+def history_not_kept(start_revision: int, start_time: datetime) -> OutOfRangeError:
+    """Return the error HISTORY_NOT_KEPT for a moment before the first one that can be shown."""
+    return OutOfRangeError(
+        "HISTORY_NOT_KEPT",
+        f"as_of: history is kept from revision {start_revision} of {start_time.isoformat()} on; ask for that or a later one",
+        metadata={"start_revision": str(start_revision), "start_time": start_time.isoformat()},
+    )
+
+
+def revision_unknown(revision: int, newest: int) -> OutOfRangeError:
+    """Return the error REVISION_UNKNOWN for a revision that has not been reached."""
+    return OutOfRangeError(
+        "REVISION_UNKNOWN",
+        f"as_of: there is no revision {revision} yet, the newest is {newest}; ask for that or an earlier one",
+        metadata={"newest_revision": str(newest)},
+    )
 
 
 class CalendarError(Exception):

@@ -11,9 +11,14 @@ from lineage_service.domain.runs import Input
 from lineage_service.domain.snapshots import SCHEMA, EdgeSpec
 from servicekit.database import Connection
 
+# Rows that stay as they are are not written: each change of a row is recorded in its history.
 _DISCONNECT = sa.text("""
-    update edges set is_connected = false, kind = 0
-    where tenant_id = :tenant_id and downstream_id = any(:downstream_ids) and (is_connected or kind = :schema)
+    update edges e set is_connected = false, kind = 0
+    where e.tenant_id = :tenant_id and e.downstream_id = any(:all_downstream_ids) and (e.is_connected or e.kind = :schema)
+      and not exists (
+        select from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]))
+            as d(downstream_id, upstream_id, role)
+        where d.downstream_id = e.downstream_id and d.upstream_id = e.upstream_id and d.role = e.role)
 """)
 _CONNECT = sa.text("""
     insert into edges (tenant_id, downstream_id, upstream_id, role, kind, is_connected)
@@ -22,11 +27,16 @@ _CONNECT = sa.text("""
                 cast(:kinds as smallint[])) as d(downstream_id, upstream_id, role, kind)
     on conflict (tenant_id, downstream_id, upstream_id, role) do update
         set is_connected = excluded.is_connected, kind = excluded.kind
+        where (edges.is_connected, edges.kind) is distinct from (excluded.is_connected, excluded.kind)
 """)
 _UNCONSUME = sa.text("""
-    update edges set consumed_run_id = null, consumed_version = 0
-    where tenant_id = :tenant_id and downstream_id = any(:downstream_ids)
-      and (consumed_version <> 0 or consumed_run_id is not null)
+    update edges e set consumed_run_id = null, consumed_version = 0
+    where e.tenant_id = :tenant_id and e.downstream_id = any(:all_downstream_ids)
+      and (e.consumed_version <> 0 or e.consumed_run_id is not null)
+      and not exists (
+        select from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]))
+            as d(downstream_id, upstream_id, role)
+        where d.downstream_id = e.downstream_id and d.upstream_id = e.upstream_id and d.role = e.role)
 """)
 # The run that produced a version identifies it. Its number is looked up, because a late event may renumber versions.
 # An unknown run counts as nothing consumed: it is safer to show a flow stale too often than fresh by mistake.
@@ -38,6 +48,8 @@ _CONSUME = sa.text("""
     left join versions v on v.tenant_id = :tenant_id and v.flow_id = d.upstream_id and v.run_id = d.run_id
     on conflict (tenant_id, downstream_id, upstream_id, role) do update
         set consumed_run_id = excluded.consumed_run_id, consumed_version = excluded.consumed_version
+        where (edges.consumed_run_id, edges.consumed_version)
+            is distinct from (excluded.consumed_run_id, excluded.consumed_version)
 """)
 # Where the numbers of the versions that a flow consumed, or that were accepted for it, are not those of the runs.
 _UNRESOLVED = """
@@ -78,12 +90,11 @@ async def connect(
         for downstream_id, specs in upstreams.items()
         for edge in specs
     }
-    scope = {"tenant_id": tenant_id, "downstream_ids": list(upstreams), "schema": SCHEMA}
+    columns = _columns(tenant_id, edges)
+    scope = {**columns, "all_downstream_ids": list(upstreams), "schema": SCHEMA}
     await connection.execute(_DISCONNECT, scope)
     if edges:
-        await connection.execute(
-            _CONNECT, {**_columns(tenant_id, edges), "kinds": list(edges.values()), "schema": SCHEMA}
-        )
+        await connection.execute(_CONNECT, {**columns, "kinds": list(edges.values()), "schema": SCHEMA})
     await prune(connection, tenant_id, list(upstreams))
 
 
@@ -99,11 +110,11 @@ async def consume(
         for downstream_id, items in inputs.items()
         for item in items
     }
-    scope = {"tenant_id": tenant_id, "downstream_ids": list(inputs)}
-    await connection.execute(_UNCONSUME, scope)
+    columns = _columns(tenant_id, edges)
+    await connection.execute(_UNCONSUME, {**columns, "all_downstream_ids": list(inputs)})
     if edges:
         parameters = {
-            **_columns(tenant_id, edges),
+            **columns,
             "run_ids": [item.version_id or None for item in edges.values()],
         }
         await connection.execute(_CONSUME, parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -56,7 +57,16 @@ _LIST_DELETED = sa.text("""
     select cast(instance_id as text) from instances
     where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[])) and is_deleted
 """)
-_FORGET_VERSIONS = sa.text("delete from versions where tenant_id = :tenant_id and flow_id = any(:flow_ids)")
+_FORGET_VERSIONS = sa.text("""
+    with gone as (
+        delete from versions where tenant_id = :tenant_id and flow_id = any(:flow_ids)
+        returning flow_id, run_number, run_id, uri, physical_version, digest, change_start, change_end
+    )
+    insert into forgotten_versions (tenant_id, until_revision, flow_id, run_number, run_id, uri, physical_version, digest,
+                                    change_start, change_end)
+    select :tenant_id, change_revision(:tenant_id), gone.* from gone
+    on conflict do nothing
+""")
 _FORGET_CONSUMERS = sa.text("""
     update edges set consumed_version = 0, accepted_version = case when accepted_version is not null then 0 end
     where tenant_id = :tenant_id and upstream_id = any(:flow_ids)
@@ -119,15 +129,25 @@ _INVALIDATE = sa.text("""
       and is_defined
     returning flow_id
 """)
+# The triggers that record history read the revision from the setting.
 _NEXT_REVISION = sa.text("""
-    insert into lineage_revisions (tenant_id, revision) values (:tenant_id, 1)
-    on conflict (tenant_id) do update set revision = lineage_revisions.revision + 1 returning revision
+    with next as (
+        insert into lineage_revisions (tenant_id, revision) values (:tenant_id, 1)
+        on conflict (tenant_id) do update set revision = lineage_revisions.revision + 1 returning revision
+    ), timed as (
+        insert into revision_times (tenant_id, revision, change_time) select :tenant_id, revision, :now from next
+    )
+    select revision, set_config('optaic.lineage_revision', cast(revision as text), true) from next
 """)
 
 
-async def next_revision(connection: Connection, tenant_id: str) -> int:
-    """Return the tenant's next lineage revision; its row stays locked until the transaction ends."""
-    return int((await connection.execute(_NEXT_REVISION, {"tenant_id": tenant_id})).scalar_one())
+async def next_revision(connection: Connection, tenant_id: str, now: datetime) -> int:
+    """Return the tenant's next lineage revision; its row stays locked until the transaction ends.
+
+    What is changed from now on, until the next call, belongs to this revision; so does what this transaction changed
+    before its first call.
+    """
+    return int((await connection.execute(_NEXT_REVISION, {"tenant_id": tenant_id, "now": now})).scalar_one())
 
 
 async def upsert_instances(

@@ -20,12 +20,12 @@ _SLICE = 500  # rows
 _BYTES_OF_AN_EDGE = 50  # about
 
 
-def _limited(text: str) -> sa.TextClause:
-    """Return a statement for `_in_slices`."""
+def limited(text: str) -> sa.TextClause:
+    """Return a statement for `in_slices`."""
     return sa.text(f"{text} limit cast(:most as bigint)")
 
 
-_COLUMNS = """
+FLOW_COLUMNS = """
     f.flow_id, cast(f.instance_id as text), f.flow_kind, coalesce(i.name, ''), coalesce(i.kind, 0),
     coalesce(i.revision, 0), coalesce(i.is_deleted, false), f.is_defined, f.fingerprint,
     f.fingerprint_change, f.computed_fingerprint, f.verified_run_number, f.verified_fingerprint, f.version,
@@ -45,8 +45,8 @@ _TABLES = """
     left join versions v on v.tenant_id = f.tenant_id and v.flow_id = f.flow_id
                         and v.run_number = f.version_run_number
 """
-_LIST = _limited(f"""
-    select {_COLUMNS} from {_TABLES} where f.tenant_id = :tenant_id and f.flow_id = any(:flow_ids)
+_LIST = limited(f"""
+    select {FLOW_COLUMNS} from {_TABLES} where f.tenant_id = :tenant_id and f.flow_id = any(:flow_ids)
 """)  # noqa: S608 - constants of ours
 _LIST_UPSTREAMS = sa.text("""
     select f.flow_id, cast(f.instance_id as text), f.flow_kind, coalesce(i.name, ''),
@@ -55,7 +55,7 @@ _LIST_UPSTREAMS = sa.text("""
     where f.tenant_id = :tenant_id and f.flow_id = any(:flow_ids)
 """)
 _GET = sa.text(f"""
-    select {_COLUMNS} from {_TABLES}
+    select {FLOW_COLUMNS} from {_TABLES}
     where f.tenant_id = :tenant_id and f.instance_id = cast(:instance_id as uuid) and f.flow_kind = :flow_kind
       and f.is_defined
 """)  # noqa: S608 - constants of ours
@@ -85,7 +85,7 @@ _GET_ADMISSIONS = sa.text(f"""
     ), members (root, flow_id) as (
         select flow_id, flow_id from roots union all select root, flow_id from upstreams
     )
-    select m.root, (select revision from lineage_revisions where tenant_id = :tenant_id), r.roles, {_COLUMNS}
+    select m.root, (select revision from lineage_revisions where tenant_id = :tenant_id), r.roles, {FLOW_COLUMNS}
     from members m
     join ({_TABLES}) on f.tenant_id = :tenant_id and f.flow_id = m.flow_id
     left join lateral (
@@ -112,7 +112,7 @@ _GET_ADMISSIONS = sa.text(f"""
     where m.flow_id = m.root or r.roles is not null or not f.is_fresh or f.run_number > f.ended_run_number
        or f.outcome <> 'succeeded'
 """)  # noqa: S608 - constants of ours
-_LIST_EDGES_ABOVE = _limited("""
+_LIST_EDGES_ABOVE = limited("""
     with recursive above (flow_id) as (
         select unnest(cast(:flow_ids as bigint[]))
         union
@@ -125,13 +125,13 @@ _LIST_EDGES_ABOVE = _limited("""
     from above a join edges e on e.tenant_id = :tenant_id and e.downstream_id = a.flow_id
                              and (e.is_connected or e.consumed_run_id is not null)
 """)
-_LIST_EDGES_INTO = _limited("""
+_LIST_EDGES_INTO = limited("""
     select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version,
            e.accepted_version
     from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
                    and (e.is_connected or e.consumed_run_id is not null)
 """)
-_LIST_UPSTREAM_PAIRS = _limited("""
+_LIST_UPSTREAM_PAIRS = limited("""
     with recursive closure (flow_id) as (
         select unnest(cast(:flow_ids as bigint[]))
         union
@@ -144,7 +144,7 @@ _LIST_UPSTREAM_PAIRS = _limited("""
     join edges e on e.tenant_id = :tenant_id and e.downstream_id = c.flow_id and e.is_connected
     order by 1, 2
 """)
-_LIST_DOWNSTREAM_PAIRS = _limited("""
+_LIST_DOWNSTREAM_PAIRS = limited("""
     with recursive closure (flow_id) as (
         select unnest(cast(:flow_ids as bigint[]))
         union
@@ -157,7 +157,7 @@ _LIST_DOWNSTREAM_PAIRS = _limited("""
     join edges e on e.tenant_id = :tenant_id and e.upstream_id = c.flow_id and e.is_connected
     order by 1, 2
 """)
-_LIST_EDGES_AMONG = _limited("""
+_LIST_EDGES_AMONG = limited("""
     select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version,
            e.accepted_version
     from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
@@ -165,7 +165,7 @@ _LIST_EDGES_AMONG = _limited("""
     order by e.downstream_id, e.upstream_id, e.role
 """)
 # Flows at the other end of an edge that only names settings.
-_LIST_SCHEMA_NEIGHBOURS = _limited("""
+_LIST_SCHEMA_NEIGHBOURS = limited("""
     select e.upstream_id, e.downstream_id from edges e
     where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids) and e.kind = :schema
     union
@@ -193,7 +193,7 @@ async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow
 async def list_flows(connection: Connection, tenant_id: str, flow_ids: Iterable[int]) -> list[Flow]:
     """Return flows by their ids, in no particular order."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    return [Flow(*row) async for row in _in_slices(connection, _LIST, parameters)]
+    return [Flow(*row) async for row in in_slices(connection, _LIST, parameters)]
 
 
 async def list_upstreams(
@@ -263,13 +263,13 @@ async def _load_graph(
     connection: Connection, tenant_id: str, flow_ids: Collection[int], edges_of: sa.TextClause
 ) -> Graph:
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    edges = [Edge(*row) async for row in _in_slices(connection, edges_of, parameters)]
+    edges = [Edge(*row) async for row in in_slices(connection, edges_of, parameters)]
     members = {*flow_ids, *(edge.upstream_id for edge in edges), *(edge.downstream_id for edge in edges)}
     flows = await list_flows(connection, tenant_id, members)
     return await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, Graph, flows, edges)
 
 
-async def _in_slices(
+async def in_slices(
     connection: Connection, statement: sa.TextClause, parameters: Mapping[str, object]
 ) -> AsyncIterator[sa.Row[Any]]:
     """Yield the rows of a statement that may be very many; others have their turn of the event loop in between.
@@ -300,13 +300,13 @@ async def list_closure(
     """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
     statement = _LIST_UPSTREAM_PAIRS if is_upstream else _LIST_DOWNSTREAM_PAIRS
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    return [(row[0], row[1]) async for row in _in_slices(connection, statement, parameters)]
+    return [(row[0], row[1]) async for row in in_slices(connection, statement, parameters)]
 
 
 async def list_edges_among(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[Edge]:
     """Return the edges of the newest revisions whose two ends are both in the list of flows, those of kind SCHEMA included."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "schema": SCHEMA}
-    return [Edge(*row) async for row in _in_slices(connection, _LIST_EDGES_AMONG, parameters)]
+    return [Edge(*row) async for row in in_slices(connection, _LIST_EDGES_AMONG, parameters)]
 
 
 async def list_schema_neighbours(
@@ -314,4 +314,4 @@ async def list_schema_neighbours(
 ) -> list[tuple[int, int]]:
     """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "schema": SCHEMA}
-    return [(row[0], row[1]) async for row in _in_slices(connection, _LIST_SCHEMA_NEIGHBOURS, parameters)]
+    return [(row[0], row[1]) async for row in in_slices(connection, _LIST_SCHEMA_NEIGHBOURS, parameters)]

@@ -35,7 +35,9 @@ async def apply_snapshots(
     await lock_tenant(connection, tenant_id)
     for start in range(0, len(snapshots), _FACTS_AT_ONCE):
         part = snapshots[start : start + _FACTS_AT_ONCE]
-        revision = await flows.next_revision(connection, tenant_id)  # two parts may concern the same flow
+        revision = await flows.next_revision(
+            connection, tenant_id, deps.clock.now()
+        )  # two parts may concern the same flow
         touched = await _define(deps, connection, tenant_id, _newest(part))
         change = _Change(deps, connection, tenant_id, revision, _event_ids(part))
         await change.publish(touched, [], [events.ChangeGroup()], {}, is_redefined=True)
@@ -114,7 +116,9 @@ async def apply_run_facts(
     size = _FACTS_AT_ONCE if moves_freshness else len(facts)
     for start in range(0, len(facts), size):
         part = facts[start : start + size]
-        revision = await flows.next_revision(connection, tenant_id)  # two parts may concern the same flow
+        revision = await flows.next_revision(
+            connection, tenant_id, deps.clock.now()
+        )  # two parts may concern the same flow
         # Refused runs change nothing, but the published message still lists their events as applied.
         live = [fact for fact in part if fact.run_number and fact.flow.instance_id not in deleted]
         keys = {key for fact in live for key in (fact.flow, *(item.upstream for item in fact.inputs))}
@@ -175,11 +179,11 @@ async def apply_probes(
 ) -> None:
     """Apply what probes of sources have found; older and repeated facts, and facts of unknown flows, change nothing."""
     await lock_tenant(connection, tenant_id)
+    revision = await flows.next_revision(connection, tenant_id, deps.clock.now())
     newest: dict[FlowKey, ProbeFact] = {}
     for fact in sorted(facts, key=lambda fact: fact.probe_number):
         newest[fact.flow] = fact
     touched = await probes.put_probes(connection, tenant_id, list(newest.values()))
-    revision = await flows.next_revision(connection, tenant_id)
     change = _Change(deps, connection, tenant_id, revision, _event_ids(facts))
     await change.publish(touched, [], [events.ChangeGroup()], {})
 
@@ -188,7 +192,7 @@ async def apply_own_causes(
     deps: Dependencies, connection: Connection, tenant_id: str, flow_ids: set[int], moves: Sequence[Move] = ()
 ) -> None:
     """Propagate that causes of the flows' own came or went, without a run; the caller holds the tenant's lock."""
-    revision = await flows.next_revision(connection, tenant_id)
+    revision = await flows.next_revision(connection, tenant_id, deps.clock.now())
     change = _Change(deps, connection, tenant_id, revision, [])
     await change.publish(flow_ids, moves, [events.ChangeGroup()], {})
 
@@ -197,7 +201,7 @@ async def publish_states(
     deps: Dependencies, connection: Connection, tenant_id: str, flow_ids: set[int]
 ) -> None:
     """Publish the current state of flows again; the caller holds the tenant's lock."""
-    revision = await flows.next_revision(connection, tenant_id)
+    revision = await flows.next_revision(connection, tenant_id, deps.clock.now())
     change = _Change(deps, connection, tenant_id, revision, [])
     await change.publish(flow_ids, [], [events.ChangeGroup()], {}, moves_freshness=False)
 

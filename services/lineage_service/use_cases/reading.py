@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
 from lineage_service import conversion
-from lineage_service.domain.causes import Cause, Explanation, explain, state_causes
+from lineage_service.domain.causes import Explanation, explain, state_causes
 from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.keys import FlowKey
-from lineage_service.domain.order import adjacency, distances, execution_levels
+from lineage_service.domain.order import execution_levels
 from lineage_service.store import reads
 from lineage_service.use_cases.dependencies import Dependencies
+from lineage_service.use_cases.graphs import load_surroundings, nearest_first
+from lineage_service.use_cases.views import Past, Present, State, open_past
 from optaic.lineage.v1.lineage_pb2 import FlowState, PathStep, StalenessExplanation
 from optaic.lineage.v1.lineage_service_pb2 import (
     ExecutionLevel,
@@ -32,16 +33,7 @@ from optaic.rules.pages import LONG_DEFAULT_SIZE
 from servicekit import locations, off_loop, pages
 from servicekit.database import Connection
 
-_GRAPH_LIMIT = 10_000
 _BYTES_OF_A_FLOW, _BYTES_OF_A_PAIR = 300, 16  # about
-
-
-@dataclass(frozen=True)
-class State:
-    """A flow with the causes of its staleness."""
-
-    flow: Flow
-    causes: list[Cause]
 
 
 async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Mapping[str, str]:
@@ -62,17 +54,6 @@ async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow
     return flow
 
 
-async def list_states(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[State]:
-    """Return the states of flows, in the order of the ids."""
-    graph = await reads.load_direct_graph(connection, tenant_id, flow_ids)
-
-    def states() -> list[State]:
-        found = [graph.flows[flow_id] for flow_id in flow_ids]
-        return [State(flow, state_causes(graph, flow)) for flow in found]
-
-    return await off_loop.run_if_large(len(graph.flows) * _BYTES_OF_A_FLOW, states)
-
-
 async def load_state(connection: Connection, tenant_id: str, key: FlowKey) -> State:
     """Return the state of a flow.
 
@@ -80,7 +61,7 @@ async def load_state(connection: Connection, tenant_id: str, key: FlowKey) -> St
         NotFoundError: FLOW_NOT_FOUND.
     """
     flow = await get_flow(connection, tenant_id, key)
-    return (await list_states(connection, tenant_id, [flow.flow_id]))[0]
+    return (await Present(connection, tenant_id).list_states([flow.flow_id]))[0]
 
 
 async def load_explanations(
@@ -107,26 +88,23 @@ def state_message(state: State) -> FlowState:
 
 
 async def get_flow_state(deps: Dependencies, tenant_id: str, request: GetFlowStateRequest) -> FlowState:
-    """Return a flow's state.
+    """Return a flow's state, as it is or as of an earlier revision.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
+        OutOfRangeError: HISTORY_NOT_KEPT or REVISION_UNKNOWN.
     """
+    key = conversion.flow_key(request.flow)
     async with deps.database.read(tenant_id) as connection:
-        return state_message(await load_state(connection, tenant_id, conversion.flow_key(request.flow)))
-
-
-async def _nearest_first(
-    connection: Connection, tenant_id: str, flow_id: int, max_depth: int, *, is_upstream: bool
-) -> list[tuple[int, int]]:
-    """Return (distance, flow id) of all upstream flows, or of all downstream flows, nearest first."""
-    pairs = await reads.list_closure(connection, tenant_id, [flow_id], is_upstream=is_upstream)
-
-    def order() -> list[tuple[int, int]]:
-        neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
-        return sorted((depth, found) for found, depth in distances([flow_id], neighbours, max_depth).items())
-
-    return await off_loop.run_if_large(len(pairs) * _BYTES_OF_A_PAIR, order)
+        if not request.HasField("as_of"):
+            return state_message(await load_state(connection, tenant_id, key))
+        past = await open_past(connection, tenant_id, request.as_of)
+        (state,) = await past.list_states([await past.find_flow(key)])
+    message = state_message(state)
+    message.as_of_revision = past.moment.revision
+    if past.moment.time is not None:
+        message.as_of_time.FromDatetime(past.moment.time)
+    return message
 
 
 async def list_upstreams(
@@ -165,10 +143,11 @@ async def _list_neighbours(
     size = request.page_size or LONG_DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         flow = await get_flow(connection, tenant_id, key)
-        order = await _nearest_first(connection, tenant_id, flow.flow_id, max_depth, is_upstream=is_upstream)
+        view = Present(connection, tenant_id)
+        order = await nearest_first(view, flow.flow_id, max_depth, is_upstream=is_upstream)
         rest = [place for place in order if place > after]
         page = rest[:size]
-        states = await list_states(connection, tenant_id, [flow_id for _, flow_id in page])
+        states = await view.list_states([flow_id for _, flow_id in page])
     messages = await off_loop.run_if_large(
         len(states) * _BYTES_OF_A_FLOW, lambda: list(map(state_message, states))
     )
@@ -181,43 +160,36 @@ async def _list_neighbours(
 async def get_lineage_graph(
     deps: Dependencies, tenant_id: str, request: GetLineageGraphRequest
 ) -> GetLineageGraphResponse:
-    """Return the flows and edges around a flow, up to the given depths, nearest first.
+    """Return the flows and edges around a flow, nearest first, as they are or as of an earlier revision.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
+        OutOfRangeError: HISTORY_NOT_KEPT or REVISION_UNKNOWN.
     """
     key = conversion.flow_key(request.flow)
     async with deps.database.read(tenant_id) as connection:
-        own = (await get_flow(connection, tenant_id, key)).flow_id
-        above = await _nearest_first(connection, tenant_id, own, request.upstream_depth, is_upstream=True)
-        below = await _nearest_first(connection, tenant_id, own, request.downstream_depth, is_upstream=False)
-        order = [own, *(flow_id for _, flow_id in sorted(above + below))]
-        del above, below  # now, and not with everything else at the end
-        # What only names settings stands one step outside of what versions flow through.
-        beside = await reads.list_schema_neighbours(connection, tenant_id, order[:_GRAPH_LIMIT])
-        order = list(dict.fromkeys([*order, *(flow_id for pair in beside for flow_id in pair)]))
-        ids = order[:_GRAPH_LIMIT]
-        states = await list_states(connection, tenant_id, ids)
-        edges = await reads.list_edges_among(connection, tenant_id, ids)
+        view: Present | Past = Present(connection, tenant_id)
+        if request.HasField("as_of"):
+            view = await open_past(connection, tenant_id, request.as_of)
+        found = await load_surroundings(view, key, request.upstream_depth, request.downstream_depth)
 
     def answer() -> GetLineageGraphResponse:
+        states, edges = found.states, found.edges
         refs = {state.flow.flow_id: conversion.flow_ref(*state.flow.key) for state in states}
-        result = GetLineageGraphResponse(is_truncated=len(order) > len(ids))
+        result = GetLineageGraphResponse(is_truncated=found.is_truncated)
+        if isinstance(view, Past):
+            result.as_of_revision = view.moment.revision
+            if view.moment.time is not None:
+                result.as_of_time.FromDatetime(view.moment.time)
         for state in states:  # one by one: a long list is copied without letting other threads run
-            result.flows.append(state_message(state))
+            result.flows.append(conversion.state_message(state.flow, state.causes))
         for edge in edges:
-            result.edges.add(
-                upstream=refs[edge.upstream_id],
-                downstream=refs[edge.downstream_id],
-                role=edge.role,
-                kind=edge.kind,
-                consumed_version=edge.consumed_version,
-            )
+            result.edges.append(conversion.edge_message(edge, refs))
         off_loop.free(states)
         off_loop.free(edges)
         return result
 
-    return await off_loop.run_if_large(len(states) * _BYTES_OF_A_FLOW, answer)
+    return await off_loop.run_if_large(len(found.states) * _BYTES_OF_A_FLOW, answer)
 
 
 async def get_execution_order(

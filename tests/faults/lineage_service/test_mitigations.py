@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ async def test_without_the_tenants_lock_staleness_is_lost(
 
     counter = iter(range(100, 200))
 
-    async def no_counter(_connection: Connection, _tenant_id: str) -> int:
+    async def no_counter(_connection: Connection, _tenant_id: str, _now: datetime) -> int:
         """Hand out revisions without the row lock, which would serialize as well."""
         return next(counter)
 

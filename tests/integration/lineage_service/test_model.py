@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import pytest
 import uvloop
@@ -24,6 +25,7 @@ from lineage_service.domain.snapshots import Snapshot
 from optaic.common.v1.flow_pb2 import Status
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1.lineage_events_pb2 import FlowStatusesChanged
+from optaic.lineage.v1.lineage_service_pb2 import AsOf
 from servicekit.database import Database
 from servicekit.enums import enum_word
 from support.lineage_causes import ModelCause, blocking, explanations, late_inputs, state_causes
@@ -83,6 +85,8 @@ class Case:
         self.pending: list[Snapshot | RunFact] = []
         self.told = Told()
         self.probes = 0
+        # What the model was at each revision that was published, and when.
+        self.past: dict[int, tuple[datetime, dict[FlowKey, ModelFlow]]] = {}
 
     async def begin(self, graph: list[int], is_warm: bool) -> None:
         """Create the instances, and run every flow once if the case says so."""
@@ -107,6 +111,7 @@ class Case:
 
     async def compare_published(self, flows: dict[FlowKey, ModelFlow]) -> None:
         """Compare the state that a subscriber has received with the actual state, including the causes."""
+        self.past.setdefault(await self.lineage.revision(), (self.world.clock.now(), flows))
         self.told.take(await self.lineage.messages(after=self.told.revision))
         for key, state in (await self.lineage.states()).items():
             causes = [conversion.cause_message(cause) for cause in state.causes]
@@ -231,6 +236,25 @@ class Case:
         assert await self.lineage.state() == summaries(flows)
         await self.compare_published(flows)
 
+    async def look_back(self, number: int) -> None:
+        """Compare the graph as of some earlier revisions, and as of their times, with what the model was then."""
+        revisions = sorted(self.past)
+        for revision in random.Random(number).sample(revisions, min(3, len(revisions))):
+            time, flows = self.past[revision]
+            await self.compare_past(AsOf(revision=revision), flows)
+            newest = max(each for each in revisions if self.past[each][0] == time)
+            as_of = AsOf()
+            as_of.time.FromDatetime(time)
+            await self.compare_past(as_of, self.past[newest][1])
+
+    async def compare_past(self, as_of: AsOf, flows: dict[FlowKey, ModelFlow]) -> None:
+        """Compare the graph as of a moment with a model."""
+        found, states = await self.lineage.state_as_of(as_of)
+        assert found == summaries(flows)
+        for key, state in states.items():
+            causes = {_summary(conversion.cause_message(cause)) for cause in state.causes}
+            assert causes in state_causes(flows, key), key
+
     async def explain(self, flow: FlowKey) -> None:
         """Compare the explanations: equal causes, direct upstreams and path lengths."""
         state, found = await self.lineage.explain(flow)
@@ -316,6 +340,7 @@ def test_every_interleaving_of_events_gives_the_state_that_the_model_computes(
         for key in [key for key in sorted(flows) if flows[key].spec and not flows[key].is_fresh][-2:]:
             await case.explain(key)
         assert await case.lineage.recompute() == []
+        await case.look_back(len(interleaving) + sum(graph[0]))
 
     runner.run(run())
 

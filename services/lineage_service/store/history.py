@@ -1,0 +1,289 @@
+"""The queries that read flows and edges as they were at a revision; they change nothing and take no lock.
+
+Triggers record what each change of a flow, edge or instance replaces (the migration `history`). How a row was at a revision
+is in the first recorded row that was replaced later, else in the table itself. Freshness is recorded nowhere: it follows from
+what is read here (`lineage_service.domain.past`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from lineage_service.domain.flows import Edge, Flow
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.past import Base
+from lineage_service.domain.snapshots import SCHEMA
+from lineage_service.store.propagation import NO_IDS, format_ids, parse_ids
+from lineage_service.store.reads import FLOW_COLUMNS, in_slices, limited
+from servicekit.database import Connection
+
+_BASE = """
+    is_defined, fingerprint, fingerprint_change, computed_fingerprint, verified_run_number, verified_fingerprint,
+    version, version_run_number, last_data_date, run_number, last_run_id, last_run_time, ended_run_number,
+    outcome_run_number, outcome, completed_run_number, rows_processed, invalidated_run_number, invalidated_reason,
+    invalidated_by, computed_revision, readers_hash, full_run_number, partial_run_number, failure_type, failure_message,
+    expected_data_date, late_since_time, blocks_readers, accepted_fingerprint, accepted_reason, accepted_by,
+    accepted_time, source_token, probed_run_number, probed_token, has_own_cause
+"""
+_EDGE = "since_revision, kind, is_connected, consumed_run_id, consumed_version, accepted_version"
+
+
+def _flow(flow_id: str, columns: str) -> str:
+    """Return a subquery for columns of a flow as it was; every step is a lookup in an index."""
+    return f"""(
+        select x.* from (
+            (select {columns}, h.until_revision from flow_history h
+             where h.tenant_id = :tenant_id and h.flow_id = {flow_id} and h.until_revision > :revision
+             order by h.until_revision limit 1)
+            union all
+            select {columns}, null from flows l where l.tenant_id = :tenant_id and l.flow_id = {flow_id}
+        ) x order by x.until_revision nulls last limit 1
+    )"""  # noqa: S608 - constants of ours
+
+
+def _edges(own: str, other: str, flow_id: str) -> str:
+    """Return a subquery for the edges of a flow as they were, for one direction; every step is a lookup in an index."""
+    return f"""(
+        select k.{other}, k.role, x.* from (
+            select e.{other}, e.role from edges e where e.tenant_id = :tenant_id and e.{own} = {flow_id}
+            union
+            select h.{other}, h.role from edge_history h
+            where h.tenant_id = :tenant_id and h.{own} = {flow_id} and h.is_deletion and h.until_revision > :revision
+        ) k cross join lateral (
+            select y.* from (
+                (select {_EDGE}, h.until_revision from edge_history h
+                 where h.tenant_id = :tenant_id and h.{own} = {flow_id} and h.{other} = k.{other} and h.role = k.role
+                   and h.until_revision > :revision
+                 order by h.until_revision limit 1)
+                union all
+                select {_EDGE}, null from edges l
+                where l.tenant_id = :tenant_id and l.{own} = {flow_id} and l.{other} = k.{other} and l.role = k.role
+            ) y order by y.until_revision nulls last limit 1
+        ) x
+        where x.since_revision <= :revision
+        offset 0
+    )"""  # noqa: S608 - constants of ours
+
+
+def _into(flow_id: str) -> str:
+    return _edges("downstream_id", "upstream_id", flow_id)
+
+
+def _out_of(flow_id: str) -> str:
+    return _edges("upstream_id", "downstream_id", flow_id)
+
+
+_RESOLVE_REVISION = sa.text("""
+    select coalesce((select revision from lineage_revisions where tenant_id = :tenant_id), 0), s.revision, s.change_time,
+        cast(:revision as bigint),
+        (select change_time from revision_times where tenant_id = :tenant_id and revision = :revision)
+    from (select 1) one left join history_starts s on s.tenant_id = :tenant_id
+""")
+_RESOLVE_TIME = sa.text("""
+    select coalesce((select revision from lineage_revisions where tenant_id = :tenant_id), 0), s.revision, s.change_time,
+        coalesce(t.revision, 0), t.change_time
+    from (select 1) one left join history_starts s on s.tenant_id = :tenant_id
+    left join lateral (
+        select revision, change_time from revision_times
+        where tenant_id = :tenant_id and change_time <= :time order by change_time desc, revision desc limit 1
+    ) t on true
+""")
+_FIND = sa.text(f"""
+    select f.flow_id from flows f cross join lateral {_flow("f.flow_id", "is_defined")} p
+    where f.tenant_id = :tenant_id and f.instance_id = cast(:instance_id as uuid) and f.flow_kind = :flow_kind
+      and p.is_defined
+""")  # noqa: S608 - constants of ours
+# Of each flow above some flows, with these: its version, whether it has a cause of its own, and with which versions of its direct
+# upstreams it is compared. A flow that is reached in several steps is read again in each, and kept once.
+_LIST_BASE = sa.text(f"""
+    with recursive above (flow_id, upstream_ids, versions) as (
+        select d.flow_id, i.upstream_ids, i.versions
+        from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral (
+            select array_agg(e.upstream_id order by e.upstream_id, e.role) as upstream_ids,
+                   array_agg(coalesce(e.accepted_version, e.consumed_version) order by e.upstream_id, e.role) as versions
+            from {_into("d.flow_id")} e where e.is_connected
+        ) i
+        union
+        select d.flow_id, i.upstream_ids, i.versions
+        from (select distinct unnest(a.upstream_ids) from above a) as d (flow_id) cross join lateral (
+            select array_agg(e.upstream_id order by e.upstream_id, e.role) as upstream_ids,
+                   array_agg(coalesce(e.accepted_version, e.consumed_version) order by e.upstream_id, e.role) as versions
+            from {_into("d.flow_id")} e where e.is_connected
+        ) i
+    ), states as (
+        select cast(array_agg(a.flow_id) as text) as flow_ids, cast(array_agg(p.version) as text) as versions,
+               cast(array_agg(a.flow_id) filter (where p.has_own_cause) as text) as with_cause
+        from above a cross join lateral {_flow("a.flow_id", "version, has_own_cause")} p
+    ), inputs as (
+        select cast(array_agg(a.flow_id) as text) as downstream_ids, cast(array_agg(i.upstream_id) as text) as upstream_ids,
+               cast(array_agg(i.version) as text) as compared
+        from above a cross join lateral unnest(a.upstream_ids, a.versions) as i (upstream_id, version)
+    )
+    select s.flow_ids, s.versions, s.with_cause, i.downstream_ids, i.upstream_ids, i.compared from states s, inputs i
+""")  # noqa: S608 - constants of ours
+# The columns of `reads`, from three subqueries of the same names. A version of a flow that was deleted later is kept apart.
+_LIST = limited(f"""
+    select {FLOW_COLUMNS}
+    from unnest(cast(:flow_ids as bigint[])) as d (flow_id)
+    join flows o on o.tenant_id = :tenant_id and o.flow_id = d.flow_id
+    cross join lateral (
+        select o.tenant_id, o.flow_id, o.instance_id, o.flow_kind, p.*, 0 as revision, 0 as stale_revision,
+               d.flow_id in (select unnest(cast(:fresh_ids as bigint[]))) as is_fresh
+        from {_flow("o.flow_id", _BASE)} p
+    ) f
+    left join lateral (
+        select x.* from (
+            (select name, kind, revision, is_deleted, since_revision, h.until_revision from instance_history h
+             where h.tenant_id = :tenant_id and h.instance_id = o.instance_id and h.until_revision > :revision
+             order by h.until_revision limit 1)
+            union all
+            select name, kind, revision, is_deleted, since_revision, null from instances l
+            where l.tenant_id = :tenant_id and l.instance_id = o.instance_id
+        ) x order by x.until_revision nulls last limit 1
+    ) i on i.since_revision <= :revision
+    left join lateral (
+        select run_id, uri, physical_version, digest, change_start, change_end from versions
+        where tenant_id = :tenant_id and flow_id = o.flow_id and run_number = f.version_run_number
+        union all
+        select run_id, uri, physical_version, digest, change_start, change_end from forgotten_versions
+        where tenant_id = :tenant_id and flow_id = o.flow_id and run_number = f.version_run_number
+        limit 1
+    ) v on true
+""")  # noqa: S608 - constants of ours
+_LIST_EDGES_INTO = limited(f"""
+    select e.upstream_id, d.flow_id, e.role, e.kind, e.is_connected, e.consumed_version, e.accepted_version
+    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_into("d.flow_id")} e
+    where e.is_connected or e.consumed_run_id is not null
+""")  # noqa: S608 - constants of ours
+_LIST_EDGES_AMONG = limited(f"""
+    select e.upstream_id, d.flow_id, e.role, e.kind, e.is_connected, e.consumed_version, e.accepted_version
+    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_into("d.flow_id")} e
+    where (e.upstream_id in (select unnest(cast(:flow_ids as bigint[])))) is true -- so that it is hashed, not joined
+      and (e.is_connected or e.kind = :schema)
+    order by d.flow_id, e.upstream_id, e.role
+""")  # noqa: S608 - constants of ours
+_LIST_UPSTREAM_PAIRS = limited(f"""
+    with recursive closure (flow_id) as (
+        select unnest(cast(:flow_ids as bigint[]))
+        union
+        select e.upstream_id from closure c cross join lateral {_into("c.flow_id")} e where e.is_connected
+    )
+    select distinct e.upstream_id, c.flow_id from closure c cross join lateral {_into("c.flow_id")} e
+    where e.is_connected order by 1, 2
+""")  # noqa: S608 - constants of ours
+_LIST_DOWNSTREAM_PAIRS = limited(f"""
+    with recursive closure (flow_id) as (
+        select unnest(cast(:flow_ids as bigint[]))
+        union
+        select e.downstream_id from closure c cross join lateral {_out_of("c.flow_id")} e where e.is_connected
+    )
+    select distinct c.flow_id, e.downstream_id from closure c cross join lateral {_out_of("c.flow_id")} e
+    where e.is_connected order by 1, 2
+""")  # noqa: S608 - constants of ours
+_LIST_SCHEMA_NEIGHBOURS = limited(f"""
+    select e.upstream_id, d.flow_id
+    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_into("d.flow_id")} e where e.kind = :schema
+    union
+    select d.flow_id, e.downstream_id
+    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_out_of("d.flow_id")} e where e.kind = :schema
+    order by 1, 2
+""")  # noqa: S608 - constants of ours
+
+
+class Known(NamedTuple):
+    """A revision that was asked for, and the tenant's newest and oldest ones that can be shown."""
+
+    newest: int
+    start_revision: int | None  # None: everything since the beginning can be shown
+    start_time: datetime | None
+    revision: int
+    change_time: datetime | None  # None: not known, or nothing had happened yet
+
+
+async def find_revision(connection: Connection, tenant_id: str, revision: int) -> Known:
+    """Return what is known of a revision."""
+    parameters = {"tenant_id": tenant_id, "revision": revision}
+    return Known(*(await connection.execute(_RESOLVE_REVISION, parameters)).one())
+
+
+async def find_revision_at(connection: Connection, tenant_id: str, time: datetime) -> Known:
+    """Return the newest revision that a time had; 0 if there was none, or none that is kept."""
+    parameters = {"tenant_id": tenant_id, "time": time}
+    return Known(*(await connection.execute(_RESOLVE_TIME, parameters)).one())
+
+
+async def find_flow(connection: Connection, tenant_id: str, revision: int, key: FlowKey) -> int | None:
+    """Return the id of a flow by its key; None if no instance defined it then."""
+    parameters = {"tenant_id": tenant_id, "revision": revision, **key._asdict()}
+    return (await connection.execute(_FIND, parameters)).scalar_one_or_none()
+
+
+async def load_base(connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int]) -> Base:
+    """Return what decides the freshness of flows: that of themselves and of everything above them."""
+    parameters = {"tenant_id": tenant_id, "revision": revision, "flow_ids": format_ids(flow_ids)}
+    row = (await connection.execute(_LIST_BASE, parameters)).one()
+    return Base(*(parse_ids(text or NO_IDS) for text in row))
+
+
+async def list_flows(
+    connection: Connection,
+    tenant_id: str,
+    revision: int,
+    flow_ids: Collection[int],
+    fresh_ids: Collection[int],
+) -> list[Flow]:
+    """Return flows by their ids, in no particular order; those in `fresh_ids` are fresh."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "revision": revision,
+        "flow_ids": format_ids(flow_ids),
+        "fresh_ids": format_ids(fresh_ids),
+    }
+    return [Flow(*row) async for row in in_slices(connection, _LIST, parameters)]
+
+
+async def list_edges_into(
+    connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int]
+) -> list[Edge]:
+    """Return the edges into flows that the newest revisions connected then, or over which a version had been read."""
+    parameters = {"tenant_id": tenant_id, "revision": revision, "flow_ids": format_ids(flow_ids)}
+    return [Edge(*row) async for row in in_slices(connection, _LIST_EDGES_INTO, parameters)]
+
+
+async def list_edges_among(
+    connection: Connection, tenant_id: str, revision: int, flow_ids: Sequence[int]
+) -> list[Edge]:
+    """Return the edges of the newest revisions of then whose two ends are both in the list, those of kind SCHEMA included."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "revision": revision,
+        "flow_ids": format_ids(flow_ids),
+        "schema": SCHEMA,
+    }
+    return [Edge(*row) async for row in in_slices(connection, _LIST_EDGES_AMONG, parameters)]
+
+
+async def list_closure(
+    connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int], *, is_upstream: bool
+) -> list[tuple[int, int]]:
+    """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
+    statement = _LIST_UPSTREAM_PAIRS if is_upstream else _LIST_DOWNSTREAM_PAIRS
+    parameters = {"tenant_id": tenant_id, "revision": revision, "flow_ids": format_ids(flow_ids)}
+    return [(row[0], row[1]) async for row in in_slices(connection, statement, parameters)]
+
+
+async def list_schema_neighbours(
+    connection: Connection, tenant_id: str, revision: int, flow_ids: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return (upstream, downstream) pairs for all edges of kind SCHEMA that began or ended at the flows."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "revision": revision,
+        "flow_ids": format_ids(flow_ids),
+        "schema": SCHEMA,
+    }
+    return [(row[0], row[1]) async for row in in_slices(connection, _LIST_SCHEMA_NEIGHBOURS, parameters)]

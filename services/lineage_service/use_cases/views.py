@@ -1,0 +1,161 @@
+"""The graph as it is, and as it was at an earlier revision; both answer the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Protocol
+
+from lineage_service.domain.causes import Cause, Graph, state_causes
+from lineage_service.domain.errors import flow_not_found, history_not_kept, revision_unknown
+from lineage_service.domain.flows import Edge, Flow
+from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.past import Moment, fresh_flows
+from lineage_service.store import history, reads
+from optaic.lineage.v1.lineage_service_pb2 import AsOf
+from servicekit import off_loop
+from servicekit.database import Connection
+
+_BYTES_OF_A_FLOW, _BYTES_OF_AN_EDGE = 300, 50  # about
+
+
+@dataclass(frozen=True)
+class State:
+    """A flow with the causes of its staleness."""
+
+    flow: Flow
+    causes: list[Cause]
+
+
+class View(Protocol):
+    """A snapshot of a tenant's graph."""
+
+    async def find_flow(self, key: FlowKey) -> int:
+        """Return the id of a flow.
+
+        Raises:
+            NotFoundError: FLOW_NOT_FOUND.
+        """
+
+    async def list_states(self, flow_ids: Sequence[int]) -> list[State]:
+        """Return the states of flows, in the order of the ids."""
+
+    async def list_closure(self, flow_ids: Collection[int], *, is_upstream: bool) -> list[tuple[int, int]]:
+        """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
+
+    async def list_schema_neighbours(self, flow_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
+
+    async def list_edges_among(self, flow_ids: Sequence[int]) -> list[Edge]:
+        """Return the edges whose two ends are both in the list of flows, those of kind SCHEMA included."""
+
+
+@dataclass(frozen=True)
+class Present:
+    """The graph as it is."""
+
+    connection: Connection
+    tenant_id: str
+
+    async def find_flow(self, key: FlowKey) -> int:
+        """Return the id of a flow.
+
+        Raises:
+            NotFoundError: FLOW_NOT_FOUND.
+        """
+        flow = await reads.get_flow(self.connection, self.tenant_id, key)
+        if flow is None:
+            raise flow_not_found(key)
+        return flow.flow_id
+
+    async def list_states(self, flow_ids: Sequence[int]) -> list[State]:
+        """Return the states of flows, in the order of the ids."""
+        return await _states(
+            await reads.load_direct_graph(self.connection, self.tenant_id, flow_ids), flow_ids
+        )
+
+    async def list_closure(self, flow_ids: Collection[int], *, is_upstream: bool) -> list[tuple[int, int]]:
+        """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
+        return await reads.list_closure(self.connection, self.tenant_id, flow_ids, is_upstream=is_upstream)
+
+    async def list_schema_neighbours(self, flow_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
+        return await reads.list_schema_neighbours(self.connection, self.tenant_id, flow_ids)
+
+    async def list_edges_among(self, flow_ids: Sequence[int]) -> list[Edge]:
+        """Return the edges whose two ends are both in the list of flows, those of kind SCHEMA included."""
+        return await reads.list_edges_among(self.connection, self.tenant_id, flow_ids)
+
+
+@dataclass(frozen=True)
+class Past:
+    """The graph as it was at a revision; `open_past` makes it."""
+
+    connection: Connection
+    tenant_id: str
+    moment: Moment
+
+    async def find_flow(self, key: FlowKey) -> int:
+        """Return the id of a flow.
+
+        Raises:
+            NotFoundError: FLOW_NOT_FOUND: no instance defined it then.
+        """
+        found = await history.find_flow(self.connection, self.tenant_id, self.moment.revision, key)
+        if found is None:
+            raise flow_not_found(key)
+        return found
+
+    async def list_states(self, flow_ids: Sequence[int]) -> list[State]:
+        """Return the states of flows, in the order of the ids; their freshness is computed from all that was above them."""
+        revision = self.moment.revision
+        edges = await history.list_edges_into(self.connection, self.tenant_id, revision, flow_ids)
+        members = {*flow_ids, *(edge.upstream_id for edge in edges)}
+        base = await history.load_base(self.connection, self.tenant_id, revision, members)
+        fresh = await off_loop.run_if_large(len(base.flow_ids) * _BYTES_OF_AN_EDGE, fresh_flows, base)
+        flows = await history.list_flows(self.connection, self.tenant_id, revision, members, fresh & members)
+        graph = await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, Graph, flows, edges)
+        return await _states(graph, flow_ids)
+
+    async def list_closure(self, flow_ids: Collection[int], *, is_upstream: bool) -> list[tuple[int, int]]:
+        """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
+        return await history.list_closure(
+            self.connection, self.tenant_id, self.moment.revision, flow_ids, is_upstream=is_upstream
+        )
+
+    async def list_schema_neighbours(self, flow_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
+        return await history.list_schema_neighbours(
+            self.connection, self.tenant_id, self.moment.revision, flow_ids
+        )
+
+    async def list_edges_among(self, flow_ids: Sequence[int]) -> list[Edge]:
+        """Return the edges whose two ends are both in the list of flows, those of kind SCHEMA included."""
+        return await history.list_edges_among(self.connection, self.tenant_id, self.moment.revision, flow_ids)
+
+
+async def _states(graph: Graph, flow_ids: Sequence[int]) -> list[State]:
+    def states() -> list[State]:
+        found = [graph.flows[flow_id] for flow_id in flow_ids]
+        return [State(flow, state_causes(graph, flow)) for flow in found]
+
+    return await off_loop.run_if_large(len(graph.flows) * _BYTES_OF_A_FLOW, states)
+
+
+async def open_past(connection: Connection, tenant_id: str, as_of: AsOf) -> Past:
+    """Return the graph as of a revision or a time.
+
+    Raises:
+        OutOfRangeError: HISTORY_NOT_KEPT: it is older than what is kept; REVISION_UNKNOWN: there is no such revision yet.
+    """
+    if as_of.WhichOneof("moment") == "revision":
+        known = await history.find_revision(connection, tenant_id, as_of.revision)
+        if known.revision > known.newest:
+            raise revision_unknown(known.revision, known.newest)
+    else:
+        time = as_of.time.ToDatetime(UTC)
+        known = await history.find_revision_at(connection, tenant_id, time)
+    if known.start_time is not None and known.revision < (known.start_revision or 0):
+        raise history_not_kept(known.start_revision or 0, known.start_time)
+    return Past(connection, tenant_id, Moment(known.revision, known.change_time))
