@@ -286,6 +286,8 @@ class FlowState(_message.Message):
     EXPECTED_DATA_DATE_FIELD_NUMBER: _builtins.int
     LATE_SINCE_TIME_FIELD_NUMBER: _builtins.int
     ACCEPTED_STALENESS_FIELD_NUMBER: _builtins.int
+    AS_OF_REVISION_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
     instance_name: _builtins.str
     instance_kind: _instance_pb2.InstanceKind.ValueType
     status: _flow_pb2.Status.ValueType
@@ -311,6 +313,8 @@ class FlowState(_message.Message):
     """The date that its policy expects by now, YYYY-MM-DD: the first day of the newest period whose due moment and grace have
     passed. Empty: nothing is expected.
     """
+    as_of_revision: _builtins.int
+    """Of GetFlowState with `as_of`: the lineage revision for which the answer holds. `revision` is not told then."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property
@@ -334,6 +338,10 @@ class FlowState(_message.Message):
     @_builtins.property
     def accepted_staleness(self) -> Global___AcceptedStaleness:
         """Somebody declared its output right for a configuration and inputs that it was not computed with; absent if nobody did."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Of GetFlowState with `as_of`: when that revision was made; absent if nothing had happened yet."""
 
     def __init__(
         self,
@@ -359,10 +367,12 @@ class FlowState(_message.Message):
         expected_data_date: _builtins.str = ...,
         late_since_time: _timestamp_pb2.Timestamp | None = ...,
         accepted_staleness: Global___AcceptedStaleness | None = ...,
+        as_of_revision: _builtins.int = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "as_of_time", b"as_of_time", "current_version", b"current_version", "failure", b"failure", "flow", b"flow", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "active_run_id", b"active_run_id", "activity", b"activity", "causes", b"causes", "current_version", b"current_version", "expected_data_date", b"expected_data_date", "failure", b"failure", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_staleness", b"accepted_staleness", "active_run_id", b"active_run_id", "activity", b"activity", "as_of_revision", b"as_of_revision", "as_of_time", b"as_of_time", "causes", b"causes", "current_version", b"current_version", "expected_data_date", b"expected_data_date", "failure", b"failure", "flow", b"flow", "freshness_status", b"freshness_status", "hidden", b"hidden", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "is_fresh", b"is_fresh", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "late_since_time", b"late_since_time", "outcome", b"outcome", "revision", b"revision", "rows_processed", b"rows_processed", "run_number", b"run_number", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optaic.common.v1 import flow_pb2 as _flow_pb2
@@ -44,6 +45,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Nobody accepted the staleness of the flow, or a run has completed since."""
     ERROR_REASON_TOO_MANY_FLOWS: _ErrorReason.ValueType  # 8
     """A plan would have more flows than the caller takes."""
+    ERROR_REASON_HISTORY_NOT_KEPT: _ErrorReason.ValueType  # 9
+    """The moment is older than what is kept. The metadata say the first one that can be shown: `start_revision` and `start_time`."""
+    ERROR_REASON_REVISION_UNKNOWN: _ErrorReason.ValueType  # 10
+    """The tenant's lineage has not reached this revision. The metadata say `newest_revision`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why LineageService refused."""
@@ -63,6 +68,10 @@ ERROR_REASON_NOTHING_ACCEPTED: ErrorReason.ValueType  # 7
 """Nobody accepted the staleness of the flow, or a run has completed since."""
 ERROR_REASON_TOO_MANY_FLOWS: ErrorReason.ValueType  # 8
 """A plan would have more flows than the caller takes."""
+ERROR_REASON_HISTORY_NOT_KEPT: ErrorReason.ValueType  # 9
+"""The moment is older than what is kept. The metadata say the first one that can be shown: `start_revision` and `start_time`."""
+ERROR_REASON_REVISION_UNKNOWN: ErrorReason.ValueType  # 10
+"""The tenant's lineage has not reached this revision. The metadata say `newest_revision`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -429,20 +438,56 @@ class PlannedFlow(_message.Message):
 Global___PlannedFlow: _TypeAlias = PlannedFlow  # noqa: Y015
 
 @_typing.final
+class AsOf(_message.Message):
+    """A moment of the past. Everything is shown as it was then: also flows that were deleted later, with the names of then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """A lineage revision of the tenant. What a run saw is its `lineage_revision`."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The newest revision that was made by then; a time in the future means the newest of all."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["moment", b"moment", "revision", b"revision", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moment", b"moment", "revision", b"revision", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_moment: _TypeAlias = _typing.Literal["revision", "time"]  # noqa: Y015
+    _WhichOneofArgType_moment: _TypeAlias = _typing.Literal["moment", b"moment"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_moment) -> _WhichOneofReturnType_moment | None: ...
+
+Global___AsOf: _TypeAlias = AsOf  # noqa: Y015
+
+@_typing.final
 class GetFlowStateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FLOW_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
+    @_builtins.property
+    def as_of(self) -> Global___AsOf:
+        """By default the state is the present one."""
+
     def __init__(
         self,
         *,
         flow: _flow_pb2.FlowRef | None = ...,
+        as_of: Global___AsOf | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "flow", b"flow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -567,6 +612,7 @@ class GetLineageGraphRequest(_message.Message):
     FLOW_FIELD_NUMBER: _builtins.int
     UPSTREAM_DEPTH_FIELD_NUMBER: _builtins.int
     DOWNSTREAM_DEPTH_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     upstream_depth: _builtins.int
     """How many edges upstream at most; 0 means no limit."""
     downstream_depth: _builtins.int
@@ -575,16 +621,21 @@ class GetLineageGraphRequest(_message.Message):
     def flow(self) -> _flow_pb2.FlowRef:
         """The flow in the middle."""
 
+    @_builtins.property
+    def as_of(self) -> Global___AsOf:
+        """By default the graph is the present one."""
+
     def __init__(
         self,
         *,
         flow: _flow_pb2.FlowRef | None = ...,
         upstream_depth: _builtins.int = ...,
         downstream_depth: _builtins.int = ...,
+        as_of: Global___AsOf | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream_depth", b"downstream_depth", "flow", b"flow", "upstream_depth", b"upstream_depth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "downstream_depth", b"downstream_depth", "flow", b"flow", "upstream_depth", b"upstream_depth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -597,24 +648,34 @@ class GetLineageGraphResponse(_message.Message):
     FLOWS_FIELD_NUMBER: _builtins.int
     EDGES_FIELD_NUMBER: _builtins.int
     IS_TRUNCATED_FIELD_NUMBER: _builtins.int
+    AS_OF_REVISION_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
     is_truncated: _builtins.bool
     """True: the answer does not contain everything."""
+    as_of_revision: _builtins.int
+    """With `as_of`: the lineage revision for which the answer holds. The `revision` of each flow is not told then."""
     @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.FlowState]:
         """10,000 at most, nearest first."""
 
     @_builtins.property
     def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Edge]: ...
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """With `as_of`: when that revision was made; absent if nothing had happened yet."""
+
     def __init__(
         self,
         *,
         flows: _abc.Iterable[_lineage_pb2.FlowState] | None = ...,
         edges: _abc.Iterable[_lineage_pb2.Edge] | None = ...,
         is_truncated: _builtins.bool = ...,
+        as_of_revision: _builtins.int = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "flows", b"flows", "is_truncated", b"is_truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_revision", b"as_of_revision", "as_of_time", b"as_of_time", "edges", b"edges", "flows", b"flows", "is_truncated", b"is_truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

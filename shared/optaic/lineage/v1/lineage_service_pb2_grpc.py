@@ -138,7 +138,8 @@ class LineageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFlowState(self, request, context):
-        """Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """The state of a flow, as it is or as of an earlier moment; freshness and causes of then are computed from what was recorded.
+        Errors: NOT_FOUND (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,7 +160,8 @@ class LineageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLineageGraph(self, request, context):
-        """The flows around one flow, and the edges among them. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
+        (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

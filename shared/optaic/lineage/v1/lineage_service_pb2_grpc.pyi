@@ -47,13 +47,17 @@ class LineageServiceStub:
     (TOO_MANY_FLOWS) for more than `max_flows`.
     """
     GetFlowState: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetFlowStateRequest, _lineage_pb2.FlowState]
-    """Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """The state of a flow, as it is or as of an earlier moment; freshness and causes of then are computed from what was recorded.
+    Errors: NOT_FOUND (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+    """
     ListUpstreams: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ListUpstreamsRequest, _lineage_service_pb2.ListUpstreamsResponse]
     """Transitive upstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ListDownstreams: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ListDownstreamsRequest, _lineage_service_pb2.ListDownstreamsResponse]
     """Transitive downstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     GetLineageGraph: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetLineageGraphRequest, _lineage_service_pb2.GetLineageGraphResponse]
-    """The flows around one flow, and the edges among them. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
+    (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+    """
     GetExecutionOrder: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetExecutionOrderRequest, _lineage_service_pb2.GetExecutionOrderResponse]
     """The given flows, sorted so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ExplainStaleness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ExplainStalenessRequest, _lineage_service_pb2.ExplainStalenessResponse]
@@ -107,13 +111,17 @@ class LineageServiceAsyncStub(LineageServiceStub):
     (TOO_MANY_FLOWS) for more than `max_flows`.
     """
     GetFlowState: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetFlowStateRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
-    """Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """The state of a flow, as it is or as of an earlier moment; freshness and causes of then are computed from what was recorded.
+    Errors: NOT_FOUND (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+    """
     ListUpstreams: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ListUpstreamsRequest, _lineage_service_pb2.ListUpstreamsResponse]  # type: ignore[assignment]
     """Transitive upstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ListDownstreams: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ListDownstreamsRequest, _lineage_service_pb2.ListDownstreamsResponse]  # type: ignore[assignment]
     """Transitive downstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     GetLineageGraph: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetLineageGraphRequest, _lineage_service_pb2.GetLineageGraphResponse]  # type: ignore[assignment]
-    """The flows around one flow, and the edges among them. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
+    (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+    """
     GetExecutionOrder: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetExecutionOrderRequest, _lineage_service_pb2.GetExecutionOrderResponse]  # type: ignore[assignment]
     """The given flows, sorted so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ExplainStaleness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ExplainStalenessRequest, _lineage_service_pb2.ExplainStalenessResponse]  # type: ignore[assignment]
@@ -188,7 +196,9 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_service_pb2.GetFlowStateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_pb2.FlowState, _abc.Awaitable[_lineage_pb2.FlowState]]:
-        """Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+        """The state of a flow, as it is or as of an earlier moment; freshness and causes of then are computed from what was recorded.
+        Errors: NOT_FOUND (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+        """
 
     @_abc_1.abstractmethod
     def ListUpstreams(
@@ -212,7 +222,9 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_service_pb2.GetLineageGraphRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_service_pb2.GetLineageGraphResponse, _abc.Awaitable[_lineage_service_pb2.GetLineageGraphResponse]]:
-        """The flows around one flow, and the edges among them. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+        """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
+        (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+        """
 
     @_abc_1.abstractmethod
     def GetExecutionOrder(
