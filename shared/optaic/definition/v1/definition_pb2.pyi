@@ -215,6 +215,7 @@ class DefinitionVersion(_message.Message):
     OP_FIELD_NUMBER: _builtins.int
     IS_BUILT_IN_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
+    IS_EXTERNAL_FIELD_NUMBER: _builtins.int
     definition_version_id: _builtins.str
     """Output only. UUID."""
     definition_id: _builtins.str
@@ -239,6 +240,11 @@ class DefinitionVersion(_message.Message):
     """Output only. The service itself ships exactly this version, so every installation of the release has it."""
     author: _builtins.str
     """Output only. The actor who published it or changed its state last; empty if an earlier release did."""
+    is_external: _builtins.bool
+    """Of a STORE: another system writes the data, and the store reads it in place, where the text `url` of its config says; its
+    `parameters_schema` requires that. Of a PIPELINE: it computes nothing, because another system does; it needs `reads_nothing`.
+    A dataset has both or neither. False for all other kinds.
+    """
     @_builtins.property
     def parameters_schema(self) -> _struct_pb2.Struct:
         """JSON Schema 2020-12 that an instance's `config` must satisfy."""
@@ -311,10 +317,11 @@ class DefinitionVersion(_message.Message):
         op: Global___Op | None = ...,
         is_built_in: _builtins.bool = ...,
         author: _builtins.str = ...,
+        is_external: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_schema", b"input_schema", "op", b"op", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "status_aggregation_contract", b"status_aggregation_contract"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "code_ref", b"code_ref", "compatibility_rules", b"compatibility_rules", "content_hash", b"content_hash", "create_time", b"create_time", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version_id", b"definition_version_id", "description", b"description", "flow_specs", b"flow_specs", "guardrail_contracts", b"guardrail_contracts", "input_schema", b"input_schema", "is_built_in", b"is_built_in", "kind", b"kind", "op", b"op", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "reads_nothing", b"reads_nothing", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "code_ref", b"code_ref", "compatibility_rules", b"compatibility_rules", "content_hash", b"content_hash", "create_time", b"create_time", "definition_id", b"definition_id", "definition_name", b"definition_name", "definition_version_id", b"definition_version_id", "description", b"description", "flow_specs", b"flow_specs", "guardrail_contracts", b"guardrail_contracts", "input_schema", b"input_schema", "is_built_in", b"is_built_in", "is_external", b"is_external", "kind", b"kind", "op", b"op", "op_macro", b"op_macro", "output_schema", b"output_schema", "parameters_schema", b"parameters_schema", "publication_report", b"publication_report", "reads_nothing", b"reads_nothing", "state", b"state", "status_aggregation_contract", b"status_aggregation_contract", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

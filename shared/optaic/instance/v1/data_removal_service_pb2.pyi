@@ -46,7 +46,7 @@ class DataRemoval(_message.Message):
     problem: _builtins.str
     """Why the last attempt failed; empty if none failed."""
     has_output: _builtins.bool
-    """Whether it ever had an output."""
+    """Whether it ever had an output of its own; data that another system wrote is none."""
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
         """When the deletion of the instance ended."""

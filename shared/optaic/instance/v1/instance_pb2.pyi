@@ -531,6 +531,7 @@ class Flow(_message.Message):
     UPSTREAMS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_CHANGE_FIELD_NUMBER: _builtins.int
     VERIFIED_OUTPUT_FIELD_NUMBER: _builtins.int
+    IS_EXTERNAL_FIELD_NUMBER: _builtins.int
     flow_kind: _flow_pb2.FlowKind.ValueType
     """What it does."""
     prefect_deployment_id: _builtins.str
@@ -541,6 +542,8 @@ class Flow(_message.Message):
     """SHA-256 over what affects results: configuration, edges, definition content hashes."""
     fingerprint_change: _builtins.str
     """The last change of the fingerprint, as text for readers; empty if it never changed."""
+    is_external: _builtins.bool
+    """True: no run computes it. Another system writes the data, and RunService.ReportExternalVersion records each version."""
     @_builtins.property
     def upstreams(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowEdge]:
         """The flows it depends on."""
@@ -559,10 +562,11 @@ class Flow(_message.Message):
         upstreams: _abc.Iterable[Global___FlowEdge] | None = ...,
         fingerprint_change: _builtins.str = ...,
         verified_output: Global___VerifiedOutput | None = ...,
+        is_external: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["verified_output", b"verified_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_fingerprint", b"compute_fingerprint", "fingerprint_change", b"fingerprint_change", "flow_kind", b"flow_kind", "prefect_deployment_id", b"prefect_deployment_id", "prefect_deployment_name", b"prefect_deployment_name", "upstreams", b"upstreams", "verified_output", b"verified_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_fingerprint", b"compute_fingerprint", "fingerprint_change", b"fingerprint_change", "flow_kind", b"flow_kind", "is_external", b"is_external", "prefect_deployment_id", b"prefect_deployment_id", "prefect_deployment_name", b"prefect_deployment_name", "upstreams", b"upstreams", "verified_output", b"verified_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -157,6 +157,8 @@ class _RefreshSkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ref
     """The refresh was cancelled."""
     REFRESH_SKIP_REASON_DELETED: _RefreshSkipReason.ValueType  # 5
     """The flow does not exist any more."""
+    REFRESH_SKIP_REASON_EXTERNAL: _RefreshSkipReason.ValueType  # 6
+    """No run computes it: another system writes its data and reports each version."""
 
 class RefreshSkipReason(_RefreshSkipReason, metaclass=_RefreshSkipReasonEnumTypeWrapper):
     """Why a flow of a refresh was not run."""
@@ -173,6 +175,8 @@ REFRESH_SKIP_REASON_CANCELLED: RefreshSkipReason.ValueType  # 4
 """The refresh was cancelled."""
 REFRESH_SKIP_REASON_DELETED: RefreshSkipReason.ValueType  # 5
 """The flow does not exist any more."""
+REFRESH_SKIP_REASON_EXTERNAL: RefreshSkipReason.ValueType  # 6
+"""No run computes it: another system writes its data and reports each version."""
 Global___RefreshSkipReason: _TypeAlias = RefreshSkipReason  # noqa: Y015
 
 @_typing.final

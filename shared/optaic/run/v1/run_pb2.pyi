@@ -96,6 +96,8 @@ class _RunTriggerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunTrigger
     RUN_TRIGGER_UPSTREAM: _RunTrigger.ValueType  # 3
     RUN_TRIGGER_RETRY: _RunTrigger.ValueType  # 4
     RUN_TRIGGER_BACKFILL: _RunTrigger.ValueType  # 5
+    RUN_TRIGGER_EXTERNAL: _RunTrigger.ValueType  # 6
+    """Another system wrote the data and reported it; nothing was executed."""
 
 class RunTrigger(_RunTrigger, metaclass=_RunTriggerEnumTypeWrapper):
     """Why a run exists."""
@@ -106,6 +108,8 @@ RUN_TRIGGER_SCHEDULE: RunTrigger.ValueType  # 2
 RUN_TRIGGER_UPSTREAM: RunTrigger.ValueType  # 3
 RUN_TRIGGER_RETRY: RunTrigger.ValueType  # 4
 RUN_TRIGGER_BACKFILL: RunTrigger.ValueType  # 5
+RUN_TRIGGER_EXTERNAL: RunTrigger.ValueType  # 6
+"""Another system wrote the data and reported it; nothing was executed."""
 Global___RunTrigger: _TypeAlias = RunTrigger  # noqa: Y015
 
 class _RunMode:
@@ -285,6 +289,7 @@ class Run(_message.Message):
     LATE_INPUTS_FIELD_NUMBER: _builtins.int
     ALLOWS_INCREMENTAL_FIELD_NUMBER: _builtins.int
     FULL_BECAUSE_FIELD_NUMBER: _builtins.int
+    EXTERNAL_VERSION_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -349,6 +354,8 @@ class Run(_message.Message):
     """
     full_because: _builtins.str
     """Where that is false although it has inputs: the reason, as text for readers."""
+    external_version: _builtins.str
+    """Of a run with the trigger EXTERNAL: what the other system calls the version that it reported. Else empty."""
     refresh_id: _builtins.str
     """The refresh that submitted it; empty if none did."""
     @_builtins.property
@@ -460,6 +467,7 @@ class Run(_message.Message):
         late_inputs: _abc.Iterable[_flow_pb2.LateInput] | None = ...,
         allows_incremental: _builtins.bool = ...,
         full_because: _builtins.str = ...,
+        external_version: _builtins.str = ...,
         pipeline: Global___PipelineResult | None = ...,
         experiment: Global___ExperimentResult | None = ...,
         backtest: Global___BacktestResult | None = ...,
@@ -471,7 +479,7 @@ class Run(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "base_version", b"base_version", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "submit_time", b"submit_time", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "allows_incremental", b"allows_incremental", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "full_because", b"full_because", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "refresh_id", b"refresh_id", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "allows_incremental", b"allows_incremental", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "external_version", b"external_version", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "full_because", b"full_because", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "refresh_id", b"refresh_id", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

@@ -76,6 +76,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """One refresh would have more flows than it may have."""
     ERROR_REASON_TOO_MANY_REFRESHES: _ErrorReason.ValueType  # 35
     """The tenant has as many running refreshes as it may have."""
+    ERROR_REASON_FLOW_EXTERNAL: _ErrorReason.ValueType  # 36
+    """No run computes the flow: another system writes its data, and ReportExternalVersion records each version."""
+    ERROR_REASON_FLOW_NOT_EXTERNAL: _ErrorReason.ValueType  # 37
+    """A run computes the flow, so nobody may report versions of it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -125,6 +129,10 @@ ERROR_REASON_TOO_MANY_FLOWS: ErrorReason.ValueType  # 34
 """One refresh would have more flows than it may have."""
 ERROR_REASON_TOO_MANY_REFRESHES: ErrorReason.ValueType  # 35
 """The tenant has as many running refreshes as it may have."""
+ERROR_REASON_FLOW_EXTERNAL: ErrorReason.ValueType  # 36
+"""No run computes the flow: another system writes its data, and ReportExternalVersion records each version."""
+ERROR_REASON_FLOW_NOT_EXTERNAL: ErrorReason.ValueType  # 37
+"""A run computes the flow, so nobody may report versions of it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -186,6 +194,38 @@ class SubmitRunRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubmitRunRequest: _TypeAlias = SubmitRunRequest  # noqa: Y015
+
+@_typing.final
+class ReportExternalVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_VERSION_FIELD_NUMBER: _builtins.int
+    LAST_DATA_DATE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """An instance whose store reads in place."""
+    external_version: _builtins.str
+    """What the other system calls the version: a snapshot id, a counter, a time. The store reads by it, if it can read by versions."""
+    last_data_date: _builtins.str
+    """The newest date in the data, YYYY-MM-DD; freshness policies judge it. Empty: not known."""
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        external_version: _builtins.str = ...,
+        last_data_date: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_version", b"external_version", "instance_id", b"instance_id", "last_data_date", b"last_data_date", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportExternalVersionRequest: _TypeAlias = ReportExternalVersionRequest  # noqa: Y015
 
 @_typing.final
 class BatchSubmitRunsRequest(_message.Message):

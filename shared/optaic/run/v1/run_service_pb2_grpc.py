@@ -47,6 +47,11 @@ class RunServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsResponse.FromString,
                 _registered_method=True)
+        self.ReportExternalVersion = channel.unary_unary(
+                '/optaic.run.v1.RunService/ReportExternalVersion',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ReportExternalVersionRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/optaic.run.v1.RunService/GetRun',
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunRequest.SerializeToString,
@@ -152,8 +157,8 @@ class RunServiceServicer:
         """Checks that every transitive upstream flow is READY, pins the input versions, records the run as
         PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
-        for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
+        for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED, FLOW_EXTERNAL); ALREADY_EXISTS (RUN_ACTIVE naming
+        the run, REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
         RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -167,6 +172,21 @@ class RunServiceServicer:
         whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
         would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
         not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportExternalVersion(self, request, context):
+        """Records that another system has written a new version of the data that an external flow reads in place
+        (`Flow.is_external`): a run that is COMPLETED at once, with the trigger EXTERNAL. Nothing is executed, and the data is not looked
+        at. The version is where the configuration of the store says (`url`), and readers get `external_version` to read it by.
+        Dependants become stale as after any completed run. The `external_version` of the current version answers the run that recorded
+        it, unless the configuration has changed since; every other one makes a new version, also one that was reported earlier: the
+        data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
+        INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
+        is no date, that is missing although the instance has a freshness policy, or that differs from the one of the current version;
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -338,6 +358,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsResponse.SerializeToString,
             ),
+            'ReportExternalVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportExternalVersion,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ReportExternalVersionRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__pb2.Run.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunRequest.FromString,
@@ -489,6 +514,33 @@ class RunService:
             '/optaic.run.v1.RunService/BatchSubmitRuns',
             optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__service__pb2.BatchSubmitRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportExternalVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/ReportExternalVersion',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ReportExternalVersionRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,

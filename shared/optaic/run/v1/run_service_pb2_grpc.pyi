@@ -39,8 +39,8 @@ class RunServiceStub:
     """Checks that every transitive upstream flow is READY, pins the input versions, records the run as
     PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
     NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
-    for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
+    for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED, FLOW_EXTERNAL); ALREADY_EXISTS (RUN_ACTIVE naming
+    the run, REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
     RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
     """
     BatchSubmitRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.BatchSubmitRunsRequest, _run_service_pb2.BatchSubmitRunsResponse]
@@ -50,6 +50,17 @@ class RunServiceStub:
     whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
     would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
     not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    """
+    ReportExternalVersion: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ReportExternalVersionRequest, _run_pb2.Run]
+    """Records that another system has written a new version of the data that an external flow reads in place
+    (`Flow.is_external`): a run that is COMPLETED at once, with the trigger EXTERNAL. Nothing is executed, and the data is not looked
+    at. The version is where the configuration of the store says (`url`), and readers get `external_version` to read it by.
+    Dependants become stale as after any completed run. The `external_version` of the current version answers the run that recorded
+    it, unless the configuration has changed since; every other one makes a new version, also one that was reported earlier: the
+    data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
+    INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
+    is no date, that is missing although the instance has a freshness policy, or that differs from the one of the current version;
+    UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -130,8 +141,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """Checks that every transitive upstream flow is READY, pins the input versions, records the run as
     PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
     NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
-    for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-    REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
+    for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED, FLOW_EXTERNAL); ALREADY_EXISTS (RUN_ACTIVE naming
+    the run, REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
     RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
     """
     BatchSubmitRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.BatchSubmitRunsRequest, _run_service_pb2.BatchSubmitRunsResponse]  # type: ignore[assignment]
@@ -141,6 +152,17 @@ class RunServiceAsyncStub(RunServiceStub):
     whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
     would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
     not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    """
+    ReportExternalVersion: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ReportExternalVersionRequest, _run_pb2.Run]  # type: ignore[assignment]
+    """Records that another system has written a new version of the data that an external flow reads in place
+    (`Flow.is_external`): a run that is COMPLETED at once, with the trigger EXTERNAL. Nothing is executed, and the data is not looked
+    at. The version is where the configuration of the store says (`url`), and readers get `external_version` to read it by.
+    Dependants become stale as after any completed run. The `external_version` of the current version answers the run that recorded
+    it, unless the configuration has changed since; every other one makes a new version, also one that was reported earlier: the
+    data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
+    INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
+    is no date, that is missing although the instance has a freshness policy, or that differs from the one of the current version;
+    UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -224,8 +246,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks that every transitive upstream flow is READY, pins the input versions, records the run as
         PENDING and answers; it is dispatched to Prefect right after, or once the deployment exists. Errors:
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
-        for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED); ALREADY_EXISTS (RUN_ACTIVE naming the run,
-        REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
+        for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED, FLOW_EXTERNAL); ALREADY_EXISTS (RUN_ACTIVE naming
+        the run, REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
         RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
         """
 
@@ -241,6 +263,23 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
         would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
         not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def ReportExternalVersion(
+        self,
+        request: _run_service_pb2.ReportExternalVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
+        """Records that another system has written a new version of the data that an external flow reads in place
+        (`Flow.is_external`): a run that is COMPLETED at once, with the trigger EXTERNAL. Nothing is executed, and the data is not looked
+        at. The version is where the configuration of the store says (`url`), and readers get `external_version` to read it by.
+        Dependants become stale as after any completed run. The `external_version` of the current version answers the run that recorded
+        it, unless the configuration has changed since; every other one makes a new version, also one that was reported earlier: the
+        data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
+        INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
+        is no date, that is missing although the instance has a freshness policy, or that differs from the one of the current version;
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
         """
 
     @_abc_1.abstractmethod
