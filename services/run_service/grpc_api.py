@@ -17,6 +17,7 @@ from run_service.use_cases import (
     batch_submission,
     cancellation,
     code,
+    external_versions,
     log_reading,
     reading,
     refresh_reading,
@@ -44,6 +45,11 @@ class RunServicer(RunServiceServicer):
         self, request: run_api.BatchSubmitRunsRequest, _context: Any
     ) -> run_api.BatchSubmitRunsResponse:
         return await batch_submission.batch_submit_runs(self._deps, current(), request)
+
+    async def ReportExternalVersion(
+        self, request: run_api.ReportExternalVersionRequest, _context: Any
+    ) -> Run:
+        return await external_versions.report_external_version(self._deps, current(), request)
 
     async def GetRun(self, request: run_api.GetRunRequest, _context: Any) -> Run:
         return await reading.get_run(self._deps, current(), request)

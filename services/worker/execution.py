@@ -266,7 +266,6 @@ class _Execution:
 
     async def _read_recipe(self, run: run_pb2.Run, reporter: Reporter) -> Recipe:
         """Return the instance at the run's revision, its upstreams at theirs, and the code that all of them are pinned to."""
-        check_places(self._ticket.tenant_id, run)
         instance = await self._prepared.get_instance(run.instance_id, run.instance_revision)
         if instance.schedule.HasField("timeout"):
             self._timeout = instance.schedule.timeout.ToTimedelta().total_seconds()
@@ -278,6 +277,7 @@ class _Execution:
         upstreams = await self._peers.get_instances(
             {each.instance_id: each.instance_revision for each in run.input_versions}
         )
+        check_places(self._ticket.tenant_id, run, upstreams)
         instances = [instance, *upstreams, *([base_instance] if base_instance is not None else [])]
         trainings = None
         if _reads_trainings(run, instance):

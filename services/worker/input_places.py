@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2
 from optaic.plugins import PluginError
 from optaic.rules.locations import data_folder, is_inside, outputs_folder
+from optaic.rules.sources import URL
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from servicekit.enums import enum_word
 
@@ -18,14 +20,35 @@ _ON_A_BASE = (
 )  # flows that build on their previous version
 
 
-def check_places(tenant_id: str, run: run_pb2.Run) -> None:
+def check_places(tenant_id: str, run: run_pb2.Run, upstreams: Iterable[instance_pb2.Instance]) -> None:
     """Refuse a run whose inputs or base are another flow's data; the data root may have been moved since.
+
+    The data of another system lies where the store of its instance says, at the revision that is pinned.
 
     Raises:
         PluginError: InputMisplaced.
     """
+    elsewhere = _find_external(upstreams)
     for name, uri, instance_id, flow_kind in _list_places(run):
-        _check(name, uri, data_folder(tenant_id, instance_id, enum_word(flow_pb2.FlowKind, flow_kind)))
+        if (place := elsewhere.get((instance_id, flow_kind))) is None:
+            _check(name, uri, data_folder(tenant_id, instance_id, enum_word(flow_pb2.FlowKind, flow_kind)))
+        elif uri and uri != place:
+            raise PluginError(
+                f"{name} is recorded in another place than its store reads, so it is not read; report its version again",
+                type="InputMisplaced",
+            )
+
+
+def _find_external(
+    upstreams: Iterable[instance_pb2.Instance],
+) -> Mapping[tuple[str, flow_pb2.FlowKind.ValueType], str]:
+    """Return where the data of external flows lies."""
+    return {
+        (upstream.instance_id, flow.flow_kind): upstream.dataset.store.config.fields[URL].string_value
+        for upstream in upstreams
+        for flow in upstream.flows
+        if flow.is_external
+    }
 
 
 def check_trainings(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import redaction
-from optaic.rules.sources import FILE_CODE, SCHEMES, SQL_CODE
+from optaic.rules.sources import EXTERNAL_CODE, FILE_CODE, SCHEMES, SQL_CODE
 from redaction import PREFIX
 from worker import environment
 from worker.config import Settings
@@ -15,7 +15,7 @@ from worker.sources.access import SourceAccess
 from worker.sources.policy import DEFINITION, SourcePolicy
 from worker.sources.stored_secrets import read_secrets
 
-_CHECKED = FILE_CODE | SQL_CODE  # code that sends a secret to checked destinations only
+_CHECKED = FILE_CODE | EXTERNAL_CODE | SQL_CODE  # code that sends a secret to checked destinations only
 _REFERENCE = re.compile(r"\$\{(" + PREFIX + r"[A-Za-z0-9_]+)\}")
 
 

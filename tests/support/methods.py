@@ -120,6 +120,7 @@ ALLOWED: dict[str, set[str]] = {
     "GetStatusHistory": _READING,
     "SubmitRun": _EDITING,
     "BatchSubmitRuns": _EDITING,
+    "ReportExternalVersion": _EDITING,
     "GetRun": _READING,
     "ListRuns": _READING,
     "CancelRun": _EDITING,

@@ -41,8 +41,9 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
         flow_kind: flow_pb2.FlowKind.ValueType = REFRESH,
         upstreams: Collection[instance_pb2.Instance] = (),
         state: str = "ACTIVE",
+        external_url: str = "",
     ) -> instance_pb2.Instance:
-        """Add an instance with one flow."""
+        """Add an instance with one flow; with a URL, of data that another system writes there."""
         instance = instance_pb2.Instance(
             instance_id=new_id(),
             name=f"i{len(self.by_id)}",
@@ -51,6 +52,9 @@ class Instances(instance_service_pb2_grpc.InstanceServiceServicer):
             revision=1,
         )
         flow = instance.flows.add(flow_kind=flow_kind, compute_fingerprint="f" * 64)
+        if external_url:
+            flow.is_external = True
+            instance.dataset.store.config.update({"url": external_url})
         for upstream in upstreams:
             flow.upstreams.add(role="input").upstream.CopyFrom(flow_of(upstream))
         self.by_id[instance.instance_id] = instance

@@ -45,7 +45,9 @@ async def remember_data(
                 kind=instance.kind,
                 project_id=instance.project_id,
                 stores=_newest(instance, used.get(instance.instance_id, {})),
-                has_output=instance.instance_id in with_output,
+                # What another system wrote was never the instance's own.
+                has_output=instance.instance_id in with_output
+                and not any(flow.is_external for flow in instance.flows),
             ).SerializeToString(),
         }
         for instance in gone

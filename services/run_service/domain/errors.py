@@ -124,6 +124,31 @@ def instance_deleting(instance_id: str) -> FailedPreconditionError:
     return FailedPreconditionError("INSTANCE_DELETING", text, metadata=metadata)
 
 
+def flow_external(instance_name: str) -> FailedPreconditionError:
+    """Return the refusal FLOW_EXTERNAL."""
+    text = (
+        f"no run computes {instance_name}, because another system writes its data; report a new version with "
+        f"ReportExternalVersion (`optaic run report {instance_name} --version ...`)"
+    )
+    return FailedPreconditionError(
+        "FLOW_EXTERNAL", text, preconditions=[PreconditionViolation("FLOW_EXTERNAL", instance_name, text)]
+    )
+
+
+def flow_not_external(instance_name: str) -> FailedPreconditionError:
+    """Return the refusal FLOW_NOT_EXTERNAL, which names the field that names the instance."""
+    text = (
+        f"names {instance_name}, which runs compute; submit a run of it, or report versions of an instance whose store "
+        "reads in place"
+    )
+    return FailedPreconditionError(
+        "FLOW_NOT_EXTERNAL",
+        f"instance_id {text}",
+        field_violations=[FieldViolation("instance_id", text, "FLOW_NOT_EXTERNAL")],
+        preconditions=[PreconditionViolation("FLOW_NOT_EXTERNAL", instance_name, text)],
+    )
+
+
 def run_active(run_id: str, run_number: int) -> AlreadyExistsError:
     """Return the refusal RUN_ACTIVE, naming the active run."""
     return AlreadyExistsError(

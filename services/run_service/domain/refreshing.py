@@ -38,6 +38,7 @@ class Skip(StrEnum):
     STOPPED = "stopped"
     CANCELLED = "cancelled"
     DELETED = "deleted"
+    EXTERNAL = "external"
 
 
 class RefreshStatus(StrEnum):
@@ -256,6 +257,8 @@ def refused(entry: Entry, reason: str, message: str, upstream_statuses: frozense
     """Return an entry whose run was refused for a reason."""
     if reason in {"INSTANCE_NOT_FOUND", "FLOW_NOT_FOUND", "INSTANCE_DELETING"}:
         return skipped(entry, Skip.DELETED, _DELETED)
+    if reason == "FLOW_EXTERNAL":
+        return skipped(entry, Skip.EXTERNAL, message)
     if reason == "UPSTREAM_NOT_READY":
         # An active run may cure it. Otherwise the next plan says whether another flow of the refresh will.
         return _waiting(entry, message, is_refused="RUNNING" not in upstream_statuses)

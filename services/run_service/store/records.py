@@ -43,6 +43,7 @@ _PLAIN = (
     "allow_deletion_reason",
     "allows_incremental",
     "full_because",
+    "external_version",
     "refresh_id",
 )
 _IDS = (

@@ -54,6 +54,16 @@ def insert_part(table: sa.Table, columns: str, key: str) -> str:
     )
 
 
+def _insert_extension(kind: str) -> str:
+    """Return the SQL that inserts the result of a new run: none, but for a version that another system reported."""
+    if kind == "pipeline":
+        return (
+            "insert into pipeline_runs (tenant_id, run_id, last_data_date) "
+            "select tenant_id, run_id, document -> 'run' -> 'output_version' ->> 'last_data_date' from given, inserted"
+        )
+    return f"insert into {extensions[kind].name} (tenant_id, run_id) select tenant_id, run_id from inserted"  # noqa: S608 - names of our own tables
+
+
 def _statement(kind: str) -> sa.TextClause:
     """Return the SQL that inserts a run of a kind: one data-modifying CTE, so that all of it is inserted or nothing.
 
@@ -77,7 +87,7 @@ def _statement(kind: str) -> sa.TextClause:
             where :run_number = 0 or exists (select from counter)
             on conflict do nothing returning tenant_id, run_id, retry_of_run_id
         ), extension as (
-            insert into {extensions[kind].name} (tenant_id, run_id) select tenant_id, run_id from inserted
+            {_insert_extension(kind)}
         ), activity as (
             {insert_part(activities, names_of(activities, set()), "activity")} where exists (select from inserted)
         ), event as (
@@ -116,7 +126,7 @@ class Submission:
     retry_policy: RetryPolicy | None
     event: Event
     activity: Mapping[str, Any]
-    # create: make a flow run; observe: it exists already; None: refused, there is nothing to execute.
+    # create: make a flow run; observe: it exists already; None: there is nothing to execute.
     dispatch_action: str | None
     submit_time: datetime
     # The request that this run answers; without a request id nothing is remembered.

@@ -81,6 +81,8 @@ runs = sa.Table(
     sa.Column("allow_deletion", sa.Boolean, nullable=False, server_default=sa.false()),
     _text("allow_deletion_reason"),
     sa.Column("refresh_id", UUID_TEXT),
+    # What the other system calls the version that it reported; empty if the run was executed.
+    _text("external_version"),
     sa.Column("code", JSONB, nullable=False, server_default="[]"),
     # Outside systems that lack something of the run; it changes after the end.
     sa.Column("telemetry_pending", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),

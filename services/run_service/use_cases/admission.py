@@ -15,7 +15,7 @@ from optaic.instance.v1 import instance_pb2, schedule_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain.admission import Blocking, check_full_range, check_upstreams
-from run_service.domain.errors import instance_deleting, instance_not_found
+from run_service.domain.errors import flow_external, instance_deleting, instance_not_found
 from run_service.domain.kinds import choose_flow, run_kind
 from run_service.domain.parameters import is_partial_range
 from run_service.domain.retries import DEFAULT_DELAY, DEFAULT_MAX_DELAY, RetryPolicy
@@ -165,7 +165,7 @@ async def admit(
     flows (instance id, flow kind) that it returns do not block.
 
     Raises:
-        FailedPreconditionError: INSTANCE_DELETING, UPSTREAM_NOT_READY, MISSING_INPUT, FULL_RANGE_REQUIRED.
+        FailedPreconditionError: INSTANCE_DELETING, UPSTREAM_NOT_READY, MISSING_INPUT, FULL_RANGE_REQUIRED, FLOW_EXTERNAL.
         UnavailableError: Admission is undecided; try again.
     """
     (answered,) = await _ask(deps, [found], must_compare=must_compare)
@@ -196,6 +196,8 @@ def _judge(
     answered: _Answered,
     ignored: Collection[tuple[str, str]] = frozenset(),
 ) -> Admission:
+    if found.flow.is_external and wanted.trigger != run_pb2.RUN_TRIGGER_EXTERNAL:
+        raise flow_external(found.instance.name)
     if wanted.is_partial_range:
         computed_with = answered.answer.base_version.compute_fingerprint
         check_full_range(found.instance.name, computed_with, found.flow.compute_fingerprint)

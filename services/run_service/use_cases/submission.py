@@ -86,9 +86,9 @@ async def _validate(deps: Dependencies, tenant_id: str, wanted: WantedRun) -> ru
     found = await _find(deps, tenant_id, wanted)
     admission = await admit(deps, found, wanted, must_compare=True)
     async with deps.database.read(tenant_id) as connection:
-        await _refuse_second(connection, found)
+        await refuse_second(connection, found)
         await deps.room.check(connection, tenant_id)
-    return _admitted_run(admission, "", 0, deps.clock.now())
+    return admitted_run(admission, "", 0, deps.clock.now())
 
 
 async def submit_once(
@@ -117,7 +117,7 @@ async def submit_once(
             if stored is not None:
                 return run_pb2.Run.FromString(stored)
             async with deps.database.read(tenant_id) as connection:
-                await _refuse_second(connection, found)
+                await refuse_second(connection, found)
         raise overtaken(found)
     except DomainError:
         stored = await idempotency.first_answer(deps.database, tenant_id, method, request_id, payload_hash)
@@ -163,7 +163,7 @@ async def insert_run(deps: Dependencies, connection: Connection, admission: Admi
     """
     submission, found = submission_of(deps, admission), admission.found
     if not await insert_submission(connection, found.tenant_id, submission):
-        await _refuse_second(connection, found)
+        await refuse_second(connection, found)
         raise overtaken(found)
     return submission.run
 
@@ -171,9 +171,9 @@ async def insert_run(deps: Dependencies, connection: Connection, admission: Admi
 def submission_of(deps: Dependencies, admission: Admission) -> Submission:
     """Return an admitted run with all rows that are inserted with it."""
     now = deps.clock.now()
-    run = _admitted_run(admission, deps.ids(), admission.run_number, now)
+    run = admitted_run(admission, deps.ids(), admission.run_number, now)
     action = "observe" if admission.wanted.orchestrator_run_id else "create"
-    return _submission(deps, admission.found, run, "submitted", action, now, "")
+    return make_submission(deps, admission.found, run, "submitted", action, now, "")
 
 
 async def insert_refused(
@@ -188,7 +188,7 @@ async def insert_refused(
     run.status = run_pb2.RUN_STATUS_CANCELLED
     run.end_time.CopyFrom(run.submit_time)
     run.error.type, run.error.message = refusal.reason, refusal.message
-    submission = _submission(deps, found, run, "cancelled", None, now, refusal.message)
+    submission = make_submission(deps, found, run, "cancelled", None, now, refusal.message)
     if not await insert_submission(connection, found.tenant_id, submission):
         return None
     await ticks.wake_waiting(connection, found.tenant_id, [run.instance_id], now)
@@ -208,7 +208,7 @@ async def insert_refused(
     return run
 
 
-async def _refuse_second(connection: Connection, found: FoundFlow) -> None:
+async def refuse_second(connection: Connection, found: FoundFlow) -> None:
     """Refuse the run if the flow is deleted or has an active run."""
     if await is_flow_deleted(connection, *found.key):
         raise instance_deleting(found.instance.instance_id)
@@ -222,7 +222,7 @@ def overtaken(found: FoundFlow) -> DomainError:
     return runs_come_too_fast(found.instance.name, found.flow_kind)
 
 
-def _submission(
+def make_submission(
     deps: Dependencies,
     found: FoundFlow,
     run: run_pb2.Run,
@@ -231,6 +231,7 @@ def _submission(
     now: datetime,
     message: str,
 ) -> Submission:
+    """Return a new run with all rows that are inserted with it, and have the audit record of the call name it."""
     audit.note(f"runs/{run.run_id}", after=1, reason=run.force_reason)
     details: dict[str, Any] | None = {"type": run.error.type} if run.HasField("error") else None
     if run.forced:
@@ -259,7 +260,7 @@ def _submission(
     )
 
 
-def _admitted_run(admission: Admission, run_id: str, number: int, now: datetime) -> run_pb2.Run:
+def admitted_run(admission: Admission, run_id: str, number: int, now: datetime) -> run_pb2.Run:
     """Return the new run with the inputs that it will read."""
     run = _new_run(admission.found, admission.wanted, run_id, number, now)
     run.input_versions.extend(admission.answer.input_versions)

@@ -63,6 +63,7 @@ _GIVEN: dict[str, Collection[str]] = {
         "description",
         "op_macro",
         "reads_nothing",
+        "is_external",
         "op",
     ),
 }

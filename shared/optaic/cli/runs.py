@@ -85,6 +85,31 @@ def submit(
 
 
 @app.command()
+def report(
+    instance: InstanceArgument,
+    version: Annotated[
+        str, typer.Option(help="What the other system calls the version.", show_default=False)
+    ],
+    last_date: Annotated[
+        str, typer.Option(help="The newest date in the data; required if there is a freshness policy.")
+    ] = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Report a new version of data that another system writes."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await find_instance(client, instance, project)
+        reported = await client.runs.report_external(found, version, last_data_date=last_date)
+        if output is Format.JSON:
+            print_json(reported)
+        else:
+            _show([reported], output)
+
+    run(command)
+
+
+@app.command()
 def get(
     run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
     output: OutputOption = Format.TABLE,

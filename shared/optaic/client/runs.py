@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
@@ -180,6 +180,34 @@ class Runs:
             request.instance_id = id_of(instance)
         messages.fill(request, {"flow_kind": flow_kind, "mode": mode, "parameters": parameters, **known_as})
         return RunHandle(self, await self._call("SubmitRun", request))
+
+    async def report_external(
+        self,
+        instance: InstanceLike,
+        version: str,
+        *,
+        last_data_date: date | str = "",
+        request_id: str = "",
+    ) -> run_pb2.Run:
+        """Report a new version of the data that another system writes and the instance's store reads in place.
+
+        Args:
+            instance: An external dataset, or its id.
+            version: What the other system calls the version. That of the current version changes nothing.
+            last_data_date: The newest date in the data; required if the instance has a freshness policy.
+            request_id: Repeats with the same id get the first answer.
+
+        Raises:
+            OptaicError: The instance is not external, or any other refusal.
+        """
+        request = api.ReportExternalVersionRequest(
+            instance_id=id_of(instance),
+            external_version=version,
+            last_data_date=str(last_data_date),
+            request_id=request_id,
+        )
+        run: run_pb2.Run = await self._call("ReportExternalVersion", request)
+        return run
 
     async def get(self, run_id: str) -> run_pb2.Run:
         """Return a run as it is."""

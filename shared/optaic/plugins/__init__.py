@@ -3,6 +3,7 @@
 from optaic.plugins.base import (
     Accessor,
     Allocation,
+    ExternalStore,
     MLModule,
     Optimizer,
     Part,
@@ -52,6 +53,7 @@ __all__ = [
     "ChangedDates",
     "DateRange",
     "DeletionRefused",
+    "ExternalStore",
     "GuardrailViolated",
     "HeldTypes",
     "InputTable",

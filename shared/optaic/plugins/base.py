@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from optaic.plugins.context import DateRange, PipelineContext
-from optaic.plugins.errors import CannotRemove
+from optaic.plugins.errors import CannotRemove, StoreRefused
 from optaic.rules.columns import KEYS
 from optaic.rules.kinds import TIMEZONE
 
@@ -171,6 +171,23 @@ class Store(ABC):
         raise CannotRemove(
             f"the store {type(self).__name__} cannot remove the data at {uri}; implement Store.remove"
         )
+
+
+class ExternalStore(Store):
+    """A store whose data another system writes: it reads in place, where `url` of its config says. `is_external` declares it.
+
+    `read` gets as `physical_version` what the other system calls the version. It reads that version if it can, else what is there.
+    """
+
+    @final
+    def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
+        """Refuse: no run writes the data of another system."""
+        del table, base_version
+        raise StoreRefused(f"{uri} belongs to another system, so no run writes it; report its versions")
+
+    @final
+    def remove(self, uri: str) -> None:
+        """Remove nothing: the data belongs to another system."""
 
 
 class Accessor(ABC):

@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping
 FILE_CODE = frozenset(
     {"worker.builtin.file_source:FilePipeline", "worker.builtin.typed_file_source:TypedFilePipeline"}
 )
+URL = "url"  # the property of every external store that says where its data is
+# The store that reads a file in place.
+EXTERNAL_CODE = frozenset({"worker.builtin.external_store:ExternalFileStore"})
+VERSION = "{version}"  # in its URL: what the other system calls the version
 SQL_CODE = frozenset(
     {"worker.builtin.sql_source:SqlPipeline", "worker.builtin.typed_sql_source:TypedSqlPipeline"}
 )

@@ -45,6 +45,7 @@ def version_changes(old: DefinitionVersion, new: DefinitionVersion) -> list[Chan
         *check_changes(_checks(old), _checks(new)),
         *flow_changes(_flows(owner, old), _flows(owner, new)),
         *_call_changes(old, new),
+        *_external_changes(old, new),
     ]
 
 
@@ -81,6 +82,13 @@ def _call_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[Ch
     given, taken = (len(version.op_macro.parameters) for version in (old, new))
     if given != taken:
         yield Change("/op_macro/parameters", f"takes {taken} arguments, no longer {given}", is_breaking=True)
+
+
+def _external_changes(old: DefinitionVersion, new: DefinitionVersion) -> Iterator[Change]:
+    """Yield that another system begins, or ends, to write the data; a dataset cannot follow such a change."""
+    if old.is_external != new.is_external:
+        now = "now" if new.is_external else "no longer"
+        yield Change("/is_external", f"the data is {now} another system's", is_breaking=True)
 
 
 def _rules(owner: str, version: DefinitionVersion) -> Rules:

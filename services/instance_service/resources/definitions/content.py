@@ -20,6 +20,7 @@ from instance_service.domain.rules import Rule
 from instance_service.jsonschema_adapter import config_violations, schema_violations
 from instance_service.resources.conversion import json_of
 from instance_service.resources.definitions.changes import SCHEMAS
+from instance_service.resources.definitions.external import external_violations
 from instance_service.resources.definitions.macros import shape_violations
 from optaic.common.v1.flow_pb2 import FLOW_KIND_MONITORING, FlowKind
 from optaic.definition.v1.definition_pb2 import (
@@ -66,6 +67,7 @@ def content_violations(version: DefinitionVersion, path: str) -> Iterator[FieldV
     if rules and version.reads_nothing:
         text = "must be empty while reads_nothing is true; remove the rules"
         yield FieldViolation(f"{path}.compatibility_rules", text, "INVALID_ARGUMENT")
+    yield from external_violations(version, path)
     yield from _guardrail_violations(kind, version, f"{path}.guardrail_contracts")
     flows = [enum_word(FlowKind, flow.flow_kind) for flow in version.flow_specs]
     yield from flow_violations(kind, flows, f"{path}.flow_specs")

@@ -33,11 +33,17 @@ from instance_service.resources.instances.conditions import (
     set_outdated_versions,
 )
 from instance_service.resources.instances.descriptions import connections_of, describe_changes
+from instance_service.resources.instances.external import external_violations, is_external
 from instance_service.resources.instances.facts import (
     Facts,
     gather,
 )
-from instance_service.resources.instances.flows import flows_of, output_violations, set_flows
+from instance_service.resources.instances.flows import (
+    flows_of,
+    mark_external,
+    output_violations,
+    set_flows,
+)
 from instance_service.resources.instances.freshness import clear_missing_date, date_violations, is_judged
 from instance_service.resources.instances.naming import bind_names, bound_names
 from instance_service.resources.instances.optimizers import optimizer_settings
@@ -144,6 +150,7 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
             optimizer = facts.known[upstream.instance_id]
             settings["optimizer"] = optimizer_settings(optimizer, facts.optimizers[upstream.instance_id])
             revisions[upstream.instance_id] = optimizer.revision
+    violations.extend(external_violations(instance, pending.current, uses))
     flows = flows_of(instance, version)
     violations.extend(output_violations(instance, pending.current, version, flows))
     own_columns = facts.own_columns.get(instance.instance_id)
@@ -158,6 +165,8 @@ def complete(tenant_id: str, pending: Pending, facts: Facts, *, is_lenient: bool
     if pending.current and not changes:
         changes = describe_changes(pending.current, instance, uses)
     set_flows(instance, pending.current, flows, tenant_id, settings, upstreams, revisions, changes)
+    if is_external(uses):
+        mark_external(instance)
     _clear_conditions(pending)
     set_outdated_versions(instance, [version for use in uses for version in use.versions()], pending.now)
     _check_size(instance)

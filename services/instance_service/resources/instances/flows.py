@@ -14,7 +14,7 @@ from instance_service.domain.flows import (
     scheduled_flow,
 )
 from instance_service.resources.conversion import dataset_of, flow_edge
-from optaic.common.v1.flow_pb2 import FlowKind
+from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, FlowKind
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.instance.v1.instance_pb2 import EDGE_KIND_SCHEMA, Flow, Instance, InstanceKind
 from optaic.rules.deployments import deployment_name
@@ -94,6 +94,12 @@ def set_flows(
             if previous.HasField("verified_output"):  # it names the fingerprint for which it is valid
                 flow.verified_output.CopyFrom(previous.verified_output)
             flow.fingerprint_change = previous.fingerprint_change if is_same else changes
+
+
+def mark_external(instance: Instance) -> None:
+    """Mark the flow whose output another system writes; the monitoring of that data is a flow as any other."""
+    for flow in instance.flows:
+        flow.is_external = flow.flow_kind == FLOW_KIND_REFRESH
 
 
 def _name_revisions(flow: Flow, held: Flow | None, revisions: Mapping[str, int]) -> None:

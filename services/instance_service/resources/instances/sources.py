@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from instance_service.resources.instances.references import Use
 from optaic.rules.sources import (
+    EXTERNAL_CODE,
     FILE_CODE,
     describe_options,
     find_strange_options,
@@ -19,7 +20,10 @@ from servicekit.errors import FieldViolation
 def source_violations(uses: Iterable[Use]) -> Iterator[FieldViolation]:
     """Yield a violation for each field that no worker would read; an unchanged configuration is not checked again."""
     for use in uses:
-        if use.version.code_ref not in FILE_CODE or use.reference.held.config == use.reference.spec.config:
+        if (
+            use.version.code_ref not in FILE_CODE | EXTERNAL_CODE
+            or use.reference.held.config == use.reference.spec.config
+        ):
             continue
         where = f"{use.reference.path}.config"
         url, options = use.config.get("url"), use.config.get("storage_options")
