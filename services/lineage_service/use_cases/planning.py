@@ -44,7 +44,10 @@ async def plan_flows(deps: Dependencies, tenant_id: str, request: PlanFlowsReque
 
 
 async def _choose(connection: Connection, tenant_id: str, request: PlanFlowsRequest) -> _Chosen:
-    planned = await plans.find_flows(connection, tenant_id, _keys(request.planned))
+    planned_keys, target_keys = await off_loop.run_if_large(
+        request.ByteSize(), lambda: (_keys(request.planned), _keys(request.flows))
+    )
+    planned = await plans.find_flows(connection, tenant_id, planned_keys)
     if request.all:
         targets = await plans.list_flows(
             connection, tenant_id, only_waiting=not request.include_ready, most=request.max_flows
@@ -52,7 +55,7 @@ async def _choose(connection: Connection, tenant_id: str, request: PlanFlowsRequ
         if len(targets) > request.max_flows:
             raise too_many_flows(request.max_flows)
     else:
-        targets = await plans.find_flows(connection, tenant_id, _keys(request.flows))
+        targets = await plans.find_flows(connection, tenant_id, target_keys)
         targets |= await plans.find_flows_of(connection, tenant_id, request.instance_ids)
     wanted = {**planned, **targets}
     if request.include_downstream or request.all:
