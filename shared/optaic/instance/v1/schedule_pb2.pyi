@@ -88,6 +88,10 @@ class _UpstreamPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Upstre
     """
     UPSTREAM_POLICY_SKIP: _UpstreamPolicy.ValueType  # 2
     """Nothing runs for this time unless all of them are READY at once."""
+    UPSTREAM_POLICY_REFRESH: _UpstreamPolicy.ValueType  # 3
+    """As WAIT. In addition, once nothing is left to wait for, one refresh brings up to date what is not READY among the upstream flows
+    of the instance's project, or whose data is late, and the scheduled time waits for it.
+    """
 
 class UpstreamPolicy(_UpstreamPolicy, metaclass=_UpstreamPolicyEnumTypeWrapper):
     """What happens when it is time and upstream flows still have work to do."""
@@ -100,6 +104,10 @@ If nothing will make one of them READY, nothing runs for this time.
 """
 UPSTREAM_POLICY_SKIP: UpstreamPolicy.ValueType  # 2
 """Nothing runs for this time unless all of them are READY at once."""
+UPSTREAM_POLICY_REFRESH: UpstreamPolicy.ValueType  # 3
+"""As WAIT. In addition, once nothing is left to wait for, one refresh brings up to date what is not READY among the upstream flows
+of the instance's project, or whose data is late, and the scheduled time waits for it.
+"""
 Global___UpstreamPolicy: _TypeAlias = UpstreamPolicy  # noqa: Y015
 
 @_typing.final

@@ -271,13 +271,17 @@ class Refresh(_message.Message):
     max_parallel_runs: _builtins.int
     """So many runs of it at most are active at a time."""
     actor: _builtins.str
-    """Who submitted it."""
+    """Who submitted it; `schedule` if a scheduled time did."""
     revision: _builtins.int
     """Goes up with every change."""
     cancel_reason: _builtins.str
     """Why it was cancelled."""
     @_builtins.property
-    def selection(self) -> Global___RefreshSelection: ...
+    def selection(self) -> Global___RefreshSelection:
+        """Of a refresh that a scheduled time has submitted (`upstream_policy` REFRESH): its instance, whose flow runs after the refresh and is
+        none of its flows.
+        """
+
     @_builtins.property
     def submit_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property

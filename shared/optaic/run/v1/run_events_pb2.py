@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
+from optaic.run.v1 import refresh_pb2 as optaic_dot_run_dot_v1_dot_refresh__pb2
 from optaic.run.v1 import run_pb2 as optaic_dot_run_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eoptaic/run/v1/run_events.proto\x12\roptaic.run.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/common/v1/flow.proto\x1a\x17optaic/run/v1/run.proto\"/\n\x0cRunSubmitted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"-\n\nRunStarted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"0\n\rRunProgressed\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"/\n\x0cRunCompleted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\",\n\tRunFailed\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"/\n\x0cRunCancelled\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"\x8c\x01\n\x0f\x46lowWaitChanged\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12-\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKind\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12%\n\x04wait\x18\x04 \x01(\x0b\x32\x17.optaic.run.v1.FlowWait\"\xde\x01\n\x08\x46lowWait\x12\x32\n\x0escheduled_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x66lows\x18\x04 \x03(\x0b\x32\x1a.optaic.run.v1.AwaitedFlow\x12\x12\n\nflow_count\x18\x05 \x01(\x05\"m\n\x0b\x41waitedFlow\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x15\n\rinstance_name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06hidden\x18\x04 \x01(\x08\"\xf0\x01\n\x15MonitoringAlertRaised\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12-\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKind\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x12\n\nrun_number\x18\x04 \x01(\x03\x12-\n\x05\x61lert\x18\x05 \x01(\x0b\x32\x1e.optaic.run.v1.MonitoringAlert\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nreport_uri\x18\x07 \x01(\tBH\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eoptaic/run/v1/run_events.proto\x12\roptaic.run.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/common/v1/flow.proto\x1a\x1boptaic/run/v1/refresh.proto\x1a\x17optaic/run/v1/run.proto\"/\n\x0cRunSubmitted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"-\n\nRunStarted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"0\n\rRunProgressed\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"/\n\x0cRunCompleted\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\",\n\tRunFailed\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"/\n\x0cRunCancelled\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.optaic.run.v1.Run\"\x8c\x01\n\x0f\x46lowWaitChanged\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12-\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKind\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12%\n\x04wait\x18\x04 \x01(\x0b\x32\x17.optaic.run.v1.FlowWait\"\xde\x01\n\x08\x46lowWait\x12\x32\n\x0escheduled_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x66lows\x18\x04 \x03(\x0b\x32\x1a.optaic.run.v1.AwaitedFlow\x12\x12\n\nflow_count\x18\x05 \x01(\x05\"m\n\x0b\x41waitedFlow\x12\'\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRef\x12\x15\n\rinstance_name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06hidden\x18\x04 \x01(\x08\"\xf0\x01\n\x15MonitoringAlertRaised\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12-\n\tflow_kind\x18\x02 \x01(\x0e\x32\x1a.optaic.common.v1.FlowKind\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x12\n\nrun_number\x18\x04 \x01(\x03\x12-\n\x05\x61lert\x18\x05 \x01(\x0b\x32\x1e.optaic.run.v1.MonitoringAlert\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nreport_uri\x18\x07 \x01(\t\";\n\x10RefreshSubmitted\x12\'\n\x07refresh\x18\x01 \x01(\x0b\x32\x16.optaic.run.v1.Refresh\"9\n\x0eRefreshResumed\x12\'\n\x07refresh\x18\x01 \x01(\x0b\x32\x16.optaic.run.v1.Refresh\"7\n\x0cRefreshEnded\x12\'\n\x07refresh\x18\x01 \x01(\x0b\x32\x16.optaic.run.v1.RefreshBH\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,24 +36,30 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'optaic.run.v1.run_events_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021dev.optaic.run.v1P\001Z!optaic.dev/go/optaic/run/v1;runv1\252\002\rOptaic.Run.V1'
-  _globals['_RUNSUBMITTED']._serialized_start=136
-  _globals['_RUNSUBMITTED']._serialized_end=183
-  _globals['_RUNSTARTED']._serialized_start=185
-  _globals['_RUNSTARTED']._serialized_end=230
-  _globals['_RUNPROGRESSED']._serialized_start=232
-  _globals['_RUNPROGRESSED']._serialized_end=280
-  _globals['_RUNCOMPLETED']._serialized_start=282
-  _globals['_RUNCOMPLETED']._serialized_end=329
-  _globals['_RUNFAILED']._serialized_start=331
-  _globals['_RUNFAILED']._serialized_end=375
-  _globals['_RUNCANCELLED']._serialized_start=377
-  _globals['_RUNCANCELLED']._serialized_end=424
-  _globals['_FLOWWAITCHANGED']._serialized_start=427
-  _globals['_FLOWWAITCHANGED']._serialized_end=567
-  _globals['_FLOWWAIT']._serialized_start=570
-  _globals['_FLOWWAIT']._serialized_end=792
-  _globals['_AWAITEDFLOW']._serialized_start=794
-  _globals['_AWAITEDFLOW']._serialized_end=903
-  _globals['_MONITORINGALERTRAISED']._serialized_start=906
-  _globals['_MONITORINGALERTRAISED']._serialized_end=1146
+  _globals['_RUNSUBMITTED']._serialized_start=165
+  _globals['_RUNSUBMITTED']._serialized_end=212
+  _globals['_RUNSTARTED']._serialized_start=214
+  _globals['_RUNSTARTED']._serialized_end=259
+  _globals['_RUNPROGRESSED']._serialized_start=261
+  _globals['_RUNPROGRESSED']._serialized_end=309
+  _globals['_RUNCOMPLETED']._serialized_start=311
+  _globals['_RUNCOMPLETED']._serialized_end=358
+  _globals['_RUNFAILED']._serialized_start=360
+  _globals['_RUNFAILED']._serialized_end=404
+  _globals['_RUNCANCELLED']._serialized_start=406
+  _globals['_RUNCANCELLED']._serialized_end=453
+  _globals['_FLOWWAITCHANGED']._serialized_start=456
+  _globals['_FLOWWAITCHANGED']._serialized_end=596
+  _globals['_FLOWWAIT']._serialized_start=599
+  _globals['_FLOWWAIT']._serialized_end=821
+  _globals['_AWAITEDFLOW']._serialized_start=823
+  _globals['_AWAITEDFLOW']._serialized_end=932
+  _globals['_MONITORINGALERTRAISED']._serialized_start=935
+  _globals['_MONITORINGALERTRAISED']._serialized_end=1175
+  _globals['_REFRESHSUBMITTED']._serialized_start=1177
+  _globals['_REFRESHSUBMITTED']._serialized_end=1236
+  _globals['_REFRESHRESUMED']._serialized_start=1238
+  _globals['_REFRESHRESUMED']._serialized_end=1295
+  _globals['_REFRESHENDED']._serialized_start=1297
+  _globals['_REFRESHENDED']._serialized_end=1352
 # @@protoc_insertion_point(module_scope)

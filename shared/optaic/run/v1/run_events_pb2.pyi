@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from optaic.common.v1 import flow_pb2 as _flow_pb2
+from optaic.run.v1 import refresh_pb2 as _refresh_pb2
 from optaic.run.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
 import sys
@@ -329,3 +330,79 @@ class MonitoringAlertRaised(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MonitoringAlertRaised: _TypeAlias = MonitoringAlertRaised  # noqa: Y015
+
+@_typing.final
+class RefreshSubmitted(_message.Message):
+    """A refresh is recorded, by a caller or by a scheduled time; its runs follow, each with events of its own that have its id. Subject
+    `optaic.<tenant>.run.v1.refresh_submitted.<refresh id>`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refresh(self) -> _refresh_pb2.Refresh:
+        """After the change."""
+
+    def __init__(
+        self,
+        *,
+        refresh: _refresh_pb2.Refresh | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refresh", b"refresh"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh", b"refresh"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshSubmitted: _TypeAlias = RefreshSubmitted  # noqa: Y015
+
+@_typing.final
+class RefreshResumed(_message.Message):
+    """A refresh that had ended goes on. Subject `optaic.<tenant>.run.v1.refresh_resumed.<refresh id>`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refresh(self) -> _refresh_pb2.Refresh:
+        """After the change."""
+
+    def __init__(
+        self,
+        *,
+        refresh: _refresh_pb2.Refresh | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refresh", b"refresh"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh", b"refresh"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshResumed: _TypeAlias = RefreshResumed  # noqa: Y015
+
+@_typing.final
+class RefreshEnded(_message.Message):
+    """A refresh has ended or was cancelled; `refresh.status` says how. Subject
+    `optaic.<tenant>.run.v1.refresh_ended.<refresh id>`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFRESH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refresh(self) -> _refresh_pb2.Refresh:
+        """After the change."""
+
+    def __init__(
+        self,
+        *,
+        refresh: _refresh_pb2.Refresh | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refresh", b"refresh"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh", b"refresh"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshEnded: _TypeAlias = RefreshEnded  # noqa: Y015
