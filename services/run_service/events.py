@@ -11,8 +11,16 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from optaic.rules.events import ALERT_RAISED, FLOW_WAIT_CHANGED, RUN_PARTICIPLES, RUN_PROGRESSED
-from optaic.run.v1 import run_events_pb2, run_pb2
+from optaic.rules.events import (
+    ALERT_RAISED,
+    FLOW_WAIT_CHANGED,
+    REFRESH_ENDED,
+    REFRESH_RESUMED,
+    REFRESH_SUBMITTED,
+    RUN_PARTICIPLES,
+    RUN_PROGRESSED,
+)
+from optaic.run.v1 import refresh_pb2, run_events_pb2, run_pb2
 from redaction import redact, redact_value
 from run_service.domain.statuses import RunStatus
 from run_service.domain.timeline import activity_type
@@ -28,6 +36,11 @@ _MESSAGES: dict[str, type[Message]] = {
     "completed": run_events_pb2.RunCompleted,
     "failed": run_events_pb2.RunFailed,
     "cancelled": run_events_pb2.RunCancelled,
+}
+_REFRESH_MESSAGES: dict[str, type[Message]] = {
+    REFRESH_SUBMITTED: run_events_pb2.RefreshSubmitted,
+    REFRESH_RESUMED: run_events_pb2.RefreshResumed,
+    REFRESH_ENDED: run_events_pb2.RefreshEnded,
 }
 
 
@@ -61,6 +74,14 @@ def alert_event(
 def wait_event(tenant_id: str, changed: run_events_pb2.FlowWaitChanged, clock: Clock, ids: IdSource) -> Event:
     """Return the event of what a scheduled time of a flow waits for now."""
     return make_event(SERVICE, tenant_id, changed, FLOW_WAIT_CHANGED, changed.instance_id, clock, ids)
+
+
+def refresh_event(
+    happening: str, tenant_id: str, refresh: refresh_pb2.Refresh, clock: Clock, ids: IdSource
+) -> Event:
+    """Return the event of a refresh that has begun, goes on or has ended, with the refresh after that."""
+    message = _REFRESH_MESSAGES[happening](refresh=refresh)
+    return make_event(SERVICE, tenant_id, message, happening, refresh.refresh_id, clock, ids)
 
 
 def last_event(status: RunStatus, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:

@@ -20,6 +20,7 @@ from run_service.use_cases import (
     external_versions,
     log_reading,
     reading,
+    refresh_planning,
     refresh_reading,
     refreshes,
     reports,
@@ -101,7 +102,7 @@ class RunServicer(RunServiceServicer):
     async def PlanRefresh(
         self, request: run_api.PlanRefreshRequest, _context: Any
     ) -> run_api.PlanRefreshResponse:
-        return await refreshes.plan_refresh(self._deps, current(), request)
+        return await refresh_planning.plan_refresh(self._deps, current(), request)
 
     async def SubmitRefresh(self, request: run_api.SubmitRefreshRequest, _context: Any) -> Refresh:
         return await refreshes.submit_refresh(self._deps, current(), request)

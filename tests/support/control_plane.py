@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 
 import nats.js.errors
 
+from run_service.app import build
+from servicekit.app import App, serve
 from servicekit.broker import DEAD_LETTERS
 from support.instance_service import RunningInstanceService, instance_service
 from support.lineage_service import RunningLineageService, lineage_service
@@ -104,3 +107,17 @@ async def control_plane(
             run_service(nats_url, has_loops=True, **addresses, **given["run"])
         )
         yield ControlPlane(instance, lineage, status, run)
+
+
+@contextlib.asynccontextmanager
+async def replica(plane: ControlPlane) -> AsyncIterator[App[Any]]:
+    """Run another process's worth of run-service on the same database."""
+    deps, stop = plane.run.app.deps, asyncio.Event()
+    app = await build(deps.settings, plane.run.orchestrator, clock=plane.run.clock)
+    serving = asyncio.create_task(serve(stop, app))
+    try:
+        await eventually(lambda: bool(app.server.address) or serving.done())
+        yield app
+    finally:
+        stop.set()
+        await serving

@@ -17,18 +17,27 @@ class UpstreamPolicy(StrEnum):
 
     WAIT = "wait"
     SKIP = "skip"
+    REFRESH = "refresh"
 
 
 class Readiness(StrEnum):
     """The state of an upstream flow, as lineage-service answers admission."""
 
     READY = "ready"
+    # It counts as READY, although its own data is late: a run of its own may bring newer data.
+    LATE = "late"
+    # It counts as READY, although data above it is late.
+    LATE_ABOVE = "late_above"
     # Not READY, and only because of runs that were submitted after the scheduled time.
     AHEAD = "ahead"
     # Work of flows above it may make it READY, if they produce what it has read already.
     STALE = "stale"
     # Only a run of its own can make it READY.
     BROKEN = "broken"
+
+
+_AT_REST = frozenset({Readiness.READY, Readiness.AHEAD})  # whatever refreshes do
+_LATE = frozenset({Readiness.LATE, Readiness.LATE_ABOVE})
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Upstream:
     active_time: datetime | None = None  # when its active run was planned, or else submitted
     has_retry: bool = False
     follows: bool = False  # it runs by itself when its upstream flows are READY
+    refreshes: frozenset[str] = frozenset()  # the running ones that have yet to bring it up to date
+    may_be_refreshed: bool = True  # by a refresh of the scheduled time
     is_settling: bool = False  # lineage-service has a run of it as active that has ended by now
 
 
@@ -61,19 +72,39 @@ class Verdict:
 
     waits_for: tuple[Waited, ...] = ()
     ignored: frozenset[FlowKey] = frozenset()
+    # What it waits for is not under way yet: a refresh is to be submitted,
+    submits_refresh: bool = False
+    # or is under way, by the refresh of this id.
+    joined_refresh_id: str = ""
 
 
-def judge(scheduled_time: datetime, upstreams: Mapping[FlowKey, Upstream]) -> Verdict:
+def judge(
+    scheduled_time: datetime,
+    upstreams: Mapping[FlowKey, Upstream],
+    policy: UpstreamPolicy = UpstreamPolicy.WAIT,
+    refresh_id: str = "",
+) -> Verdict:
     """Decide about a scheduled time by all its transitive upstreams.
 
     It waits for work of theirs that was due or submitted up to it, and while one is not READY and has work that can make it
     so. It does not wait if nothing can make one of them READY: admission then refuses it.
+
+    With the policy REFRESH, it first has the refresh `refresh_id`, which it has submitted or joined: once, and only when there is no
+    other work to wait for.
     """
+    if policy is UpstreamPolicy.REFRESH and not refresh_id:
+        verdict = _judge_refresh(scheduled_time, upstreams)
+        if verdict is not None:
+            return verdict
     waits: dict[FlowKey, Waited] = {}
     is_lost = False
     for flow, upstream in upstreams.items():
-        is_ready = upstream.readiness in {Readiness.READY, Readiness.AHEAD}
-        reason = _due(scheduled_time, upstream) or ("" if is_ready else _cure(upstream))
+        is_refreshed = refresh_id in upstream.refreshes
+        reason = (
+            "the refresh of this scheduled time has not ended for it"
+            if is_refreshed
+            else _work(scheduled_time, upstream)
+        )
         if reason:
             waits[flow] = Waited(flow, upstream.name, reason)
         elif upstream.readiness is Readiness.BROKEN:
@@ -83,6 +114,66 @@ def judge(scheduled_time: datetime, upstreams: Mapping[FlowKey, Upstream]) -> Ve
     return Verdict(
         ignored=frozenset(flow for flow, each in upstreams.items() if each.readiness is Readiness.AHEAD)
     )
+
+
+def _judge_refresh(scheduled_time: datetime, upstreams: Mapping[FlowKey, Upstream]) -> Verdict | None:
+    """Decide whether a scheduled time submits or joins a refresh now; None if a refresh is of no use for it."""
+    stale = {flow: each for flow, each in upstreams.items() if each.may_be_refreshed and _may_gain(each)}
+    if any(each.readiness is Readiness.LATE for each in stale.values()):
+        # They are stale as soon as the late ones have newer data.
+        stale |= {
+            flow: each
+            for flow, each in upstreams.items()
+            if each.may_be_refreshed and each.readiness is Readiness.LATE_ABOVE
+        }
+    works = {
+        flow: _due(scheduled_time, each) or _cure(each) if flow in stale else _work(scheduled_time, each)
+        for flow, each in upstreams.items()
+    }
+    is_lost = any(
+        each.readiness is Readiness.BROKEN and flow not in stale and not works[flow]
+        for flow, each in upstreams.items()
+    )
+    if not stale or is_lost:
+        return None
+    waits = tuple(Waited(flow, upstreams[flow].name, reason) for flow, reason in works.items() if reason)
+    if any(
+        _due(scheduled_time, each) or _comes_first(each, may_be_refreshed=flow in stale)
+        for flow, each in upstreams.items()
+        if works[flow]
+    ):
+        return Verdict(waits)
+    uncured = tuple(
+        Waited(flow, each.name, "it is not READY, and a refresh of it begins")
+        for flow, each in stale.items()
+        if not works[flow]
+    )
+    if uncured:
+        return Verdict((*waits, *uncured), submits_refresh=True)
+    common = frozenset.intersection(*(each.refreshes for each in stale.values()))
+    return Verdict(waits, joined_refresh_id=min(common, default=""))
+
+
+def _may_gain(upstream: Upstream) -> bool:
+    """Return whether a run of a flow may make it READY or bring newer data."""
+    return upstream.readiness in {Readiness.LATE, Readiness.STALE, Readiness.BROKEN}
+
+
+def _comes_first(upstream: Upstream, *, may_be_refreshed: bool) -> bool:
+    """Return whether a flow that is not READY has work before which no refresh is submitted.
+
+    A refresh joins active runs, and runs that belong to other refreshes, but only of flows that it may run.
+    """
+    is_planned = upstream.waiting_time is not None or bool(upstream.planned_times) or upstream.has_retry
+    if may_be_refreshed:
+        return is_planned and not upstream.refreshes
+    return is_planned or bool(upstream.refreshes) or upstream.active_time is not None
+
+
+def _work(scheduled_time: datetime, upstream: Upstream) -> str:
+    """Return the work of a flow that holds a scheduled time; empty if there is none."""
+    counts = upstream.readiness in _AT_REST | _LATE
+    return _due(scheduled_time, upstream) or ("" if counts else _cure(upstream))
 
 
 def _due(scheduled_time: datetime, upstream: Upstream) -> str:
@@ -107,6 +198,9 @@ def _cure(upstream: Upstream) -> str:
         return f"it is not READY, and its scheduled time {upstream.waiting_time.isoformat()} waits"
     for planned in upstream.planned_times:
         return f"it is not READY, and its scheduled time {planned.isoformat()} comes"
+    if upstream.refreshes:
+        return "it is not READY, and a refresh brings it up to date"
     if upstream.has_retry:
         return "its last run failed, and a retry follows"
-    return "it is not READY, and runs by itself when its upstream flows are READY" if upstream.follows else ""
+    follows = upstream.follows and upstream.readiness not in _LATE
+    return "it is not READY, and runs by itself when its upstream flows are READY" if follows else ""

@@ -322,6 +322,8 @@ ticks = sa.Table(
     # Since when it waits for upstream flows, and of which instances; null: it waits for something else.
     sa.Column("wait_start_time", _TIME),
     sa.Column("waits_for", sa.ARRAY(UUID_TEXT)),
+    # That it has submitted or joined: at most one.
+    sa.Column("refresh_id", UUID_TEXT),
     sa.Index("ix_ticks_due_time", "tenant_id", "due_time"),
     sa.Index("ix_ticks_waits_for", "waits_for", postgresql_using="gin"),
 )

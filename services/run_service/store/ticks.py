@@ -103,6 +103,25 @@ async def keep_waiting(
     )
 
 
+async def get_refresh_id(connection: Connection, flow: FlowKey, scheduled_time: datetime) -> str:
+    """Return the refresh that a waiting tick has submitted or joined; empty if none."""
+    statement = sa.select(ticks.c.refresh_id).where(_of(flow), ticks.c.scheduled_time == scheduled_time)
+    return (await connection.execute(statement)).scalar_one_or_none() or ""
+
+
+async def set_refresh_id(
+    connection: Connection, flow: FlowKey, scheduled_time: datetime, refresh_id: str
+) -> bool:
+    """Store the refresh of a waiting tick; return False if it has one already, or does not wait any more."""
+    statement = (
+        sa.update(ticks)
+        .where(_of(flow), ticks.c.scheduled_time == scheduled_time, ticks.c.refresh_id.is_(None))
+        .values(refresh_id=refresh_id)
+        .returning(sa.literal(1))
+    )
+    return (await connection.execute(statement)).first() is not None
+
+
 async def wake_waiting(
     connection: Connection, tenant_id: str, instance_ids: Collection[str], now: datetime
 ) -> bool:

@@ -21,7 +21,7 @@ _LIST_WORK = sa.text(f"""
         where q.tenant_id = :tenant_id
     )
     select cast(listed.instance_id as text), listed.flow_kind, a.active_time, w.waiting_time,
-        retried.instance_id is not null, f.instance_id is not null
+        retried.instance_id is not null, f.instance_id is not null, u.refresh_ids
     from {_LISTED}
     left join lateral (
         select coalesce(scheduled_time, submit_time) as active_time from runs r
@@ -35,8 +35,13 @@ _LIST_WORK = sa.text(f"""
     left join retried on retried.instance_id = listed.instance_id and retried.flow_kind = listed.flow_kind
     left join auto_refreshes f on f.tenant_id = :tenant_id and f.instance_id = listed.instance_id
         and f.flow_kind = listed.flow_kind and not f.is_held
+    left join lateral (
+        select array_agg(cast(refresh_id as text)) as refresh_ids from refresh_flows u
+        where u.tenant_id = :tenant_id and u.instance_id = listed.instance_id and u.flow_kind = listed.flow_kind
+          and u.status in ('waiting', 'running')
+    ) u on true
     where a.active_time is not null or w.waiting_time is not null or retried.instance_id is not null
-       or f.instance_id is not null
+       or f.instance_id is not null or u.refresh_ids is not null
 """)  # noqa: S608 - constants
 _LIST_RECORDED = sa.text("""
     select cast(listed.instance_id as text), listed.flow_kind, listed.scheduled_time
@@ -46,8 +51,12 @@ _LIST_RECORDED = sa.text("""
         and r.flow_kind = listed.flow_kind and r.scheduled_time = listed.scheduled_time
 """)
 _LIST_TIMES = sa.text("""
-    select cast(run_id as text), coalesce(scheduled_time, submit_time) from runs
-    where tenant_id = :tenant_id and run_id = any(cast(:run_ids as uuid[]))
+    select cast(r.run_id as text), coalesce(r.scheduled_time, r.submit_time) from runs r
+    where r.tenant_id = :tenant_id and r.run_id = any(cast(:run_ids as uuid[]))
+      and not exists (
+          select from refresh_flows f where f.tenant_id = r.tenant_id and f.run_id = r.run_id
+            and f.instance_id = r.instance_id and f.flow_kind = r.flow_kind
+            and f.refresh_id = cast(nullif(:refresh_id, '') as uuid))
 """)
 
 
@@ -59,6 +68,7 @@ class Work:
     waiting_time: datetime | None = None  # the earliest scheduled time that waits
     has_retry: bool = False
     follows: bool = False  # it runs by itself when its upstream flows are READY
+    refresh_ids: Collection[str] | None = None  # the running refreshes that have yet to bring it up to date
 
 
 async def list_work(
@@ -87,9 +97,12 @@ async def list_recorded(
     return {((row[0], row[1]), row[2]) for row in rows}
 
 
-async def list_times(connection: Connection, tenant_id: str, run_ids: Collection[str]) -> dict[str, datetime]:
-    """Return when each of the runs was planned, or else submitted."""
+async def list_times(
+    connection: Connection, tenant_id: str, run_ids: Collection[str], *, without_refresh: str = ""
+) -> dict[str, datetime]:
+    """Return when each of the runs was planned, or else submitted, except for those of one refresh."""
     if not run_ids:
         return {}
-    rows = await connection.execute(_LIST_TIMES, {"tenant_id": tenant_id, "run_ids": sorted(run_ids)})
+    parameters = {"tenant_id": tenant_id, "run_ids": sorted(run_ids), "refresh_id": without_refresh}
+    rows = await connection.execute(_LIST_TIMES, parameters)
     return {row[0]: row[1] for row in rows}

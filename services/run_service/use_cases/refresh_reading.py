@@ -13,7 +13,8 @@ from run_service.domain.refreshing import RefreshStatus
 from run_service.store import refreshes
 from run_service.store.refresh_records import StoredRefresh
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.refreshes import message_of, shown_flows
+from run_service.use_cases.refresh_planning import shown_flows
+from run_service.use_cases.refreshes import message_of
 from servicekit import pages
 from servicekit.context import RequestContext
 from servicekit.database import Connection

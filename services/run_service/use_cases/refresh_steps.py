@@ -7,6 +7,7 @@ request id of its own, so that the next step submits it again and gets the same 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -29,7 +30,8 @@ from run_service.store.refresh_records import StoredRefresh
 from run_service.store.refreshes import RefreshKey
 from run_service.use_cases.admission import WantedRun
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.refreshes import cancel_runs, end_refresh, find_plan, flow_refs
+from run_service.use_cases.refresh_planning import find_plan, flow_refs
+from run_service.use_cases.refreshes import cancel_runs, end_refresh, write_flows
 from run_service.use_cases.submission import submit_once
 from run_service.use_cases.transitions import announce
 from servicekit.access import SERVICE_ROLES
@@ -96,10 +98,12 @@ async def _step(deps: Dependencies, tenant_id: str, refresh_id: str) -> bool:
                 return True  # another replica, or somebody who cancelled it, was faster
             if status is RefreshStatus.RUNNING:
                 await refreshes.update_refresh(connection, tenant_id, refresh, {})
-                await refreshes.write_flows(connection, tenant_id, refresh_id, changed, refresh.revision + 1)
+                newer = replace(refresh, revision=refresh.revision + 1)
+                await write_flows(deps, connection, tenant_id, newer, changed)
             else:
                 await end_refresh(deps, connection, tenant_id, refresh, status, changed)
         deps.refresh_hints.tell(refresh_id)
+        deps.wake_ticker()
     return await _submit_all(deps, tenant_id, refresh, decided)
 
 
@@ -192,9 +196,8 @@ async def _store(
         if now.status is RefreshStatus.RUNNING:
             if stored is not None and stored.progress is Progress.RUNNING and not stored.run_id:
                 await refreshes.update_refresh(connection, tenant_id, now, {})
-                await refreshes.write_flows(
-                    connection, tenant_id, refresh.refresh_id, {key: outcome}, now.revision + 1
-                )
+                newer = replace(now, revision=now.revision + 1)
+                await write_flows(deps, connection, tenant_id, newer, {key: outcome})
         elif (
             outcome.run_id
             and not outcome.is_joined
@@ -203,4 +206,5 @@ async def _store(
         ):
             cancelled = await cancel_runs(deps, connection, tenant_id, [outcome.run_id], now.actor)
     announce(deps, tenant_id, cancelled)
+    deps.wake_ticker()
     deps.refresh_hints.tell(refresh.refresh_id)

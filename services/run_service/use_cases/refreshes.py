@@ -1,64 +1,42 @@
-"""Plan, submit, cancel and resume refreshes."""
+"""Submit, cancel and resume refreshes."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from optaic.common.v1 import flow_pb2
-from optaic.lineage.v1 import lineage_service_pb2
+from optaic.rules.events import REFRESH_ENDED, REFRESH_RESUMED, REFRESH_SUBMITTED
 from optaic.run.v1 import refresh_pb2, run_service_pb2
 from run_service.domain.errors import (
-    UPSTREAMS_BLOCKED,
     refresh_ended,
     refresh_not_found,
     refresh_not_resumable,
-    too_many_flows,
     too_many_refreshes,
 )
 from run_service.domain.refreshing import (
     UNSETTLED,
     Entry,
     FlowKey,
-    Options,
-    Planned,
     RefreshStatus,
     Skip,
-    advance,
     resumed,
     skipped,
 )
-from run_service.domain.selections import check_selection
 from run_service.domain.statuses import RunEvent
-from run_service.store import locations, refreshes
+from run_service.events import refresh_event
+from run_service.store import refreshes, ticks
 from run_service.store.records import Record
-from run_service.store.refresh_records import StoredRefresh, flow_message
+from run_service.store.refresh_records import StoredRefresh
 from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.refresh_planning import first_entries
 from run_service.use_cases.transitions import announce, change_runs, error_json
-from servicekit import audit, idempotency
+from servicekit import audit, idempotency, outbox
 from servicekit.context import RequestContext
 from servicekit.database import Connection, lock_tenant
-from servicekit.enums import enum_number, enum_word
+from servicekit.enums import enum_word
+from servicekit.events import check_size
 
-_DEFAULT_PARALLEL_RUNS = 4
-_PlanRequest = lineage_service_pb2.PlanFlowsRequest
-
-
-async def plan_refresh(
-    deps: Dependencies, context: RequestContext, request: run_service_pb2.PlanRefreshRequest
-) -> run_service_pb2.PlanRefreshResponse:
-    """Return the flows that a refresh would have, level by level; record nothing.
-
-    Raises:
-        InvalidArgumentError: The selection is none, or more than one.
-        NotFoundError: INSTANCE_NOT_FOUND.
-        ResourceExhaustedError: TOO_MANY_FLOWS.
-    """
-    is_forced = request.mode == refresh_pb2.REFRESH_MODE_FORCE
-    entries = await _first_entries(deps, context, request.selection, is_forced=is_forced)
-    flows = [flow_message(key, entry) for key, entry in _in_order(entries)]
-    return run_service_pb2.PlanRefreshResponse(flows=shown_flows(context, flows))
+DEFAULT_PARALLEL_RUNS = 4
 
 
 async def submit_refresh(
@@ -68,8 +46,10 @@ async def submit_refresh(
 
     Raises:
         AlreadyExistsError: REQUEST_ID_REUSED.
+        InvalidArgumentError: TOO_LARGE: the selection.
         ResourceExhaustedError: TOO_MANY_REFRESHES, or as `plan_refresh`, which raises the others too.
     """
+    check_size(request.selection, "selection")
     tenant_id, payload_hash = context.tenant_id, idempotency.payload_hash(request)
     stored = await idempotency.first_answer(
         deps.database, tenant_id, "SubmitRefresh", request.request_id, payload_hash
@@ -78,7 +58,7 @@ async def submit_refresh(
         return refresh_pb2.Refresh.FromString(stored)
     mode = request.mode or refresh_pb2.REFRESH_MODE_SMART
     is_forced = mode == refresh_pb2.REFRESH_MODE_FORCE
-    entries = await _first_entries(deps, context, request.selection, is_forced=is_forced)
+    entries = await first_entries(deps, context, request.selection, is_forced=is_forced)
     on_failure = request.on_failure or refresh_pb2.REFRESH_FAILURE_POLICY_CONTINUE
     refresh = StoredRefresh(
         refresh_id=deps.ids(),
@@ -87,24 +67,43 @@ async def submit_refresh(
         project_ids=context.readable_projects,
         mode=enum_word(refresh_pb2.RefreshMode, mode),
         on_failure=enum_word(refresh_pb2.RefreshFailurePolicy, on_failure),
-        max_parallel_runs=request.max_parallel_runs or _DEFAULT_PARALLEL_RUNS,
+        max_parallel_runs=request.max_parallel_runs or DEFAULT_PARALLEL_RUNS,
         actor=context.actor,
         submit_time=deps.clock.now(),
     )
     async with deps.database.transaction(tenant_id) as connection:
-        await _check_room(deps, connection, tenant_id)
+        await check_room(deps, connection, tenant_id)
         stored = await idempotency.replay_or_none(
             connection, "SubmitRefresh", request.request_id, payload_hash
         )
         if stored is not None:
             return refresh_pb2.Refresh.FromString(stored)
-        await refreshes.insert_refresh(connection, tenant_id, refresh)
-        await refreshes.write_flows(connection, tenant_id, refresh.refresh_id, entries, refresh.revision)
-        audit.note(f"refreshes/{refresh.refresh_id}", after=refresh.revision)
-        answer = await message_of(connection, tenant_id, refresh)
+        answer = await insert_refresh(deps, connection, tenant_id, refresh, entries)
         await idempotency.store(connection, "SubmitRefresh", request.request_id, answer.SerializeToString())
     deps.wake_refresher()
     return answer
+
+
+async def insert_refresh(
+    deps: Dependencies,
+    connection: Connection,
+    tenant_id: str,
+    refresh: StoredRefresh,
+    entries: Mapping[FlowKey, Entry],
+) -> refresh_pb2.Refresh:
+    """Insert a new refresh with its flows and its event; return its public message."""
+    await refreshes.insert_refresh(connection, tenant_id, refresh)
+    await refreshes.write_flows(connection, tenant_id, refresh.refresh_id, entries, refresh.revision)
+    audit.note(f"refreshes/{refresh.refresh_id}", after=refresh.revision)
+    message = await message_of(connection, tenant_id, refresh)
+    await _publish(deps, connection, tenant_id, REFRESH_SUBMITTED, message)
+    return message
+
+
+async def _publish(
+    deps: Dependencies, connection: Connection, tenant_id: str, happening: str, message: refresh_pb2.Refresh
+) -> None:
+    await outbox.append(connection, [refresh_event(happening, tenant_id, message, deps.clock, deps.ids)])
 
 
 async def cancel_refresh(
@@ -141,7 +140,7 @@ async def cancel_refresh(
             for key, entry in entries.items()
             if entry.progress in UNSETTLED
         }
-        refresh = await end_refresh(
+        answer = await end_refresh(
             deps,
             connection,
             tenant_id,
@@ -150,15 +149,15 @@ async def cancel_refresh(
             left,
         )
         audit.note(
-            f"refreshes/{refresh.refresh_id}",
-            before=refresh.revision - 1,
-            after=refresh.revision,
+            f"refreshes/{answer.refresh_id}",
+            before=answer.revision - 1,
+            after=answer.revision,
             reason=request.reason,
         )
-        answer = await message_of(connection, tenant_id, refresh)
         await idempotency.store(connection, "CancelRefresh", request.request_id, answer.SerializeToString())
     announce(deps, tenant_id, cancelled)
-    deps.refresh_hints.tell(refresh.refresh_id)
+    deps.refresh_hints.tell(answer.refresh_id)
+    deps.wake_ticker()
     return answer
 
 
@@ -175,7 +174,7 @@ async def resume_refresh(
     """
     tenant_id, payload_hash = context.tenant_id, idempotency.payload_hash(request)
     async with deps.database.transaction(tenant_id) as connection:
-        await _check_room(deps, connection, tenant_id)
+        await check_room(deps, connection, tenant_id)
         stored = await idempotency.replay_or_none(
             connection, "ResumeRefresh", request.request_id, payload_hash
         )
@@ -204,6 +203,7 @@ async def resume_refresh(
         await refreshes.write_flows(connection, tenant_id, refresh.refresh_id, changed, refresh.revision)
         audit.note(f"refreshes/{refresh.refresh_id}", before=refresh.revision - 1, after=refresh.revision)
         answer = await message_of(connection, tenant_id, refresh)
+        await _publish(deps, connection, tenant_id, REFRESH_RESUMED, answer)
         await idempotency.store(connection, "ResumeRefresh", request.request_id, answer.SerializeToString())
     deps.wake_refresher()
     return answer
@@ -233,8 +233,8 @@ async def end_refresh(
     refresh: StoredRefresh,
     status: RefreshStatus,
     changed: Mapping[FlowKey, Entry],
-) -> StoredRefresh:
-    """End a locked refresh with the last changes of its flows; return it as it is then."""
+) -> refresh_pb2.Refresh:
+    """End a locked refresh with the last changes of its flows; return its public message."""
     now = deps.clock.now()
     values = {
         "status": status.value,
@@ -244,8 +244,24 @@ async def end_refresh(
     }
     await refreshes.update_refresh(connection, tenant_id, refresh, values)
     ended = replace(refresh, status=status, end_time=now, revision=refresh.revision + 1)
-    await refreshes.write_flows(connection, tenant_id, refresh.refresh_id, changed, ended.revision)
-    return ended
+    await write_flows(deps, connection, tenant_id, ended, changed)
+    message = await message_of(connection, tenant_id, ended)
+    await _publish(deps, connection, tenant_id, REFRESH_ENDED, message)
+    return message
+
+
+async def write_flows(
+    deps: Dependencies,
+    connection: Connection,
+    tenant_id: str,
+    refresh: StoredRefresh,
+    changed: Mapping[FlowKey, Entry],
+) -> None:
+    """Write flows of a refresh at its new revision; have the scheduled times looked at that wait for those that it has settled."""
+    await refreshes.write_flows(connection, tenant_id, refresh.refresh_id, changed, refresh.revision)
+    settled = {key.instance_id for key, entry in changed.items() if entry.progress not in UNSETTLED}
+    if settled:
+        await ticks.wake_waiting(connection, tenant_id, settled, deps.clock.now())
 
 
 async def message_of(connection: Connection, tenant_id: str, refresh: StoredRefresh) -> refresh_pb2.Refresh:
@@ -254,98 +270,12 @@ async def message_of(connection: Connection, tenant_id: str, refresh: StoredRefr
     return refresh.message(counts[refresh.refresh_id])
 
 
-async def find_plan(
-    deps: Dependencies, tenant_id: str, request: _PlanRequest, only: Collection[str] | None
-) -> dict[FlowKey, Planned]:
-    """Return the plan of lineage-service; with `only`, the flows of these projects alone.
+async def check_room(deps: Dependencies, connection: Connection, tenant_id: str) -> None:
+    """Refuse one more running refresh at the limit, under the tenant's lock.
 
     Raises:
-        ResourceExhaustedError: TOO_MANY_FLOWS.
-        UnavailableError: lineage-service does not answer as it should.
+        ResourceExhaustedError: TOO_MANY_REFRESHES.
     """
-    answer = await deps.peers.plan_flows(request)
-    keys = [
-        FlowKey(each.flow.instance_id, enum_word(flow_pb2.FlowKind, each.flow.flow_kind))
-        for each in answer.flows
-    ]
-    plan = {
-        key: Planned(
-            instance_name=each.instance_name,
-            status=enum_word(flow_pb2.Status, each.status),
-            reason=each.reason,
-            run_number=each.run_number,
-            is_target=each.is_target,
-            is_late_only=each.is_late_only,
-            has_own_lateness=each.has_own_lateness,
-            upstreams=tuple(keys[index] for index in each.upstream_indexes),
-            level=each.level,
-            active_run_id=each.active_run_id,
-        )
-        for key, each in zip(keys, answer.flows, strict=True)
-    }
-    if only is None:
-        return plan
-    async with deps.database.read(tenant_id) as connection:
-        projects = await locations.locate(connection, tenant_id, {key.instance_id for key in plan})
-    return {key: planned for key, planned in plan.items() if projects.get(key.instance_id) in only}
-
-
-def shown_flows(
-    context: RequestContext, flows: Iterable[refresh_pb2.RefreshFlow]
-) -> list[refresh_pb2.RefreshFlow]:
-    """Return flows without reasons that name others, if the caller may not read all projects."""
-    found = list(flows)
-    if context.is_confined:
-        for flow in found:
-            if flow.status == refresh_pb2.REFRESH_FLOW_STATUS_BLOCKED:
-                flow.reason = UPSTREAMS_BLOCKED
-            elif flow.status != refresh_pb2.REFRESH_FLOW_STATUS_FAILED:
-                flow.ClearField("reason")
-    return found
-
-
-def flow_refs(keys: Collection[FlowKey]) -> list[flow_pb2.FlowRef]:
-    """Return the protobuf references to flows."""
-    return [
-        flow_pb2.FlowRef(instance_id=key.instance_id, flow_kind=enum_number(flow_pb2.FlowKind, key.flow_kind))
-        for key in keys
-    ]
-
-
-async def _first_entries(
-    deps: Dependencies,
-    context: RequestContext,
-    selection: refresh_pb2.RefreshSelection,
-    *,
-    is_forced: bool,
-) -> dict[FlowKey, Entry]:
-    """Return the flows of a new refresh; none of them runs yet."""
-    check_selection(selection)
-    most = deps.settings.refresh_flows
-    instance_ids = list(dict.fromkeys(selection.instance_ids))
-    if instance_ids:
-        await asyncio.gather(*(deps.peers.get_instance(each) for each in instance_ids))
-    elif not selection.all:
-        instance_ids = await deps.peers.list_instance_ids(selection.project_id, dict(selection.labels), most)
-        if len(instance_ids) > most:
-            raise too_many_flows(most)
-    request = _PlanRequest(
-        instance_ids=instance_ids,
-        all=selection.all,
-        include_downstream=selection.include_downstream,
-        include_upstream=selection.include_upstream,
-        include_ready=is_forced,
-        max_flows=most,
-    )
-    plan = await find_plan(deps, context.tenant_id, request, context.readable_projects)
-    return advance({}, plan, {}, Options(is_forced=is_forced, max_parallel_runs=0))
-
-
-def _in_order(entries: Mapping[FlowKey, Entry]) -> list[tuple[FlowKey, Entry]]:
-    return sorted(entries.items(), key=lambda item: (item[1].level, item[1].instance_name, item[0]))
-
-
-async def _check_room(deps: Dependencies, connection: Connection, tenant_id: str) -> None:
     limit = deps.settings.tenant_refreshes
     await lock_tenant(connection, tenant_id)
     if await refreshes.count_running(connection, tenant_id, limit) >= limit:

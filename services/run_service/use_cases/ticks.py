@@ -33,6 +33,7 @@ from run_service.use_cases.admission import FoundFlow, WantedRun, admit, find_fl
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce, change_runs, error_json
+from run_service.use_cases.upstream_refreshes import begin_refresh
 from run_service.use_cases.upstream_waits import (
     MustWaitError,
     max_wait_of,
@@ -50,6 +51,7 @@ from servicekit.errors import (
     FailedPreconditionError,
     FieldViolation,
     NotFoundError,
+    ResourceExhaustedError,
 )
 
 ACTOR = "schedule"
@@ -288,7 +290,15 @@ async def _keep_waiting(deps: Dependencies, found: FoundFlow, tick: Tick, wait: 
     if now >= expire_time:
         await _refuse(deps, found, _wanted_by(found, tick), upstream_wait_expired(max_wait, wait.waits_for))
         return False
-    due_time = min(wait.look_time, expire_time)
+    try:
+        has_begun = await begin_refresh(deps, found, tick, wait.verdict, ACTOR)
+    except ResourceExhaustedError as error:
+        if error.reason == "TOO_MANY_FLOWS":
+            await _refuse(deps, found, _wanted_by(found, tick), error)
+            return False
+        has_begun = False  # too many refreshes run; it waits for room
+    soon = now + timedelta(seconds=deps.settings.tick_interval_seconds)
+    due_time = min(soon if has_begun else wait.look_time, expire_time)
     async with deps.database.transaction(found.tenant_id) as connection:
         await store.keep_waiting(connection, found.key, wait.instance_ids, now, due_time)
         kept = replace(tick, wait_start_time=tick.wait_start_time or now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -13,9 +13,18 @@ from optaic.lineage.v1 import lineage_events_pb2, lineage_pb2, lineage_service_p
 from optaic.rules.kinds import SCHEDULED_FLOWS
 from optaic.rules.scheduled_times import times_between
 from optaic.run.v1 import run_events_pb2
-from run_service.domain.upstream_waits import DEFAULT_MAX_WAIT, FlowKey, Readiness, Upstream, Waited, judge
+from run_service.domain.upstream_waits import (
+    DEFAULT_MAX_WAIT,
+    FlowKey,
+    Readiness,
+    Upstream,
+    UpstreamPolicy,
+    Verdict,
+    Waited,
+    judge,
+)
 from run_service.events import wait_event
-from run_service.store import ticks, upstream_work, waits
+from run_service.store import locations, ticks, upstream_work, waits
 from run_service.store.records import time_of
 from run_service.store.upstream_work import Work
 from run_service.use_cases.admission import FoundFlow
@@ -30,6 +39,11 @@ from servicekit.ids import is_id
 _Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
 _MOST_CAUSES = 8  # of a blocking flow: it may have more
 _MOST_SHOWN = 8  # flows of one wait
+_POLICIES = {
+    schedule_pb2.UPSTREAM_POLICY_SKIP: UpstreamPolicy.SKIP,
+    schedule_pb2.UPSTREAM_POLICY_REFRESH: UpstreamPolicy.REFRESH,
+}
+_LATE = frozenset({lineage_pb2.FRESHNESS_STATUS_OVERDUE, lineage_pb2.FRESHNESS_STATUS_SOURCE_DELAYED})
 # Causes that may end without a run of the flow that has them, or that do not count here.
 _OTHERS_CAUSES = frozenset(
     {
@@ -44,10 +58,15 @@ _OTHERS_CAUSES = frozenset(
 class MustWaitError(Exception):
     """The scheduled time waits for upstream flows; nothing else happens before `look_time`."""
 
-    def __init__(self, waits_for: Collection[Waited], look_time: datetime) -> None:
-        super().__init__("; ".join(f"{each.name}: {each.reason}" for each in waits_for))
-        self.waits_for = tuple(waits_for)
+    def __init__(self, verdict: Verdict, look_time: datetime) -> None:
+        super().__init__("; ".join(f"{each.name}: {each.reason}" for each in verdict.waits_for))
+        self.verdict = verdict
         self.look_time = look_time
+
+    @property
+    def waits_for(self) -> tuple[Waited, ...]:
+        """The flows that are waited for."""
+        return self.verdict.waits_for
 
     @property
     def instance_ids(self) -> set[str]:
@@ -59,12 +78,13 @@ def rule_of(
     deps: Dependencies, found: FoundFlow, scheduled_time: datetime
 ) -> Callable[[_Answer], Awaitable[frozenset[FlowKey]]] | None:
     """Return the rule that admission asks which upstream flows do not count; None if the schedule does not wait."""
-    if (
-        found.instance.schedule.upstream_policy == schedule_pb2.UPSTREAM_POLICY_SKIP
-        or not found.flow.upstreams
-    ):
+    if _policy_of(found) is UpstreamPolicy.SKIP or not found.flow.upstreams:
         return None
     return partial(_ignored_upstreams, deps, found, scheduled_time)
+
+
+def _policy_of(found: FoundFlow) -> UpstreamPolicy:
+    return _POLICIES.get(found.instance.schedule.upstream_policy, UpstreamPolicy.WAIT)
 
 
 def max_wait_of(found: FoundFlow) -> timedelta:
@@ -84,9 +104,8 @@ async def _ignored_upstreams(
         MustWaitError: Its upstream flows have work to do.
         UnavailableError: Undecided; try again.
     """
-    flow = flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind)
-    states = {_key(state.flow): state for state in await deps.peers.list_upstreams(flow)}
-    now = deps.clock.now()
+    states = await _list_states(deps, found)
+    now, policy = deps.clock.now(), _policy_of(found)
     grace = timedelta(seconds=deps.settings.tick_grace_seconds)
     planned = await _planned(deps, states, now - grace, max(scheduled_time, now + grace))
     unread = {run_id for each in answer.blocking for run_id in each.unread_run_ids if run_id}
@@ -94,7 +113,15 @@ async def _ignored_upstreams(
         # Recorded runs first: a planned time that starts meanwhile is then seen as either planned or active.
         recorded = await upstream_work.list_recorded(connection, found.tenant_id, planned)
         works = await upstream_work.list_work(connection, found.tenant_id, states)
-        times = await upstream_work.list_times(connection, found.tenant_id, unread)
+        refresh_id, projects = "", dict[str, str]()
+        if policy is UpstreamPolicy.REFRESH:
+            refresh_id = await ticks.get_refresh_id(connection, found.key, scheduled_time)
+            ids = {instance_id for instance_id, _ in states}
+            projects = await locations.locate(connection, found.tenant_id, ids)
+        # What its own refresh makes counts for it, although it was submitted later.
+        times = await upstream_work.list_times(
+            connection, found.tenant_id, unread, without_refresh=refresh_id
+        )
     blocking = {_key(each.flow): each for each in answer.blocking}
     upstreams = {}
     for key, state in states.items():
@@ -107,16 +134,45 @@ async def _ignored_upstreams(
             active_time=work.active_time,
             has_retry=work.has_retry,
             follows=work.follows,
+            refreshes=frozenset(work.refresh_ids or ()),
+            may_be_refreshed=projects.get(key[0]) == found.instance.project_id,
             is_settling=blocker is not None
             and blocker.status == flow_pb2.STATUS_RUNNING
             and work.active_time is None,
         )
-    verdict = judge(scheduled_time, upstreams)
+    verdict = judge(scheduled_time, upstreams, policy, refresh_id)
     if verdict.waits_for:
         settled = [time + grace for each in upstreams.values() for time in each.planned_times]
         recheck = now + timedelta(seconds=deps.settings.tick_recheck_seconds)
-        raise MustWaitError(verdict.waits_for, min([recheck, *(time for time in settled if time > now)]))
+        raise MustWaitError(verdict, min([recheck, *(time for time in settled if time > now)]))
+    refusing = {
+        key: upstreams[key].name for key in blocking if key in upstreams and key not in verdict.ignored
+    }
+    if refusing:
+        await _check_again(deps, found, refusing)
     return verdict.ignored
+
+
+async def _check_again(deps: Dependencies, found: FoundFlow, refusing: Mapping[FlowKey, str]) -> None:
+    """Have the scheduled time decided about again if a flow that refuses it has become READY since lineage-service answered.
+
+    Raises:
+        MustWaitError: So it is.
+    """
+    states = await _list_states(deps, found)
+    waits = tuple(
+        Waited(key, name, "it has just become READY")
+        for key, name in refusing.items()
+        if key in states and states[key].status == flow_pb2.STATUS_READY
+    )
+    if waits:
+        raise MustWaitError(Verdict(waits), deps.clock.now())
+
+
+async def _list_states(deps: Dependencies, found: FoundFlow) -> dict[FlowKey, lineage_pb2.FlowState]:
+    """Return the states of all upstream flows, direct and indirect."""
+    flow = flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind)
+    return {_key(state.flow): state for state in await deps.peers.list_upstreams(flow)}
 
 
 async def _planned(
@@ -151,7 +207,9 @@ def _readiness(
     times: Mapping[str, datetime],
 ) -> Readiness:
     if blocker is None:
-        return Readiness.READY
+        if state.status != flow_pb2.STATUS_STALE:
+            return Readiness.READY
+        return Readiness.LATE if state.freshness_status in _LATE else Readiness.LATE_ABOVE
     has_succeeded = state.outcome == lineage_pb2.FLOW_OUTCOME_SUCCEEDED
     if blocker.is_missing_input or not has_succeeded:
         return Readiness.BROKEN

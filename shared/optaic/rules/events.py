@@ -46,6 +46,9 @@ ALERT_RAISED = "monitoring_alert_raised"  # a figure of a completed monitoring c
 FLOW_WAIT_CHANGED = (
     "flow_wait_changed"  # a scheduled time waits for other upstream flows than before, or no more
 )
+REFRESH_SUBMITTED = "refresh_submitted"
+REFRESH_RESUMED = "refresh_resumed"
+REFRESH_ENDED = "refresh_ended"
 # The subjects of every event that moves a run to another status.
 RUN_SUBJECTS = tuple(f"optaic.*.run.v1.{participle}.*" for participle in RUN_PARTICIPLES.values())
 CHUNK_BYTES = 256_000  # the largest message of an event about many resources

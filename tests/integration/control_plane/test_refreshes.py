@@ -15,12 +15,10 @@ from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
 from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest
 from optaic.run.v1 import refresh_pb2, run_pb2, run_service_pb2
 from run_service import peers_adapter
-from run_service.app import build
 from run_service.use_cases import refresh_steps, submission
-from servicekit.app import App, serve
 from servicekit.ids import new_id
 from servicekit.interceptor import READ_TOKENS_KEY
-from support.control_plane import ControlPlane, control_plane
+from support.control_plane import ControlPlane, control_plane, replica
 from support.polling import eventually
 from support.run_service import refused
 
@@ -323,7 +321,7 @@ async def test_crash_after_any_write_doubles_and_loses_nothing(
 
 
 async def test_two_replicas_act_once(chain: Chain) -> None:
-    async with _Replica(chain.plane):
+    async with replica(chain.plane):
         refreshes = [await chain.submit(all=True) for _ in range(3)]
         for refresh in refreshes:
             assert (await chain.ended(refresh)).status == refresh_pb2.REFRESH_STATUS_COMPLETED
@@ -331,25 +329,6 @@ async def test_two_replicas_act_once(chain: Chain) -> None:
         for refresh in refreshes:
             # A run that has ended before the refresh looks leaves it nothing to join.
             assert set((await chain.words(refresh)).values()) <= {"completed", "ready"}
-
-
-class _Replica:
-    """Another process's worth of run-service on the same database."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self._run = plane.run
-        self._stop = asyncio.Event()
-
-    async def __aenter__(self) -> App[Any]:
-        deps = self._run.app.deps
-        self.app = await build(deps.settings, self._run.orchestrator, clock=self._run.clock)
-        self._serving = asyncio.create_task(serve(self._stop, self.app))
-        await eventually(lambda: bool(self.app.server.address) or self._serving.done())
-        return self.app
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        await self._serving
 
 
 async def test_refusals(chain: Chain) -> None:

@@ -8,116 +8,36 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.postgres import Postgres
-from optaic.common.v1 import flow_pb2
-from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1.instance_service_pb2 import PauseInstanceRequest
-from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
-from optaic.status.v1.status_service_pb2 import GetInstanceStatusRequest
-from support.control_plane import ControlPlane, control_plane
+from optaic.run.v1 import run_pb2, run_report_service_pb2
+from support.control_plane import control_plane
 from support.polling import eventually
+from support.scheduled_chains import ScheduledChains
 
 _DAYS = 60 if os.environ.get("OPTAIC_FAULTS") == "full" else 3
 COMPLETED, CANCELLED = run_pb2.RUN_STATUS_COMPLETED, run_pb2.RUN_STATUS_CANCELLED
 _Response = run_report_service_pb2.StartRunResponse
 
 
-class World:
-    """Scheduled instances, and the runs of their scheduled times."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self.plane = plane
-        self.run = plane.run
-        self.project = ""
-        self.tokens: dict[str, str] = {}  # by run
-
-    async def chain(self, length: int, expression: str, **schedule: Any) -> list[instance_pb2.Instance]:
-        """Create instances of which each reads the one before, with one schedule for all."""
-        instances = self.plane.instance
-        self.project = self.project or (await instances.project()).project_id
-        timing = {"cron": {"expression": expression}, **schedule}
-        chain = [await instances.prices(self.project, f"c{uuid.uuid4().hex[:8]}", schedule=timing)]
-        while len(chain) < length:
-            name = f"c{uuid.uuid4().hex[:8]}"
-            upstream = chain[-1].instance_id
-            chain.append(await instances.derived(self.project, name, upstream, schedule=timing))
-        await self.plane.rest()
-        return chain
-
-    async def set_clock(self, time: datetime) -> None:
-        """Move the clock forward to a time."""
-        self.run.clock.advance((time - self.run.clock.now()).total_seconds())
-
-    async def tick(self, instance: instance_pb2.Instance, time: datetime) -> run_pb2.Run:
-        """Let the flow run of a scheduled time start."""
-        request = self.run.request(str(uuid.uuid4()))
-        flow = flow_pb2.FlowRef(instance_id=instance.instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH)
-        request.scheduled.flow.CopyFrom(flow)
-        request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=int(time.timestamp())))
-        started = await self.run.send(request)
-        self.tokens[started.run.run_id] = started.fencing_token
-        return started.run
-
-    async def runs_of(self, instance: instance_pb2.Instance) -> Sequence[run_pb2.Run]:
-        """Return the runs of an instance, newest first."""
-        request = run_service_pb2.ListRunsRequest(instance_id=instance.instance_id, page_size=1000)
-        return list((await self.run.runs.ListRuns(request)).runs)
-
-    async def complete(self, run: run_pb2.Run) -> None:
-        """Complete a run that a scheduled time has started."""
-        await self.run.complete(run.run_id, self.tokens[run.run_id], digest=run.run_id)
-
-    async def execute(self, instance: instance_pb2.Instance, *, is_failing: bool = False) -> run_pb2.Run:
-        """Start and end the run that a waiting scheduled time becomes."""
-        (run,) = await eventually(partial(self.pending, instance))
-        dispatched = await eventually(partial(self.dispatched, run.run_id))
-        started = await self.run.start(run.run_id, dispatched)
-        if is_failing:
-            return await self.run.fail(run.run_id, started.fencing_token)
-        return await self.run.complete(run.run_id, started.fencing_token, digest=run.run_id)
-
-    async def pending(self, instance: instance_pb2.Instance) -> list[run_pb2.Run]:
-        """Return the pending run of an instance, if there is one."""
-        return [run for run in await self.runs_of(instance) if run.status == run_pb2.RUN_STATUS_PENDING]
-
-    async def dispatched(self, run_id: str) -> str:
-        """Return the flow run of a run; empty if it has none yet."""
-        return (await self.run.get(run_id)).orchestrator_run_id
-
-    async def waits_for(self, instance: instance_pb2.Instance, names: Sequence[str]) -> bool:
-        """Return whether the status shows these names of instances."""
-        request = GetInstanceStatusRequest(instance_id=instance.instance_id)
-        (flow,) = (await self.plane.status.stub.GetInstanceStatus(request)).flows
-        return [each.instance_name for each in flow.waiting_for.flows] == names
-
-    async def refused(self, instance: instance_pb2.Instance, reason: str) -> run_pb2.Run:
-        """Wait until a scheduled time is recorded as not run for a reason."""
-
-        async def find() -> list[run_pb2.Run]:
-            return [run for run in await self.runs_of(instance) if run.error.type == reason]
-
-        return (await eventually(find))[0]
-
-
 @pytest_asyncio.fixture
-async def world(postgres_server: Postgres, nats_url: str) -> AsyncIterator[World]:
+async def world(postgres_server: Postgres, nats_url: str) -> AsyncIterator[ScheduledChains]:
     """The control plane; a waiting scheduled time is looked at when its upstream flows change, and rarely otherwise."""
     del postgres_server
     async with control_plane(nats_url, {"run": {"lease_seconds": 10**8}}) as plane:
-        yield World(plane)
+        yield ScheduledChains(plane)
 
 
-async def test_two_instances_scheduled_at_the_same_minute_run_one_after_the_other(world: World) -> None:
+async def test_two_instances_scheduled_at_the_same_minute_run_one_after_the_other(
+    world: ScheduledChains,
+) -> None:
     prices, derived = await world.chain(2, "30 16 * * 1-5")
     await world.run.submit(prices)
     await world.execute(prices)
@@ -138,7 +58,7 @@ async def test_two_instances_scheduled_at_the_same_minute_run_one_after_the_othe
     assert [each.version_id for each in completed.input_versions] == [started.run_id]
 
 
-async def test_a_chain_scheduled_at_one_time_runs_in_order_every_day(world: World) -> None:
+async def test_a_chain_scheduled_at_one_time_runs_in_order_every_day(world: ScheduledChains) -> None:
     chain = await world.chain(5, "30 16 * * 1-5")
     rng, time = random.Random(5), datetime(2024, 1, 2, 16, 30, tzinfo=UTC)
     for _ in range(_DAYS):
@@ -163,7 +83,7 @@ async def test_a_chain_scheduled_at_one_time_runs_in_order_every_day(world: Worl
         assert read == [run.run_id for run in await world.runs_of(upstream)]
 
 
-async def test_an_upstream_without_a_cure_refuses_at_once(world: World) -> None:
+async def test_an_upstream_without_a_cure_refuses_at_once(world: ScheduledChains) -> None:
     prices, derived = await world.chain(2, "30 16 * * *")
     await world.run.submit(prices)
     await world.execute(prices, is_failing=True)
@@ -178,7 +98,7 @@ async def test_an_upstream_without_a_cure_refuses_at_once(world: World) -> None:
     assert run.run_number == 0
 
 
-async def test_a_pending_retry_of_an_upstream_is_awaited(world: World) -> None:
+async def test_a_pending_retry_of_an_upstream_is_awaited(world: ScheduledChains) -> None:
     retry = {"retryPolicy": {"maxRetries": 1, "delay": "60s"}}
     prices, derived = await world.chain(2, "30 16 * * *", **retry)
     time = datetime(2024, 1, 2, 16, 30, tzinfo=UTC)
@@ -195,7 +115,7 @@ async def test_a_pending_retry_of_an_upstream_is_awaited(world: World) -> None:
     assert completed.scheduled_time.ToDatetime(UTC) == time
 
 
-async def test_runs_of_an_upstream_submitted_later_hold_nothing(world: World) -> None:
+async def test_runs_of_an_upstream_submitted_later_hold_nothing(world: ScheduledChains) -> None:
     prices, derived = await world.chain(2, "* * * * *")
     time = datetime(2024, 1, 2, 16, 30, tzinfo=UTC)
     await world.set_clock(time)
@@ -210,7 +130,7 @@ async def test_runs_of_an_upstream_submitted_later_hold_nothing(world: World) ->
     assert (await world.run.get(second.run_id)).status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_an_intermediate_flow_that_is_always_stale_starves_nobody(world: World) -> None:
+async def test_an_intermediate_flow_that_is_always_stale_starves_nobody(world: ScheduledChains) -> None:
     prices, middle, last = await world.chain(3, "* * * * *")
     time = datetime(2024, 1, 2, 16, 30, tzinfo=UTC)
     await world.set_clock(time)
@@ -231,7 +151,7 @@ async def test_an_intermediate_flow_that_is_always_stale_starves_nobody(world: W
     assert completed.input_versions[0].version_id == middle_run.run_id
 
 
-async def test_a_paused_upstream_is_not_awaited(world: World) -> None:
+async def test_a_paused_upstream_is_not_awaited(world: ScheduledChains) -> None:
     prices, derived = await world.chain(2, "30 16 * * *")
     await world.run.submit(prices)
     await world.execute(prices)
@@ -242,7 +162,7 @@ async def test_a_paused_upstream_is_not_awaited(world: World) -> None:
     assert (await world.tick(derived, time)).status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_a_planned_time_without_a_flow_run_is_settled_by_the_grace(world: World) -> None:
+async def test_a_planned_time_without_a_flow_run_is_settled_by_the_grace(world: ScheduledChains) -> None:
     prices, derived = await world.chain(2, "30 16 * * *")
     await world.run.submit(prices)
     await world.execute(prices)
@@ -255,7 +175,7 @@ async def test_a_planned_time_without_a_flow_run_is_settled_by_the_grace(world: 
     assert completed.scheduled_time.ToDatetime(UTC) == time
 
 
-async def test_a_wait_expires_and_names_what_was_waited_for(world: World) -> None:
+async def test_a_wait_expires_and_names_what_was_waited_for(world: ScheduledChains) -> None:
     prices, derived = await world.chain(2, "30 16 * * *", maxWait="600s")
     time = datetime(2024, 1, 2, 16, 30, tzinfo=UTC)
     await world.set_clock(time)
@@ -267,7 +187,7 @@ async def test_a_wait_expires_and_names_what_was_waited_for(world: World) -> Non
     assert f"{prices.name}/refresh: a run is active" in run.error.message
 
 
-async def test_a_later_scheduled_time_is_merged_into_the_one_that_waits(world: World) -> None:
+async def test_a_later_scheduled_time_is_merged_into_the_one_that_waits(world: ScheduledChains) -> None:
     (prices,) = await world.chain(1, "0 * * * *")
     schedule = {"cron": {"expression": "*/10 * * * *"}}
     derived = await world.plane.instance.derived(
@@ -290,7 +210,7 @@ async def test_a_later_scheduled_time_is_merged_into_the_one_that_waits(world: W
     assert (await world.tick(derived, time + timedelta(minutes=30))).status == run_pb2.RUN_STATUS_RUNNING
 
 
-async def test_with_catch_up_all_scheduled_times_queue(world: World) -> None:
+async def test_with_catch_up_all_scheduled_times_queue(world: ScheduledChains) -> None:
     prices, derived = await world.chain(2, "* * * * *", catchUpPolicy="CATCH_UP_POLICY_ALL")
     time = datetime(2024, 1, 2, 16, tzinfo=UTC)
     await world.set_clock(time)
@@ -311,7 +231,7 @@ async def test_with_catch_up_all_scheduled_times_queue(world: World) -> None:
 
 
 @pytest.mark.parametrize("policy", ["UPSTREAM_POLICY_SKIP"])
-async def test_a_schedule_may_skip_instead_of_waiting(world: World, policy: str) -> None:
+async def test_a_schedule_may_skip_instead_of_waiting(world: ScheduledChains, policy: str) -> None:
     prices, derived = await world.chain(2, "30 16 * * *", upstreamPolicy=policy)
     time = datetime(2024, 1, 2, 16, 30, tzinfo=UTC)
     await world.set_clock(time)

@@ -54,6 +54,13 @@ def test_the_contract_states_the_subject_of_a_wait() -> None:
     assert f"optaic.<tenant>.run.v1.{events.FLOW_WAIT_CHANGED}.<instance id>" in words_in(comment)
 
 
+@pytest.mark.parametrize("participle", sorted(run_events._REFRESH_MESSAGES))
+def test_the_contract_states_the_subject_of_a_refresh_s_event(participle: str) -> None:
+    message = run_events._REFRESH_MESSAGES[participle]
+    comment = comments()[message.DESCRIPTOR.full_name]
+    assert f"optaic.<tenant>.run.v1.{participle}.<refresh id>" in words_in(comment)
+
+
 def rows() -> Iterator[tuple[str, str]]:
     """Yield the stream and the subject of each row of the page's table."""
     stream = ""
@@ -71,7 +78,8 @@ def test_the_page_lists_streams_and_subjects() -> None:
         kept = [each.removeprefix("optaic.*.").removesuffix(">") for each in events.STREAMS[stream]]
         assert any(subject.startswith(each) for each in kept)
     told = {subject.split(".")[2] for stream, subject in listed if stream == events.RUN_EVENTS}
-    assert told == {*run_events._MESSAGES, events.ALERT_RAISED, events.FLOW_WAIT_CHANGED}
+    others = {events.ALERT_RAISED, events.FLOW_WAIT_CHANGED}
+    assert told == {*run_events._MESSAGES, *run_events._REFRESH_MESSAGES, *others}
 
 
 def test_each_service_may_create_its_stream_and_publish_to_it() -> None:

@@ -1,0 +1,75 @@
+"""Refresh what a scheduled time finds stale above it (`upstream_policy` REFRESH); docs/schedules.md has the rule."""
+
+from __future__ import annotations
+
+from optaic.lineage.v1 import lineage_service_pb2
+from optaic.run.v1 import refresh_pb2
+from run_service.domain.refreshing import Options, RefreshStatus, advance
+from run_service.domain.upstream_waits import Verdict
+from run_service.store import ticks
+from run_service.store.refresh_records import StoredRefresh
+from run_service.use_cases.admission import FoundFlow
+from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.refresh_planning import find_plan
+from run_service.use_cases.refreshes import (
+    DEFAULT_PARALLEL_RUNS,
+    check_room,
+    insert_refresh,
+)
+
+
+async def begin_refresh(
+    deps: Dependencies, found: FoundFlow, tick: ticks.Tick, verdict: Verdict, actor: str
+) -> bool:
+    """Submit or join the refresh of a scheduled time that waits; return whether it has one now that it had not before.
+
+    A scheduled time has one refresh at most: it is stored with the scheduled time in one transaction.
+
+    Raises:
+        ResourceExhaustedError: TOO_MANY_FLOWS, TOO_MANY_REFRESHES.
+        UnavailableError: lineage-service does not answer as it should; try again.
+    """
+    if verdict.submits_refresh:
+        return await _submit(deps, found, tick, actor)
+    if not verdict.joined_refresh_id:
+        return False
+    async with deps.database.transaction(found.tenant_id) as connection:
+        return await ticks.set_refresh_id(
+            connection, found.key, tick.scheduled_time, verdict.joined_refresh_id
+        )
+
+
+async def _submit(deps: Dependencies, found: FoundFlow, tick: ticks.Tick, actor: str) -> bool:
+    tenant_id, project_id = found.tenant_id, found.instance.project_id
+    # Whoever may change the schedule need have no role in other projects.
+    plan = await find_plan(
+        deps,
+        tenant_id,
+        lineage_service_pb2.PlanFlowsRequest(
+            flows=[edge.upstream for edge in found.flow.upstreams],
+            include_upstream=True,
+            max_flows=deps.settings.refresh_flows,
+        ),
+        {project_id},
+    )
+    entries = advance({}, plan, {}, Options(max_parallel_runs=0))
+    refresh = StoredRefresh(
+        refresh_id=deps.ids(),
+        status=RefreshStatus.RUNNING,
+        selection=refresh_pb2.RefreshSelection(
+            instance_ids=[found.instance.instance_id], include_upstream=True
+        ),
+        project_ids=frozenset({project_id}),
+        mode="smart",
+        on_failure="continue",
+        max_parallel_runs=DEFAULT_PARALLEL_RUNS,
+        actor=actor,
+        submit_time=deps.clock.now(),
+    )
+    async with deps.database.transaction(tenant_id) as connection:
+        await check_room(deps, connection, tenant_id)
+        if not await ticks.set_refresh_id(connection, found.key, tick.scheduled_time, refresh.refresh_id):
+            return False
+        await insert_refresh(deps, connection, tenant_id, refresh, entries)
+    deps.wake_refresher()
+    return True
