@@ -40,6 +40,7 @@ class InstanceStatus(_message.Message):
     LAST_RUN_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    STATUS_SINCE_TIME_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     instance_name: _builtins.str
     project_id: _builtins.str
@@ -57,6 +58,12 @@ class InstanceStatus(_message.Message):
     def last_run_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def status_since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it has had this status, whatever else has changed. Absent if an earlier release recorded it; the next comparison of the
+        services adds it.
+        """
+
     def __init__(
         self,
         *,
@@ -71,10 +78,11 @@ class InstanceStatus(_message.Message):
         last_run_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        status_since_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_run_time", b"last_run_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_run_time", b"last_run_time", "status_since_time", b"status_since_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "instance_id", b"instance_id", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "instance_state", b"instance_state", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "project_id", b"project_id", "revision", b"revision", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "instance_id", b"instance_id", "instance_kind", b"instance_kind", "instance_name", b"instance_name", "instance_state", b"instance_state", "last_run_id", b"last_run_id", "last_run_time", b"last_run_time", "project_id", b"project_id", "revision", b"revision", "status", b"status", "status_since_time", b"status_since_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,13 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
 from optaic.common.v1 import flow_pb2 as optaic_dot_common_dot_v1_dot_flow__pb2
 from optaic.instance.v1 import instance_pb2 as optaic_dot_instance_dot_v1_dot_instance__pb2
+from optaic.lineage.v1 import lineage_pb2 as optaic_dot_lineage_dot_v1_dot_lineage__pb2
 from optaic.status.v1 import status_pb2 as optaic_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%optaic/status/v1/status_service.proto\x12\x10optaic.status.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1boptaic/common/v1/flow.proto\x1a!optaic/instance/v1/instance.proto\x1a\x1doptaic/status/v1/status.proto\"9\n\x18GetInstanceStatusRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"K\n\x1f\x42\x61tchGetInstanceStatusesRequest\x12(\n\x0cinstance_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"_\n BatchGetInstanceStatusesResponse\x12;\n\x11instance_statuses\x18\x01 \x03(\x0b\x32 .optaic.status.v1.InstanceStatus\"\xfa\x01\n\x1bListInstanceStatusesRequest\x12\x1f\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12;\n\x08statuses\x18\x02 \x03(\x0e\x32\x18.optaic.common.v1.StatusB\x0f\xbaH\x0c\x92\x01\t\x10@\"\x05\x82\x01\x02\x10\x01\x12@\n\x05kinds\x18\x03 \x03(\x0e\x32 .optaic.instance.v1.InstanceKindB\x0f\xbaH\x0c\x92\x01\t\x10@\"\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"t\n\x1cListInstanceStatusesResponse\x12;\n\x11instance_statuses\x18\x01 \x03(\x0b\x32 .optaic.status.v1.InstanceStatus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x14GetFlowStatusRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x9e\x01\n\x1cWatchInstanceStatusesRequest\x12&\n\x0cinstance_ids\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\x12\x1f\n\nproject_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12#\n\rfrom_revision\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x42\x10\n\x0e_from_revision\"\x94\x01\n\x1dWatchInstanceStatusesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x39\n\x0finstance_status\x18\x02 \x01(\x0b\x32 .optaic.status.v1.InstanceStatus\x12\x12\n\nis_deleted\x18\x03 \x01(\x08\x12\x12\n\nis_initial\x18\x04 \x01(\x08\"u\n\x17GetStatusHistoryRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"l\n\x18GetStatusHistoryResponse\x12\x37\n\x0btransitions\x18\x01 \x03(\x0b\x32\".optaic.status.v1.StatusTransition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xb9\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x45RROR_REASON_INSTANCE_NOT_FOUND\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_FLOW_NOT_FOUND\x10\x02\x12#\n\x1f\x45RROR_REASON_REVISION_COMPACTED\x10\x03\x12!\n\x1d\x45RROR_REASON_WATCHER_TOO_SLOW\x10\x04\x32\xe8\x05\n\rStatusService\x12k\n\x11GetInstanceStatus\x12*.optaic.status.v1.GetInstanceStatusRequest\x1a .optaic.status.v1.InstanceStatus\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12\x8b\x01\n\x18\x42\x61tchGetInstanceStatuses\x12\x31.optaic.status.v1.BatchGetInstanceStatusesRequest\x1a\x32.optaic.status.v1.BatchGetInstanceStatusesResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12\x7f\n\x14ListInstanceStatuses\x12-.optaic.status.v1.ListInstanceStatusesRequest\x1a..optaic.status.v1.ListInstanceStatusesResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x02\x12_\n\rGetFlowStatus\x12&.optaic.status.v1.GetFlowStatusRequest\x1a\x1c.optaic.status.v1.FlowStatus\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12\x84\x01\n\x15WatchInstanceStatuses\x12..optaic.status.v1.WatchInstanceStatusesRequest\x1a/.optaic.status.v1.WatchInstanceStatusesResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x02\x30\x01\x12s\n\x10GetStatusHistory\x12).optaic.status.v1.GetStatusHistoryRequest\x1a*.optaic.status.v1.GetStatusHistoryResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x42T\n\x14\x64\x65v.optaic.status.v1P\x01Z\'optaic.dev/go/optaic/status/v1;statusv1\xaa\x02\x10Optaic.Status.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%optaic/status/v1/status_service.proto\x12\x10optaic.status.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1doptaic/common/v1/access.proto\x1a\x1boptaic/common/v1/flow.proto\x1a!optaic/instance/v1/instance.proto\x1a\x1foptaic/lineage/v1/lineage.proto\x1a\x1doptaic/status/v1/status.proto\"9\n\x18GetInstanceStatusRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"K\n\x1f\x42\x61tchGetInstanceStatusesRequest\x12(\n\x0cinstance_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"_\n BatchGetInstanceStatusesResponse\x12;\n\x11instance_statuses\x18\x01 \x03(\x0b\x32 .optaic.status.v1.InstanceStatus\"\xed\x05\n\x1bListInstanceStatusesRequest\x12\x1f\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12;\n\x08statuses\x18\x02 \x03(\x0e\x32\x18.optaic.common.v1.StatusB\x0f\xbaH\x0c\x92\x01\t\x10@\"\x05\x82\x01\x02\x10\x01\x12@\n\x05kinds\x18\x03 \x03(\x0e\x32 .optaic.instance.v1.InstanceKindB\x0f\xbaH\x0c\x92\x01\t\x10@\"\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x44\n\x0b\x63\x61use_kinds\x18\x06 \x03(\x0e\x32\x1c.optaic.lineage.v1.CauseKindB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x38\n\x14unchanged_since_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x63hanged_since_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x41\n\nflow_kinds\x18\t \x03(\x0e\x32\x1a.optaic.common.v1.FlowKindB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x62\n\x06labels\x18\n \x03(\x0b\x32\x39.optaic.status.v1.ListInstanceStatusesRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x05r\x03\x18\x80\x02*\x06r\x04\x18\x80\x80\x01\x12\x17\n\x05owner\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x16\n\x04name\x18\x0c \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1d\n\x0bname_prefix\x18\r \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x13\n\x0bwith_counts\x18\x0e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaa\x01\n\x1cListInstanceStatusesResponse\x12;\n\x11instance_statuses\x18\x01 \x03(\x0b\x32 .optaic.status.v1.InstanceStatus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x34\n\rstatus_counts\x18\x03 \x03(\x0b\x32\x1d.optaic.status.v1.StatusCount\"O\n\x0bStatusCount\x12(\n\x06status\x18\x01 \x01(\x0e\x32\x18.optaic.common.v1.Status\x12\x16\n\x0einstance_count\x18\x02 \x01(\x03\"G\n\x14GetFlowStatusRequest\x12/\n\x04\x66low\x18\x01 \x01(\x0b\x32\x19.optaic.common.v1.FlowRefB\x06\xbaH\x03\xc8\x01\x01\"\x9e\x01\n\x1cWatchInstanceStatusesRequest\x12&\n\x0cinstance_ids\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\x12\x1f\n\nproject_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12#\n\rfrom_revision\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x42\x10\n\x0e_from_revision\"\x94\x01\n\x1dWatchInstanceStatusesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x39\n\x0finstance_status\x18\x02 \x01(\x0b\x32 .optaic.status.v1.InstanceStatus\x12\x12\n\nis_deleted\x18\x03 \x01(\x08\x12\x12\n\nis_initial\x18\x04 \x01(\x08\"u\n\x17GetStatusHistoryRequest\x12\x1d\n\x0binstance_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"l\n\x18GetStatusHistoryResponse\x12\x37\n\x0btransitions\x18\x01 \x03(\x0b\x32\".optaic.status.v1.StatusTransition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xb9\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x45RROR_REASON_INSTANCE_NOT_FOUND\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_FLOW_NOT_FOUND\x10\x02\x12#\n\x1f\x45RROR_REASON_REVISION_COMPACTED\x10\x03\x12!\n\x1d\x45RROR_REASON_WATCHER_TOO_SLOW\x10\x04\x32\xe8\x05\n\rStatusService\x12k\n\x11GetInstanceStatus\x12*.optaic.status.v1.GetInstanceStatusRequest\x1a .optaic.status.v1.InstanceStatus\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12\x8b\x01\n\x18\x42\x61tchGetInstanceStatuses\x12\x31.optaic.status.v1.BatchGetInstanceStatusesRequest\x1a\x32.optaic.status.v1.BatchGetInstanceStatusesResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12\x7f\n\x14ListInstanceStatuses\x12-.optaic.status.v1.ListInstanceStatusesRequest\x1a..optaic.status.v1.ListInstanceStatusesResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x02\x12_\n\rGetFlowStatus\x12&.optaic.status.v1.GetFlowStatusRequest\x1a\x1c.optaic.status.v1.FlowStatus\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x12\x84\x01\n\x15WatchInstanceStatuses\x12..optaic.status.v1.WatchInstanceStatusesRequest\x1a/.optaic.status.v1.WatchInstanceStatusesResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x02\x30\x01\x12s\n\x10GetStatusHistory\x12).optaic.status.v1.GetStatusHistoryRequest\x1a*.optaic.status.v1.GetStatusHistoryResponse\"\x08\xe0\xf9\x18\x02\xf0\xf9\x18\x01\x42T\n\x14\x64\x65v.optaic.status.v1P\x01Z\'optaic.dev/go/optaic/status/v1;statusv1\xaa\x02\x10Optaic.Status.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETINSTANCESTATUSREQUEST'].fields_by_name['instance_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_BATCHGETINSTANCESTATUSESREQUEST'].fields_by_name['instance_ids']._loaded_options = None
   _globals['_BATCHGETINSTANCESTATUSESREQUEST'].fields_by_name['instance_ids']._serialized_options = b'\272H\017\222\001\014\010\001\020\350\007\"\005r\003\260\001\001'
+  _globals['_LISTINSTANCESTATUSESREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LISTINSTANCESTATUSESREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['project_id']._loaded_options = None
   _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['project_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['statuses']._loaded_options = None
@@ -51,6 +55,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['cause_kinds']._loaded_options = None
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['cause_kinds']._serialized_options = b'\272H\016\222\001\013\020@\"\007\202\001\004\020\001 \000'
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['flow_kinds']._loaded_options = None
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['flow_kinds']._serialized_options = b'\272H\016\222\001\013\020@\"\007\202\001\004\020\001 \000'
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['labels']._loaded_options = None
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['labels']._serialized_options = b'\272H\024\232\001\021\020@\"\005r\003\030\200\002*\006r\004\030\200\200\001'
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['owner']._loaded_options = None
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['owner']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['name']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['name_prefix']._loaded_options = None
+  _globals['_LISTINSTANCESTATUSESREQUEST'].fields_by_name['name_prefix']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_GETFLOWSTATUSREQUEST'].fields_by_name['flow']._loaded_options = None
   _globals['_GETFLOWSTATUSREQUEST'].fields_by_name['flow']._serialized_options = b'\272H\003\310\001\001'
   _globals['_WATCHINSTANCESTATUSESREQUEST'].fields_by_name['instance_ids']._loaded_options = None
@@ -77,28 +93,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSSERVICE'].methods_by_name['WatchInstanceStatuses']._serialized_options = b'\340\371\030\002\360\371\030\002'
   _globals['_STATUSSERVICE'].methods_by_name['GetStatusHistory']._loaded_options = None
   _globals['_STATUSSERVICE'].methods_by_name['GetStatusHistory']._serialized_options = b'\340\371\030\002\360\371\030\001'
-  _globals['_ERRORREASON']._serialized_start=1433
-  _globals['_ERRORREASON']._serialized_end=1618
-  _globals['_GETINSTANCESTATUSREQUEST']._serialized_start=214
-  _globals['_GETINSTANCESTATUSREQUEST']._serialized_end=271
-  _globals['_BATCHGETINSTANCESTATUSESREQUEST']._serialized_start=273
-  _globals['_BATCHGETINSTANCESTATUSESREQUEST']._serialized_end=348
-  _globals['_BATCHGETINSTANCESTATUSESRESPONSE']._serialized_start=350
-  _globals['_BATCHGETINSTANCESTATUSESRESPONSE']._serialized_end=445
-  _globals['_LISTINSTANCESTATUSESREQUEST']._serialized_start=448
-  _globals['_LISTINSTANCESTATUSESREQUEST']._serialized_end=698
-  _globals['_LISTINSTANCESTATUSESRESPONSE']._serialized_start=700
-  _globals['_LISTINSTANCESTATUSESRESPONSE']._serialized_end=816
-  _globals['_GETFLOWSTATUSREQUEST']._serialized_start=818
-  _globals['_GETFLOWSTATUSREQUEST']._serialized_end=889
-  _globals['_WATCHINSTANCESTATUSESREQUEST']._serialized_start=892
-  _globals['_WATCHINSTANCESTATUSESREQUEST']._serialized_end=1050
-  _globals['_WATCHINSTANCESTATUSESRESPONSE']._serialized_start=1053
-  _globals['_WATCHINSTANCESTATUSESRESPONSE']._serialized_end=1201
-  _globals['_GETSTATUSHISTORYREQUEST']._serialized_start=1203
-  _globals['_GETSTATUSHISTORYREQUEST']._serialized_end=1320
-  _globals['_GETSTATUSHISTORYRESPONSE']._serialized_start=1322
-  _globals['_GETSTATUSHISTORYRESPONSE']._serialized_end=1430
-  _globals['_STATUSSERVICE']._serialized_start=1621
-  _globals['_STATUSSERVICE']._serialized_end=2365
+  _globals['_ERRORREASON']._serialized_start=2134
+  _globals['_ERRORREASON']._serialized_end=2319
+  _globals['_GETINSTANCESTATUSREQUEST']._serialized_start=280
+  _globals['_GETINSTANCESTATUSREQUEST']._serialized_end=337
+  _globals['_BATCHGETINSTANCESTATUSESREQUEST']._serialized_start=339
+  _globals['_BATCHGETINSTANCESTATUSESREQUEST']._serialized_end=414
+  _globals['_BATCHGETINSTANCESTATUSESRESPONSE']._serialized_start=416
+  _globals['_BATCHGETINSTANCESTATUSESRESPONSE']._serialized_end=511
+  _globals['_LISTINSTANCESTATUSESREQUEST']._serialized_start=514
+  _globals['_LISTINSTANCESTATUSESREQUEST']._serialized_end=1263
+  _globals['_LISTINSTANCESTATUSESREQUEST_LABELSENTRY']._serialized_start=1218
+  _globals['_LISTINSTANCESTATUSESREQUEST_LABELSENTRY']._serialized_end=1263
+  _globals['_LISTINSTANCESTATUSESRESPONSE']._serialized_start=1266
+  _globals['_LISTINSTANCESTATUSESRESPONSE']._serialized_end=1436
+  _globals['_STATUSCOUNT']._serialized_start=1438
+  _globals['_STATUSCOUNT']._serialized_end=1517
+  _globals['_GETFLOWSTATUSREQUEST']._serialized_start=1519
+  _globals['_GETFLOWSTATUSREQUEST']._serialized_end=1590
+  _globals['_WATCHINSTANCESTATUSESREQUEST']._serialized_start=1593
+  _globals['_WATCHINSTANCESTATUSESREQUEST']._serialized_end=1751
+  _globals['_WATCHINSTANCESTATUSESRESPONSE']._serialized_start=1754
+  _globals['_WATCHINSTANCESTATUSESRESPONSE']._serialized_end=1902
+  _globals['_GETSTATUSHISTORYREQUEST']._serialized_start=1904
+  _globals['_GETSTATUSHISTORYREQUEST']._serialized_end=2021
+  _globals['_GETSTATUSHISTORYRESPONSE']._serialized_start=2023
+  _globals['_GETSTATUSHISTORYRESPONSE']._serialized_end=2131
+  _globals['_STATUSSERVICE']._serialized_start=2322
+  _globals['_STATUSSERVICE']._serialized_end=3066
 # @@protoc_insertion_point(module_scope)

@@ -6,10 +6,12 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optaic.common.v1 import flow_pb2 as _flow_pb2
 from optaic.instance.v1 import instance_pb2 as _instance_pb2
+from optaic.lineage.v1 import lineage_pb2 as _lineage_pb2
 from optaic.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -107,17 +109,54 @@ Global___BatchGetInstanceStatusesResponse: _TypeAlias = BatchGetInstanceStatuses
 class ListInstanceStatusesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CAUSE_KINDS_FIELD_NUMBER: _builtins.int
+    UNCHANGED_SINCE_TIME_FIELD_NUMBER: _builtins.int
+    CHANGED_SINCE_TIME_FIELD_NUMBER: _builtins.int
+    FLOW_KINDS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    WITH_COUNTS_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Only of this project; empty means all."""
     page_size: _builtins.int
     """At most this many; 0 means 100; 1,000 at most."""
     page_token: _builtins.str
-    """From the previous answer."""
+    """From the previous answer to a request with the same filters."""
+    owner: _builtins.str
+    """Only this owner."""
+    name: _builtins.str
+    """Only of this name."""
+    name_prefix: _builtins.str
+    """Only names that begin with this."""
+    with_counts: _builtins.bool
+    """Also count all that the other filters apply to, by status, whatever `statuses` and the page are."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_flow_pb2.Status.ValueType]:
         """Only these statuses; empty means all."""
@@ -125,6 +164,26 @@ class ListInstanceStatusesRequest(_message.Message):
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_instance_pb2.InstanceKind.ValueType]:
         """Only these kinds; empty means all."""
+
+    @_builtins.property
+    def cause_kinds(self) -> _containers.RepeatedScalarFieldContainer[_lineage_pb2.CauseKind.ValueType]:
+        """Only those of which a flow has a cause of one of these kinds, as `FlowStatus.causes` shows them; empty means all."""
+
+    @_builtins.property
+    def unchanged_since_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those that have had their status since this time or longer."""
+
+    @_builtins.property
+    def changed_since_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those whose status has changed at this time or later."""
+
+    @_builtins.property
+    def flow_kinds(self) -> _containers.RepeatedScalarFieldContainer[_flow_pb2.FlowKind.ValueType]:
+        """Only those with a flow of one of these kinds; empty means all."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only with all of these labels."""
 
     def __init__(
         self,
@@ -134,10 +193,19 @@ class ListInstanceStatusesRequest(_message.Message):
         kinds: _abc.Iterable[_instance_pb2.InstanceKind.ValueType] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        cause_kinds: _abc.Iterable[_lineage_pb2.CauseKind.ValueType] | None = ...,
+        unchanged_since_time: _timestamp_pb2.Timestamp | None = ...,
+        changed_since_time: _timestamp_pb2.Timestamp | None = ...,
+        flow_kinds: _abc.Iterable[_flow_pb2.FlowKind.ValueType] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        owner: _builtins.str = ...,
+        name: _builtins.str = ...,
+        name_prefix: _builtins.str = ...,
+        with_counts: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_since_time", b"changed_since_time", "unchanged_since_time", b"unchanged_since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause_kinds", b"cause_kinds", "changed_since_time", b"changed_since_time", "flow_kinds", b"flow_kinds", "kinds", b"kinds", "labels", b"labels", "name", b"name", "name_prefix", b"name_prefix", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "statuses", b"statuses", "unchanged_since_time", b"unchanged_since_time", "with_counts", b"with_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -149,23 +217,53 @@ class ListInstanceStatusesResponse(_message.Message):
 
     INSTANCE_STATUSES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATUS_COUNTS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
     def instance_statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.InstanceStatus]: ...
+    @_builtins.property
+    def status_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusCount]:
+        """With `with_counts`: a count for each status that some have, most severe first; only of projects that the caller may read."""
+
     def __init__(
         self,
         *,
         instance_statuses: _abc.Iterable[_status_pb2.InstanceStatus] | None = ...,
         next_page_token: _builtins.str = ...,
+        status_counts: _abc.Iterable[Global___StatusCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_statuses", b"instance_statuses", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_statuses", b"instance_statuses", "next_page_token", b"next_page_token", "status_counts", b"status_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListInstanceStatusesResponse: _TypeAlias = ListInstanceStatusesResponse  # noqa: Y015
+
+@_typing.final
+class StatusCount(_message.Message):
+    """How many instances have a status."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    INSTANCE_COUNT_FIELD_NUMBER: _builtins.int
+    status: _flow_pb2.Status.ValueType
+    instance_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        status: _flow_pb2.Status.ValueType = ...,
+        instance_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_count", b"instance_count", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatusCount: _TypeAlias = StatusCount  # noqa: Y015
 
 @_typing.final
 class GetFlowStatusRequest(_message.Message):

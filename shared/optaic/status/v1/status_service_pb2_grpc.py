@@ -87,7 +87,7 @@ class StatusServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListInstanceStatuses(self, request, context):
-        """In the order of instance ids.
+        """In the order of instance ids; only those to which every filter applies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

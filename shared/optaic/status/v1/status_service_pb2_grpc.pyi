@@ -39,7 +39,7 @@ class StatusServiceStub:
     BatchGetInstanceStatuses: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.BatchGetInstanceStatusesRequest, _status_service_pb2.BatchGetInstanceStatusesResponse]
     """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
     ListInstanceStatuses: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.ListInstanceStatusesRequest, _status_service_pb2.ListInstanceStatusesResponse]
-    """In the order of instance ids."""
+    """In the order of instance ids; only those to which every filter applies."""
     GetFlowStatus: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.GetFlowStatusRequest, _status_pb2.FlowStatus]
     """Errors: NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND)."""
     WatchInstanceStatuses: _grpc.UnaryStreamMultiCallable[_status_service_pb2.WatchInstanceStatusesRequest, _status_service_pb2.WatchInstanceStatusesResponse]
@@ -62,7 +62,7 @@ class StatusServiceAsyncStub(StatusServiceStub):
     BatchGetInstanceStatuses: _aio.UnaryUnaryMultiCallable[_status_service_pb2.BatchGetInstanceStatusesRequest, _status_service_pb2.BatchGetInstanceStatusesResponse]  # type: ignore[assignment]
     """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
     ListInstanceStatuses: _aio.UnaryUnaryMultiCallable[_status_service_pb2.ListInstanceStatusesRequest, _status_service_pb2.ListInstanceStatusesResponse]  # type: ignore[assignment]
-    """In the order of instance ids."""
+    """In the order of instance ids; only those to which every filter applies."""
     GetFlowStatus: _aio.UnaryUnaryMultiCallable[_status_service_pb2.GetFlowStatusRequest, _status_pb2.FlowStatus]  # type: ignore[assignment]
     """Errors: NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND)."""
     WatchInstanceStatuses: _aio.UnaryStreamMultiCallable[_status_service_pb2.WatchInstanceStatusesRequest, _status_service_pb2.WatchInstanceStatusesResponse]  # type: ignore[assignment]
@@ -100,7 +100,7 @@ class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _status_service_pb2.ListInstanceStatusesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_status_service_pb2.ListInstanceStatusesResponse, _abc.Awaitable[_status_service_pb2.ListInstanceStatusesResponse]]:
-        """In the order of instance ids."""
+        """In the order of instance ids; only those to which every filter applies."""
 
     @_abc_1.abstractmethod
     def GetFlowStatus(
