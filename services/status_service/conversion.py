@@ -11,6 +11,7 @@ from optaic.rules.statuses import MIN_SEVERITY, NOT_INITIALIZED, SEVERITY
 from optaic.run.v1 import run_events_pb2
 from optaic.status.v1 import status_pb2
 from servicekit.enums import enum_number, enum_word
+from servicekit.terms import label_term
 from status_service.domain.board import Board, Flow, Instance, Wait
 from status_service.domain.statuses import is_aggregated
 
@@ -31,6 +32,8 @@ def instance_of(instance: instance_pb2.Instance, event_rank: int, *, is_deleted:
         status_priority=tuple(contract.status_priority),
         aggregation_method=contract.aggregation_method or MIN_SEVERITY,
         required_flows=tuple(enum_word(flow_pb2.FlowKind, kind) for kind in contract.required_flows),
+        owner=instance.owner,
+        label_terms=tuple(sorted(label_term(key, value) for key, value in instance.labels.items())),
         is_deleted=is_deleted,
     )
 
@@ -124,11 +127,21 @@ def _flow_status(
     return status
 
 
-def stamped(body: bytes, revision: int, update_time: datetime) -> status_pb2.InstanceStatus:
-    """Return a stored status with the revision and time of its last change."""
+def cause_kinds_of(status: status_pb2.InstanceStatus) -> tuple[str, ...]:
+    """Return the kinds of the causes that a status shows, each once."""
+    kinds = {cause.kind for flow in status.flows for cause in flow.causes}
+    return tuple(sorted(enum_word(lineage_pb2.CauseKind, kind) for kind in kinds))
+
+
+def stamped(
+    body: bytes, revision: int, update_time: datetime, since_time: datetime | None
+) -> status_pb2.InstanceStatus:
+    """Return a stored status with the revision and time of its last change, and since when it is this status."""
     status = status_pb2.InstanceStatus.FromString(body)
     status.revision = revision
     status.update_time.FromDatetime(update_time)
+    if since_time is not None:
+        status.status_since_time.FromDatetime(since_time)
     return status
 
 

@@ -9,7 +9,7 @@ from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_pb2 import FlowStatus, InstanceStatus
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceServicer
 from servicekit.context import current
-from status_service.use_cases import reading
+from status_service.use_cases import list_reading, reading
 from status_service.use_cases.dependencies import Dependencies
 
 
@@ -30,7 +30,7 @@ class StatusServicer(StatusServiceServicer):
     async def ListInstanceStatuses(
         self, request: api.ListInstanceStatusesRequest, _context: Any
     ) -> api.ListInstanceStatusesResponse:
-        return await reading.list_instance_statuses(self._deps, current(), request)
+        return await list_reading.list_instance_statuses(self._deps, current(), request)
 
     async def GetFlowStatus(self, request: api.GetFlowStatusRequest, _context: Any) -> FlowStatus:
         return await reading.get_flow_status(self._deps, current().tenant_id, request)

@@ -18,6 +18,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import access_pb2
+from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH
 from optaic.definition.v1 import definition_service_pb2 as definition_api
 from optaic.instance.v1 import access_service_pb2 as access_api
 from optaic.instance.v1 import instance_pb2
@@ -87,9 +88,13 @@ async def test_a_binding_confines_an_actor_to_its_project_in_every_service(world
         (status_api.ListInstanceStatusesRequest(project_id=project), [world.my_instance]),
         (status_api.ListInstanceStatusesRequest(project_id=world.other), []),
         (status_api.ListInstanceStatusesRequest(), [world.my_instance]),
+        (status_api.ListInstanceStatusesRequest(name_prefix=""), [world.my_instance]),
+        (status_api.ListInstanceStatusesRequest(flow_kinds=[FLOW_KIND_REFRESH]), [world.my_instance]),
     ):
+        request.with_counts = True
         page = await listing(request, metadata=ME)
         assert [each.instance_id for each in page.instance_statuses] == expected
+        assert sum(each.instance_count for each in page.status_counts) == len(expected)
     everything = definition_api.ListDefinitionsRequest()
     assert await outcome(lambda: world.definitions.ListDefinitions(everything, metadata=ME)) == "OK"
     # Nobody else is concerned.

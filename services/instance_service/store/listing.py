@@ -6,9 +6,7 @@ row-level security PostgreSQL uses an index only for leakproof operators.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +18,7 @@ from optaic.rules.kinds import COMPONENT_KINDS
 from servicekit.database import Connection
 from servicekit.pages import MOST_BYTES
 from servicekit.schema import UUID_TEXT
+from servicekit.terms import label_term
 
 # Rare and common filters need different plans, but a prepared statement would use one plan for all of them.
 _PLAN_ANEW = sa.text("set local plan_cache_mode = force_custom_plan")
@@ -37,12 +36,6 @@ class Selection:
     owner: str = ""
     definition_id: str = ""
     only: Collection[str] | None = None  # of no other projects than these
-
-
-def label_term(key: str, value: str) -> str:
-    """Return the index term for instances with this label."""
-    text = f"{len(key)}:{key}{value}".encode()
-    return str(uuid.UUID(bytes=hashlib.sha256(text).digest()[:16]))
 
 
 async def list_instances(

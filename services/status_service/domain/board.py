@@ -31,12 +31,17 @@ class Instance:
     aggregation_method: str = MIN_SEVERITY
     # The only flows that count, if any are named.
     required_flows: tuple[str, ...] = ()
+    # None if the known state is that of a release that did not store owners and labels.
+    owner: str | None = ""
     is_deleted: bool = False
+    label_terms: tuple[str, ...] = ()
 
     def supersedes(self, other: Instance | None) -> bool:
         """Return whether this news is newer than the known state."""
         if other is None or other.is_deleted:
             return other is None
+        if other.owner is None:  # the same news has more to say than what is known
+            return self.is_deleted or self.position[:2] >= other.position[:2]
         return self.is_deleted or self.position > other.position
 
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from servicekit.database import Connection
 from status_service.domain.board import Board, Flow, Instance, Wait
 from status_service.store.statements import any_of, insert, insert_of, select_of
-from status_service.store.tables import flows, instance_statuses, instances, waits
+from status_service.store.tables import flows, instance_labels, instance_statuses, instances, waits
 
 _UPSERT_INSTANCES = insert_of(instances, is_upsert=True)
+_INSTANCE_COLUMNS = [column.name for column in instances.columns if column.name != "tenant_id"]
+_INSERT_LABELS = insert_of(instance_labels, is_upsert=False)
 _UPSERT_FLOWS = insert_of(flows, is_upsert=True)
 _UPSERT_WAITS = insert_of(waits, is_upsert=True)
 
@@ -38,7 +40,9 @@ async def get_board(connection: Connection, tenant_id: str, instance_ids: Collec
 async def update_board(connection: Connection, tenant_id: str, board: Board) -> None:
     """Store what changed on a board."""
     changed = [board.instances[instance_id] for instance_id in sorted(board.changed_instances)]
-    await insert(connection, _UPSERT_INSTANCES, tenant_id, [asdict(instance) for instance in changed])
+    rows = [{name: getattr(instance, name) for name in _INSTANCE_COLUMNS} for instance in changed]
+    await insert(connection, _UPSERT_INSTANCES, tenant_id, rows)
+    await _update_labels(connection, tenant_id, changed)
     for statement, known, news in (
         (_UPSERT_FLOWS, board.flows, board.changed_flows),
         (_UPSERT_WAITS, board.waits, board.changed_waits),
@@ -53,15 +57,48 @@ async def update_board(connection: Connection, tenant_id: str, board: Board) -> 
         )
 
 
-async def list_positions(
+async def _update_labels(connection: Connection, tenant_id: str, changed: Sequence[Instance]) -> None:
+    if changed:
+        table = instance_labels.c
+        ids = any_of([instance.instance_id for instance in changed])
+        await connection.execute(
+            instance_labels.delete().where(table.tenant_id == tenant_id, table.instance_id == ids)
+        )
+    labels = [
+        {"instance_id": instance.instance_id, "term": term}
+        for instance in changed
+        if not instance.is_deleted
+        for term in instance.label_terms
+    ]
+    await insert(connection, _INSERT_LABELS, tenant_id, labels)
+
+
+@dataclass(frozen=True)
+class Known:
+    """The news of an instance that is known here."""
+
+    revision: int
+    update_time: datetime
+    is_deleted: bool
+    # False: an earlier release has stored it, without owner and labels.
+    is_complete: bool
+
+    def lacks(self, revision: int, update_time: datetime) -> bool:
+        """Return whether the owner's news of this revision and time has more to say."""
+        is_older = (self.revision, self.update_time) < (revision, update_time)
+        return not self.is_deleted and (is_older or not self.is_complete)
+
+
+async def list_known(
     connection: Connection, tenant_id: str, after: str, until: str, instance_ids: Collection[str]
-) -> dict[str, tuple[int, datetime, bool]]:
-    """Return revision, update time and tombstone of the instances after one id up to another, empty for no limit.
+) -> dict[str, Known]:
+    """Return what is known of the instances after one id up to another, empty for no limit.
 
     Of tombstones only those of the ids: they are for ever.
     """
     table = instances.c
-    query = sa.select(table.instance_id, table.revision, table.update_time, table.is_deleted).where(
+    columns = (table.revision, table.update_time, table.is_deleted, table.owner.is_not(None))
+    query = sa.select(table.instance_id, *columns).where(
         table.tenant_id == tenant_id, ~table.is_deleted | (table.instance_id == any_of(sorted(instance_ids)))
     )
     if after:
@@ -69,7 +106,7 @@ async def list_positions(
     if until:
         query = query.where(table.instance_id <= until)
     rows = await connection.execute(query)
-    return {row.instance_id: (row.revision, row.update_time, row.is_deleted) for row in rows}
+    return {instance_id: Known(*values) for instance_id, *values in rows}
 
 
 async def list_flow_revisions(

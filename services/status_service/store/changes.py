@@ -34,7 +34,7 @@ _FETCH_CHANGES = sa.text("""
         select coalesce(max(revision), 0), coalesce(max(compacted_revision), 0) from tenant_revisions
         where tenant_id = :tenant_id
     ), changes as (
-        select revision, cast(instance_id as text), project_id, is_deleted, update_time, body from status_changes
+        select revision, cast(instance_id as text), project_id, is_deleted, update_time, body, since_time from status_changes
         where tenant_id = :tenant_id and revision > :after order by revision limit :most
     )
     select reach.*, changes.* from reach left join changes on true order by changes.revision
@@ -51,6 +51,7 @@ class ChangeRow:
     is_deleted: bool
     update_time: datetime
     body: bytes
+    since_time: datetime | None
 
 
 @dataclass(frozen=True)

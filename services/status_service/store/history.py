@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from servicekit.database import Connection
-from status_service.store.statements import insert, insert_of
+from status_service.store.statements import insert, insert_of, select_of
 from status_service.store.tables import status_history
 
 _INSERT_TRANSITIONS = insert_of(status_history, is_upsert=False)
@@ -30,6 +30,18 @@ class TransitionRow:
 async def insert_transitions(connection: Connection, tenant_id: str, rows: Sequence[TransitionRow]) -> None:
     """Append to the histories of instances."""
     await insert(connection, _INSERT_TRANSITIONS, tenant_id, [asdict(row) for row in rows])
+
+
+async def list_since(
+    connection: Connection, tenant_id: str, instance_ids: Collection[str]
+) -> dict[str, datetime]:
+    """Return since when each of the instances has had its status."""
+    table = status_history.c
+    query = select_of(status_history, tenant_id, instance_ids).with_only_columns(
+        table.instance_id, sa.func.max(table.create_time).label("since_time")
+    )
+    query = query.where(table.from_status != table.to_status).group_by(table.instance_id)
+    return {row.instance_id: row.since_time for row in await connection.execute(query)}
 
 
 async def list_transitions(

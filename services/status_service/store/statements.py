@@ -22,7 +22,8 @@ def insert_of(table: sa.Table, *, is_upsert: bool) -> sa.TextClause:
     arrays, values = [], []
     for column in columns:
         is_array = isinstance(column.type, postgresql.ARRAY)
-        type_name = "text" if is_array else column.type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
+        is_text = is_array or isinstance(column.type, sa.Text)  # without its collation
+        type_name = "text" if is_text else column.type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
         arrays.append(f"cast(:{column.name} as {type_name}[])")
         values.append(f"string_to_array({column.name}, ',')" if is_array else column.name)
     keys = ", ".join(column.name for column in table.primary_key)

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from servicekit.database import Connection
-from status_service.store.statements import any_of, insert, insert_of, select_of
+from status_service.store.statements import insert, insert_of, select_of
 from status_service.store.tables import instance_statuses
 
 _UPSERT_STATUSES = insert_of(instance_statuses, is_upsert=True)
@@ -27,6 +27,9 @@ class StatusRow:
     revision: int
     update_time: datetime
     body: bytes
+    # None in both: the row is that of an earlier release.
+    since_time: datetime | None
+    cause_kinds: tuple[str, ...] | None
 
 
 async def get_statuses(
@@ -34,35 +37,7 @@ async def get_statuses(
 ) -> dict[str, StatusRow]:
     """Return the statuses of those instances that have one."""
     rows = await connection.execute(select_of(instance_statuses, tenant_id, instance_ids))
-    return {row.instance_id: _status_row(row) for row in rows}
-
-
-async def list_statuses(
-    connection: Connection,
-    tenant_id: str,
-    limit: int,
-    *,
-    after: str = "",
-    project_id: str = "",
-    statuses: Sequence[str] = (),
-    kinds: Sequence[str] = (),
-    instance_ids: Sequence[str] = (),
-    only: Collection[str] | None = None,
-) -> list[StatusRow]:
-    """Return a page in the order of instance ids; an empty filter selects all. With `only`: of these projects."""
-    table = instance_statuses.c
-    query = sa.select(instance_statuses).where(table.tenant_id == tenant_id)
-    if after:
-        query = query.where(table.instance_id > after)
-    if project_id:
-        query = query.where(table.project_id == project_id)
-    if only is not None:
-        query = query.where(table.project_id.in_(sorted(only)))
-    for column, wanted in ((table.status, statuses), (table.kind, kinds), (table.instance_id, instance_ids)):
-        if wanted:
-            query = query.where(column == any_of(wanted, column.type))
-    rows = await connection.execute(query.order_by(table.instance_id).limit(limit))
-    return [_status_row(row) for row in rows]
+    return {row.instance_id: status_row(row) for row in rows}
 
 
 async def upsert_statuses(connection: Connection, tenant_id: str, rows: Sequence[StatusRow]) -> None:
@@ -78,6 +53,8 @@ async def locate_instances(connection: Connection, tenant_id: str, ids: Collecti
     return {row.instance_id: row.project_id for row in (await connection.execute(query)).all()}
 
 
-def _status_row(row: sa.Row[Any]) -> StatusRow:
-    names = StatusRow.__dataclass_fields__
-    return StatusRow(*(getattr(row, name) for name in names))
+def status_row(row: sa.Row[Any]) -> StatusRow:
+    """Return a row of the table as a value."""
+    values = {name: getattr(row, name) for name in StatusRow.__dataclass_fields__}
+    kinds = values["cause_kinds"]
+    return StatusRow(**{**values, "cause_kinds": None if kinds is None else tuple(kinds)})

@@ -27,7 +27,7 @@ instances = _table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("update_time", _TIME, nullable=False),
     sa.Column("event_rank", sa.SmallInteger, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name", sa.Text(collation="C"), nullable=False),
     sa.Column("project_id", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
@@ -35,8 +35,19 @@ instances = _table(
     sa.Column("status_priority", _WORDS, nullable=False),
     sa.Column("aggregation_method", sa.Text, nullable=False, server_default=MIN_SEVERITY),
     sa.Column("required_flows", _WORDS, nullable=False, server_default="{}"),
+    # Null: the last event of it was applied by a release that did not store owners and labels.
+    sa.Column("owner", sa.Text),
     # Prevents a late event from resurrecting a deleted instance.
     sa.Column("is_deleted", sa.Boolean, nullable=False),
+    sa.Index("ix_instances_owner", "tenant_id", "owner", "instance_id"),
+    sa.Index("ix_instances_name", "tenant_id", "name", "instance_id"),
+)
+# The labels of each instance, as terms.
+instance_labels = _table(
+    "instance_labels",
+    sa.Column("instance_id", UUID_TEXT, primary_key=True),
+    sa.Column("term", UUID_TEXT, primary_key=True),
+    sa.Index("ix_instance_labels_term", "tenant_id", "term", "instance_id"),
 )
 # No foreign key to instances: lineage events may come before instance events.
 flows = _table(
@@ -65,7 +76,17 @@ instance_statuses = _table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("update_time", _TIME, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    # Null in both: the row is that of an earlier release.
+    sa.Column("since_time", _TIME),
+    sa.Column("cause_kinds", _WORDS),
     sa.Index("ix_instance_statuses_project", "tenant_id", "project_id", "instance_id"),
+    sa.Index("ix_instance_statuses_status", "tenant_id", "status", "instance_id"),
+    sa.Index(
+        "ix_instance_statuses_causes",
+        "tenant_id",
+        "instance_id",
+        postgresql_where=sa.text("cause_kinds <> '{}'"),
+    ),
 )
 status_history = _table(
     "status_history",
@@ -85,6 +106,7 @@ status_changes = _table(
     sa.Column("is_deleted", sa.Boolean, nullable=False),
     sa.Column("update_time", _TIME, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("since_time", _TIME),
 )
 tenant_revisions = _table(
     "tenant_revisions",

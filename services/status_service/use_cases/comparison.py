@@ -22,13 +22,13 @@ async def list_wanted_instances(
     `listed` are its instances after one id up to another, with their revisions and update times.
     """
     async with deps.database.read(tenant_id) as connection:
-        known = await boards.list_positions(connection, tenant_id, after, until, listed.keys())
+        known = await boards.list_known(connection, tenant_id, after, until, listed.keys())
     wanted: dict[str, Lacked] = {
-        each: "gone" for each, (*_, is_deleted) in known.items() if not is_deleted and each not in listed
+        each: "gone" for each, ours in known.items() if not ours.is_deleted and each not in listed
     }
     for instance_id, position in listed.items():
         ours = known.get(instance_id)
-        if ours is None or (not ours[2] and ours[:2] < position):
+        if ours is None or ours.lacks(*position):
             wanted[instance_id] = position
     return wanted
 

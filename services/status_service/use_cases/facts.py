@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from optaic.status.v1 import status_pb2
@@ -28,12 +28,14 @@ class _Outcome:
 
     revision: int
     now: datetime
-    known: Mapping[str, StatusRow]
+    known: dict[str, StatusRow]
     board: Board
     versions: dict[str, dict[str, int]]
     latest: dict[str, StatusRow | None] = field(default_factory=dict)
     changes: list[ChangeRow] = field(default_factory=list)
     transitions: list[TransitionRow] = field(default_factory=list)
+    # Statuses that did not change, but lacked what an earlier release did not store.
+    completed: dict[str, StatusRow] = field(default_factory=dict)
 
     def record(self, instance_id: str, caused_by_run_id: str) -> None:
         """Compare an instance's status with its earlier one, and record a change."""
@@ -46,12 +48,25 @@ class _Outcome:
                 self._append(before, is_deleted=True)
                 self.latest[instance_id] = None
             return
-        body = conversion.instance_status_of(self.board, instance_id).SerializeToString(deterministic=True)
+        message = conversion.instance_status_of(self.board, instance_id)
+        body, cause_kinds = message.SerializeToString(deterministic=True), conversion.cause_kinds_of(message)
         if before is not None and before.body == body:
+            if before.cause_kinds is None:
+                self.known[instance_id] = self.completed[instance_id] = replace(
+                    before, cause_kinds=cause_kinds
+                )
             return
         status = self.board.status(instance_id)
         row = StatusRow(
-            instance_id, instance.project_id, instance.kind, status, self.revision + 1, self.now, body
+            instance_id,
+            instance.project_id,
+            instance.kind,
+            status,
+            self.revision + 1,
+            self.now,
+            body,
+            before.since_time if before and before.status == status else self.now,
+            cause_kinds,
         )
         self._append(row, is_deleted=False)
         self.latest[instance_id] = row
@@ -66,7 +81,9 @@ class _Outcome:
     def _append(self, row: StatusRow, *, is_deleted: bool) -> None:
         self.revision += 1
         self.changes.append(
-            ChangeRow(self.revision, row.instance_id, row.project_id, is_deleted, self.now, row.body)
+            ChangeRow(
+                self.revision, row.instance_id, row.project_id, is_deleted, self.now, row.body, row.since_time
+            )
         )
 
 
@@ -85,13 +102,15 @@ async def apply_facts(
     if not touched:
         return []
     board = await boards.get_board(connection, tenant_id, touched)
-    known = await statuses.get_statuses(connection, tenant_id, touched)
+    known = await _known_statuses(connection, tenant_id, touched)
     versions = {each: board.versions(each) for each in known}
     outcome = _Outcome(revision, deps.clock.now(), known, board, versions)
     for fact in facts:
         for instance_id in board.put(fact):
             outcome.record(instance_id, fact.caused_by_run_id)
     await boards.update_board(connection, tenant_id, board)
+    completed = [row for each, row in outcome.completed.items() if each not in outcome.latest]
+    await statuses.upsert_statuses(connection, tenant_id, completed)
     if not outcome.changes:
         return []
     latest = [row for row in outcome.latest.values() if row is not None]
@@ -102,7 +121,7 @@ async def apply_facts(
     chunks = events.chunk(
         tenant_id,
         outcome.revision,
-        [conversion.stamped(row.body, row.revision, row.update_time) for row in latest],
+        [conversion.stamped(row.body, row.revision, row.update_time, row.since_time) for row in latest],
         [instance_id for instance_id, row in outcome.latest.items() if row is None],
         [fact.event_id for fact in facts],
         deps.clock,
@@ -110,7 +129,21 @@ async def apply_facts(
     )
     await outbox.append(connection, chunks)
     return [
-        conversion.stamped(change.body, change.revision, change.update_time)
+        conversion.stamped(change.body, change.revision, change.update_time, change.since_time)
         for change in outcome.changes
         if not change.is_deleted
     ]
+
+
+async def _known_statuses(
+    connection: Connection, tenant_id: str, instance_ids: Collection[str]
+) -> dict[str, StatusRow]:
+    """Return the present statuses; those of an earlier release get from the history since when they hold."""
+    known = await statuses.get_statuses(connection, tenant_id, instance_ids)
+    old = {each: row for each, row in known.items() if row.since_time is None}
+    if old:
+        since = await history.list_since(connection, tenant_id, old)
+        known |= {
+            each: replace(row, since_time=since.get(each, row.update_time)) for each, row in old.items()
+        }
+    return known

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from optaic.common.v1.flow_pb2 import FlowKind, Status
-from optaic.instance.v1.instance_pb2 import InstanceKind
+from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.pages import DEFAULT_SIZE
 from optaic.status.v1 import status_pb2
 from optaic.status.v1.status_service_pb2 import (
@@ -15,8 +14,6 @@ from optaic.status.v1.status_service_pb2 import (
     GetInstanceStatusRequest,
     GetStatusHistoryRequest,
     GetStatusHistoryResponse,
-    ListInstanceStatusesRequest,
-    ListInstanceStatusesResponse,
     WatchInstanceStatusesRequest,
     WatchInstanceStatusesResponse,
 )
@@ -27,7 +24,8 @@ from status_service import conversion
 from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.store.changes import ChangeRow, get_revisions
 from status_service.store.history import list_transitions
-from status_service.store.statuses import StatusRow, get_statuses, list_statuses, locate_instances
+from status_service.store.listing import Selection, list_statuses
+from status_service.store.statuses import StatusRow, get_statuses, locate_instances
 from status_service.use_cases.dependencies import Dependencies
 
 _SNAPSHOT_PAGE = 500
@@ -65,7 +63,7 @@ async def _load_statuses(
     missing = set(instance_ids) - set(rows)
     if missing:
         raise instances_not_found(missing)
-    return [_stamped(rows[instance_id]) for instance_id in instance_ids]
+    return [stamped(rows[instance_id]) for instance_id in instance_ids]
 
 
 async def get_flow_status(
@@ -82,33 +80,6 @@ async def get_flow_status(
         if flow.flow_kind == wanted.flow_kind:
             return flow
     raise flow_not_found(wanted.instance_id, enum_word(FlowKind, wanted.flow_kind))
-
-
-async def list_instance_statuses(
-    deps: Dependencies, context: RequestContext, request: ListInstanceStatusesRequest
-) -> ListInstanceStatusesResponse:
-    """Return a page of statuses in the projects that the caller may read."""
-    statuses = [enum_word(Status, status).upper() for status in request.statuses]
-    kinds = [enum_word(InstanceKind, kind) for kind in request.kinds]
-    filters = (request.project_id, sorted(statuses), sorted(kinds))
-    tokens = pages.PageTokens(deps.signer, context.tenant_id, "ListInstanceStatuses", *filters)
-    after = tokens.decode(request.page_token).get("after", "")
-    size = request.page_size or DEFAULT_SIZE
-    async with deps.database.read(context.tenant_id) as connection:
-        rows = await list_statuses(
-            connection,
-            context.tenant_id,
-            size + 1,
-            after=after,
-            project_id=request.project_id,
-            statuses=statuses,
-            kinds=kinds,
-            only=context.readable_projects,
-        )
-    response = ListInstanceStatusesResponse(instance_statuses=[_stamped(row) for row in rows[:size]])
-    if len(rows) > size:
-        response.next_page_token = tokens.encode({"after": rows[size - 1].instance_id})
-    return response
 
 
 async def get_status_history(
@@ -162,7 +133,7 @@ async def watch_instance_statuses(
         async for row in _snapshot(deps, tenant_id, request, only):
             if row.revision > position:
                 seen[row.instance_id] = row.revision  # changed while the snapshot was read
-            yield WatchInstanceStatusesResponse(instance_status=_stamped(row), is_initial=True)
+            yield WatchInstanceStatusesResponse(instance_status=stamped(row), is_initial=True)
         yield WatchInstanceStatusesResponse(revision=position)
     instance_ids = frozenset(request.instance_ids)
     async for changes in deps.feed.read_after(tenant_id, position):
@@ -177,7 +148,9 @@ async def watch_instance_statuses(
                 sent = change.revision
                 yield WatchInstanceStatusesResponse(
                     revision=change.revision,
-                    instance_status=conversion.stamped(change.body, change.revision, change.update_time),
+                    instance_status=conversion.stamped(
+                        change.body, change.revision, change.update_time, change.since_time
+                    ),
                     is_deleted=change.is_deleted,
                 )
         position = changes[-1].revision
@@ -192,18 +165,11 @@ async def _snapshot(
     only: Collection[str] | None,
 ) -> AsyncIterator[StatusRow]:
     """Yield all statuses asked for, page by page, because a slow reader must not hold a transaction."""
+    wanted = Selection(project_id=request.project_id, instance_ids=request.instance_ids, only=only)
     after = ""
     while True:
         async with deps.database.read(tenant_id) as connection:
-            rows = await list_statuses(
-                connection,
-                tenant_id,
-                _SNAPSHOT_PAGE,
-                after=after,
-                project_id=request.project_id,
-                instance_ids=request.instance_ids,
-                only=only,
-            )
+            rows = await list_statuses(connection, tenant_id, wanted, _SNAPSHOT_PAGE, after)
         for row in rows:
             yield row
         if len(rows) < _SNAPSHOT_PAGE:
@@ -217,8 +183,9 @@ def _concerns(change: ChangeRow, instance_ids: frozenset[str], project_id: str) 
     )
 
 
-def _stamped(row: StatusRow) -> status_pb2.InstanceStatus:
-    return conversion.stamped(row.body, row.revision, row.update_time)
+def stamped(row: StatusRow) -> status_pb2.InstanceStatus:
+    """Return a stored status as callers see it."""
+    return conversion.stamped(row.body, row.revision, row.update_time, row.since_time)
 
 
 async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Mapping[str, str]:

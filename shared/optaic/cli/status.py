@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -24,6 +26,8 @@ from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_DURATION = re.compile(r"(\d{1,5})([dhms])")
 InstancesArgument = Annotated[
     list[str] | None,
     typer.Argument(help="Only these instances, by id or name; by default all.", show_default=False),
@@ -31,18 +35,100 @@ InstancesArgument = Annotated[
 
 
 @app.command("list")
-def list_statuses(project: ProjectOption = "", output: OutputOption = Format.TABLE) -> None:
-    """Show the status of every instance."""
+def list_statuses(
+    project: ProjectOption = "",
+    status: Annotated[list[str] | None, typer.Option(help="Only this status, for example stale.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
+    cause: Annotated[
+        list[str] | None, typer.Option(help="Only with a cause of this kind, for example overdue.")
+    ] = None,
+    flow: Annotated[
+        list[str] | None, typer.Option(help="Only with a flow of this kind, for example training.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only with this label, KEY=VALUE.")] = None,
+    owner: Annotated[str, typer.Option(help="Only of this owner.")] = "",
+    name: Annotated[str, typer.Option(help="Only of this name.")] = "",
+    name_prefix: Annotated[str, typer.Option(help="Only names that begin with this.")] = "",
+    unchanged_for: Annotated[
+        str, typer.Option(help="Only with the same status for at least this long, for example 2d, 6h or 30m.")
+    ] = "",
+    changed_within: Annotated[
+        str, typer.Option(help="Only with a status that has changed within this time, for example 1h.")
+    ] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show the status of every instance to which all filters apply."""
+    labels = dict(_label(each) for each in label or ())
+    since = {"unchanged_since": _ago(unchanged_for), "changed_since": _ago(changed_within)}
 
     async def command(client: AsyncClient) -> None:
-        found = await client.status.list(project=await find_project(client, project))
+        found = await client.status.list(
+            project=await find_project(client, project),
+            statuses=status or (),
+            kinds=kind or (),
+            cause_kinds=cause or (),
+            flow_kinds=flow or (),
+            labels=labels,
+            owner=owner,
+            name=name,
+            name_prefix=name_prefix,
+            **since,
+        )
         if output is Format.JSON:
             print_json(found)
             return
-        rows = [(each.instance_name, word(each, "status"), _reason(each), each.instance_id) for each in found]
-        print_table(("NAME", "STATUS", "WHY", "ID"), rows)
+        rows = [
+            (
+                each.instance_name,
+                word(each, "status"),
+                moment(each, "status_since_time"),
+                _reason(each),
+                each.instance_id,
+            )
+            for each in found
+        ]
+        print_table(("NAME", "STATUS", "SINCE", "WHY", "ID"), rows)
 
     run(command)
+
+
+@app.command()
+def count(
+    project: ProjectOption = "",
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only with this label, KEY=VALUE.")] = None,
+    owner: Annotated[str, typer.Option(help="Only of this owner.")] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show how many instances have each status."""
+    labels = dict(_label(each) for each in label or ())
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.status.count(
+            project=await find_project(client, project), kinds=kind or (), labels=labels, owner=owner
+        )
+        if output is Format.JSON:
+            print_json(found)
+            return
+        print_table(("STATUS", "INSTANCES"), [(each, str(number)) for each, number in found.items()])
+
+    run(command)
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise typer.BadParameter(f"{text!r} is no label; write KEY=VALUE", param_hint="--label")
+    return key, value
+
+
+def _ago(text: str) -> datetime | None:
+    """Return the moment that is this long ago; of nothing: none."""
+    if not text:
+        return None
+    if not (found := _DURATION.fullmatch(text)):
+        raise typer.BadParameter(f"{text!r} is no duration; write for example 2d, 6h, 30m or 45s")
+    return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 @app.command()

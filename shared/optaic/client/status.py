@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any
 
 from optaic.client import messages
@@ -43,15 +44,34 @@ class Statuses:
         return answer
 
     async def list(
-        self, *, project: str = "", statuses: Sequence[str | int] = (), kinds: Sequence[str | int] = ()
+        self,
+        *,
+        project: str = "",
+        statuses: Sequence[str | int] = (),
+        kinds: Sequence[str | int] = (),
+        cause_kinds: Sequence[str | int] = (),
+        flow_kinds: Sequence[str | int] = (),
+        labels: Mapping[str, str] | None = None,
+        owner: str = "",
+        name: str = "",
+        name_prefix: str = "",
+        unchanged_since: datetime | None = None,
+        changed_since: datetime | None = None,
     ) -> list[status_pb2.InstanceStatus]:
-        """Return the statuses of all instances, or of those asked for.
+        """Return the statuses of all instances, or of those to which every filter applies.
+
+        `cause_kinds` finds those of which a flow has such a cause, `unchanged_since` those that have had their status since
+        then or longer, and `changed_since` those whose status has changed since then.
 
         Raises:
             NotFoundError: There is no such project.
         """
-        request = api.ListInstanceStatusesRequest(project_id=project, page_size=LARGEST_SIZE)
-        messages.fill(request, {"statuses": statuses, "kinds": kinds})
+        request = api.ListInstanceStatusesRequest(
+            project_id=project, page_size=LARGEST_SIZE, labels=labels, owner=owner, name=name
+        )
+        words = {"statuses": statuses, "kinds": kinds, "cause_kinds": cause_kinds, "flow_kinds": flow_kinds}
+        times = {"unchanged_since_time": unchanged_since, "changed_since_time": changed_since}
+        messages.fill(request, {**words, **times, "name_prefix": name_prefix})
 
         async def page(request: Any) -> Any:
             return await self._call("ListInstanceStatuses", request)
@@ -60,6 +80,32 @@ class Statuses:
         if not found:
             await require_project(self._connection, project)
         return found
+
+    async def count(
+        self,
+        *,
+        project: str = "",
+        kinds: Sequence[str | int] = (),
+        cause_kinds: Sequence[str | int] = (),
+        flow_kinds: Sequence[str | int] = (),
+        labels: Mapping[str, str] | None = None,
+        owner: str = "",
+        name_prefix: str = "",
+    ) -> dict[str, int]:
+        """Return how many instances have each status, of all or of those to which every filter applies, most severe first.
+
+        Raises:
+            NotFoundError: There is no such project.
+        """
+        request = api.ListInstanceStatusesRequest(
+            project_id=project, page_size=1, with_counts=True, labels=labels, owner=owner
+        )
+        words = {"kinds": kinds, "cause_kinds": cause_kinds, "flow_kinds": flow_kinds}
+        messages.fill(request, {**words, "name_prefix": name_prefix})
+        answer = await self._call("ListInstanceStatuses", request)
+        if not answer.status_counts:
+            await require_project(self._connection, project)
+        return {messages.word(each, "status"): each.instance_count for each in answer.status_counts}
 
     async def history(self, instance: InstanceLike) -> Sequence[status_pb2.StatusTransition]:
         """Return the status changes of an instance, newest first."""

@@ -1,49 +1,20 @@
 """What a page of instances costs the database: what is on it, not what there is."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from bench.population import Template, multiply, name_of
 from devstack.postgres import Postgres
 from instance_service.store.listing import Selection, page_of
 from optaic.instance.v1.instance_service_pb2 import PauseInstanceRequest
 from support.definitions import experiment, publish
+from support.explain import Explain, rows_read
 from support.instance_service import TENANT, RunningInstanceService, instance_service
 from support.postgres import admin_url
 
 _MANY, _FEW, _PAGE = 3_000, 5, 20
-
-
-class _Explain(sa.Executable, sa.ClauseElement):
-    inherit_cache = False
-
-    def __init__(self, query: sa.Select[Any]) -> None:
-        self.query = query
-
-
-@compiles(_Explain)
-def _explain(element: _Explain, compiler: Any, **arguments: Any) -> str:
-    return f"explain (analyze, format json) {compiler.process(element.query, **arguments)}"
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for below in plan.get("Plans", ()):
-        yield from _nodes(below)
-
-
-def _read(plan: dict[str, Any]) -> int:
-    """Return how many rows a plan touched on its way, also those that it threw away."""
-    return int(
-        sum(
-            node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
-            for node in _nodes(plan)
-        )
-    )
 
 
 @pytest.fixture
@@ -93,6 +64,6 @@ async def test_a_page_of_a_list_reads_only_its_own_rows(
         for after in (None, position):
             query = page_of(TENANT, Selection(**selection), after, _PAGE)
             async with service.app.deps.database.read(TENANT) as connection:
-                plan = (await connection.execute(_Explain(query))).scalar_one()[0]["Plan"]
+                plan = (await connection.execute(Explain(query))).scalar_one()[0]["Plan"]
             # Every row goes through a handful of nodes; all instances would be thousands.
-            assert _read(plan) <= 12 * _PAGE, (selection, after, plan)
+            assert rows_read(plan) <= 12 * _PAGE, (selection, after, plan)

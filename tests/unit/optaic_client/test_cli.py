@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -189,6 +190,30 @@ def test_statuses_are_watched_live(optaic: FakeServices) -> None:
         "ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse(instance_statuses=[status])
     )
     assert "STALE" in invoke("status", "list").stdout
+    filters = (
+        "--status", "stale", "--kind", "dataset", "--cause", "overdue", "--flow", "refresh", "--label", "desk=a=b",
+        "--owner", "ann", "--name-prefix", "eod", "--unchanged-for", "2d", "--changed-within", "90m",
+    )  # fmt: skip
+    invoke("status", "list", *filters)
+    request = optaic.calls("ListInstanceStatuses")[-1].request
+    assert request.unchanged_since_time.seconds + 172_800 == pytest.approx(time.time(), abs=60)
+    assert request.changed_since_time.seconds + 5_400 == pytest.approx(time.time(), abs=60)
+    assert list(request.statuses) == [flow_pb2.STATUS_STALE]
+    assert list(request.cause_kinds) == [lineage_pb2.CAUSE_KIND_OVERDUE]
+    assert list(request.flow_kinds) == [flow_pb2.FLOW_KIND_REFRESH]
+    assert dict(request.labels) == {"desk": "a=b"}
+    assert (request.owner, request.name, request.name_prefix) == ("ann", "", "eod")
+    for wrong in (("--label", "desk"), ("--unchanged-for", "two days")):
+        invoke("status", "list", *wrong, status=2)
+
+
+def test_statuses_are_counted(optaic: FakeServices) -> None:
+    counts = [status_service_pb2.StatusCount(status=flow_pb2.STATUS_STALE, instance_count=3)]
+    optaic.on("ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse(status_counts=counts))
+    assert json.loads(invoke("status", "count", "--owner", "ann", "-o", "json").stdout) == {"STALE": 3}
+    assert "STALE" in invoke("status", "count").stdout
+    request = optaic.calls("ListInstanceStatuses")[0].request
+    assert (request.owner, request.with_counts) == ("ann", True)
 
 
 def test_staleness_is_explained(optaic: FakeServices) -> None:

@@ -12,13 +12,13 @@ from instance_service.resources.instances.drafts import Draft
 from instance_service.resources.instances.references import references_of
 from instance_service.resources.instances.verdicts import HANDLES, systems_of
 from instance_service.store import tables
-from instance_service.store.listing import label_term
 from instance_service.store.tables import Table
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.instance.v1.instance_pb2 import Instance, InstanceKind, InstanceState
 from optaic.rules import roles
 from optaic.rules.kinds import COMPONENT_KINDS, DEFINED_KINDS
 from servicekit.enums import enum_word
+from servicekit.terms import label_term
 
 _EXTENSIONS = {
     "signal": tables.signals,

@@ -1,0 +1,130 @@
+"""The queries that list and count statuses by filters.
+
+Equalities and ranges that an index answers in the order of instance ids; an index needs leakproof operators under row-level security.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from servicekit.database import Connection
+from status_service.store.statements import any_of
+from status_service.store.statuses import StatusRow, status_row
+from status_service.store.tables import instance_labels, instance_statuses, instances
+
+# Rare and common filters need different plans, but a prepared statement would use one plan for all of them.
+_PLAN_ANEW = sa.text("set local plan_cache_mode = force_custom_plan")
+_HAS_CAUSE = sa.text("cause_kinds <> '{}'")  # the words of the partial index
+_LAST_CHARACTER = "\U0010ffff"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The filters of a list; an empty one matches everything."""
+
+    project_id: str = ""
+    statuses: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+    instance_ids: Sequence[str] = ()
+    cause_kinds: Sequence[str] = ()
+    unchanged_since: datetime | None = None
+    changed_since: datetime | None = None
+    flow_kinds: Sequence[str] = ()
+    label_terms: Sequence[str] = ()
+    owner: str = ""
+    name: str = ""
+    name_prefix: str = ""
+    only: Collection[str] | None = None  # of no other projects than these
+
+
+async def list_statuses(
+    connection: Connection, tenant_id: str, wanted: Selection, limit: int, after: str = ""
+) -> list[StatusRow]:
+    """Return a page in the order of instance ids."""
+    await connection.execute(_PLAN_ANEW)
+    query = page_of(tenant_id, wanted, limit, after)
+    return [status_row(row) for row in await connection.execute(query)]
+
+
+async def count_statuses(connection: Connection, tenant_id: str, wanted: Selection) -> dict[str, int]:
+    """Return how many there are of each status, whichever statuses are wanted."""
+    await connection.execute(_PLAN_ANEW)
+    rows = await connection.execute(counts_of(tenant_id, wanted))
+    return {row.status: row.instance_count for row in rows}
+
+
+def page_of(tenant_id: str, wanted: Selection, limit: int, after: str = "") -> sa.Select[Any]:
+    """Return the query of a page."""
+    columns = [instance_statuses.c[name] for name in StatusRow.__dataclass_fields__]
+    query = _matching(sa.select(*columns), tenant_id, wanted, after)
+    return query.order_by(instance_statuses.c.instance_id).limit(limit)
+
+
+def counts_of(tenant_id: str, wanted: Selection) -> sa.Select[Any]:
+    """Return the query that counts by status."""
+    status = instance_statuses.c.status
+    query = sa.select(status, sa.func.count().label("instance_count")).group_by(status)
+    return _matching(query, tenant_id, replace(wanted, statuses=()))
+
+
+def _matching(query: sa.Select[Any], tenant_id: str, wanted: Selection, after: str = "") -> sa.Select[Any]:
+    """Return a query of the statuses that match; each table that it joins is read from the position on."""
+    tables: list[sa.FromClause] = [instance_statuses]
+    if wanted.owner or wanted.name or wanted.name_prefix or wanted.flow_kinds:
+        tables.append(instances)
+    labels = [instance_labels.alias() for _ in wanted.label_terms]
+    source: sa.FromClause = instance_statuses
+    for table in [*tables[1:], *labels]:
+        source = source.join(table, table.c.instance_id == instance_statuses.c.instance_id)
+    conditions = [*_of_statuses(wanted), *_of_instances(wanted)]
+    for table in [*tables, *labels]:
+        conditions.append(table.c.tenant_id == tenant_id)
+        if after:
+            conditions.append(table.c.instance_id > after)
+    for label, term in zip(labels, wanted.label_terms, strict=True):
+        conditions.append(label.c.term == term)
+    return query.select_from(source).where(*conditions)
+
+
+def _of_statuses(wanted: Selection) -> Iterator[sa.ColumnElement[bool]]:
+    status = instance_statuses.c
+    if wanted.project_id:
+        yield status.project_id == wanted.project_id
+    if wanted.only is not None:
+        yield status.project_id.in_(sorted(wanted.only))
+    for column, values in (
+        (status.status, wanted.statuses),
+        (status.kind, wanted.kinds),
+        (status.instance_id, wanted.instance_ids),
+    ):
+        if values:
+            yield column == any_of(values, column.type)
+    if wanted.cause_kinds:
+        yield sa.and_(_HAS_CAUSE, status.cause_kinds.overlap(_words(wanted.cause_kinds)))
+    if wanted.unchanged_since is not None:
+        yield status.since_time <= wanted.unchanged_since
+    if wanted.changed_since is not None:
+        yield status.since_time >= wanted.changed_since
+
+
+def _of_instances(wanted: Selection) -> Iterator[sa.ColumnElement[bool]]:
+    instance = instances.c
+    if wanted.flow_kinds:
+        yield instance.flow_kinds.overlap(_words(wanted.flow_kinds))
+    if wanted.owner:
+        yield instance.owner == wanted.owner
+    if wanted.name:
+        yield instance.name == wanted.name
+    if wanted.name_prefix:
+        yield instance.name >= wanted.name_prefix
+        yield instance.name < wanted.name_prefix + _LAST_CHARACTER
+
+
+def _words(values: Sequence[str]) -> sa.ColumnElement[Any]:
+    return sa.cast(list(values), postgresql.ARRAY(sa.Text))
