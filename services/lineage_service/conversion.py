@@ -163,7 +163,7 @@ def run_fact_of_event(message: Message, event_id: str) -> RunFact | None:
         last_data_date=output.last_data_date,
         rows_processed=run.pipeline.rows_fetched,
         event_id=event_id,
-        is_partial_range=run.is_partial_range,
+        is_partial_range=run.is_partial_range and not run.covers_changes,
         instance_revision=run.instance_revision,
         readers_hash=output.readers_hash,
         base_readers_hash=output.base_readers_hash,

@@ -103,6 +103,11 @@ def _describe(output: Output, outputs_uri: str) -> run_report_service_pb2.Comple
         ),
         is_partial_range=output.is_partial_range,
     )
+    if output.affected is not None:
+        request.affected_dates.SetInParent()
+        if output.affected.start is not None:
+            request.affected_dates.start = str(output.affected.start)
+            request.affected_dates.end = str(output.affected.end)
     for name, value in output.metrics.items():
         # JSON has no NaN and no infinity.
         is_number = not isinstance(value, float) or math.isfinite(value)

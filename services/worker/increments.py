@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import polars as pl
 
-from optaic.plugins import Accessor, ChangedDates, Mode, Part, SchemaMismatch, load
+from optaic.plugins import (
+    Accessor,
+    ChangedDates,
+    Mode,
+    Part,
+    Pipeline,
+    PipelineContext,
+    SchemaMismatch,
+    load,
+)
 from optaic.rules.columns import DATE
 from worker.recipe import PipelineRecipe
 
@@ -16,7 +25,7 @@ def find_changed_dates(recipe: PipelineRecipe, data_uri: str) -> ChangedDates | 
     """Return the dates in which the inputs of a refresh have changed since its base was computed, or why they are not known.
 
     Args:
-        recipe: a refresh with inputs and without a range of dates.
+        recipe: a refresh with inputs.
         data_uri: where its dataset lives.
     """
     if recipe.full_because:
@@ -33,6 +42,33 @@ def find_changed_dates(recipe: PipelineRecipe, data_uri: str) -> ChangedDates | 
         if not vars(accessor).get("is_rowwise"):  # what derives from a class may read otherwise
             return f"the accessor of {given.name} may read other rows of a date when another date changes"
     return _unite([given.changed for given in recipe.inputs])
+
+
+def find_affected_dates(
+    recipe: PipelineRecipe,
+    data_uri: str,
+    pipeline: Pipeline,
+    context: PipelineContext,
+    computed: pl.DataFrame,
+    base: pl.DataFrame | None,
+) -> ChangedDates | str:
+    """Return in which dates a run without a range might have changed the base of a run of a range, or why in any.
+
+    Args:
+        recipe: a refresh of a range, with inputs.
+        data_uri: where its dataset lives.
+        pipeline: what has computed the range.
+        context: what it has computed the range from.
+        computed: the rows that it returned.
+        base: the content of the version before.
+    """
+    changed = find_changed_dates(recipe, data_uri)
+    if isinstance(changed, str):
+        return changed
+    # What is put in place takes the types of the rest; a run without a range might not.
+    if base is None or (not computed.is_empty() and dict(computed.schema) != dict(base.schema)):
+        return "the range has other columns or types than the version before"
+    return pipeline.find_affected(context, changed)
 
 
 def check_code(recipe: PipelineRecipe, before: str, now: str) -> PipelineRecipe:

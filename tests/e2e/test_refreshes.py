@@ -53,7 +53,8 @@ async def test_an_appended_day_is_computed_alone_through_two_levels(
             assert (run.output_version.change_start, run.output_version.change_end) == (last, last), run
         for run in runs[1:]:
             assert run.allows_incremental, run.full_because
-            assert run.metrics["computed_from"] == last
+            assert (run.metrics["computed_from"], run.full_because) == (last, "")
+            assert "full_because" not in run.metrics
             assert run.pipeline.rows_fetched == 3
             (pinned,) = run.input_versions
             assert (pinned.change_start, pinned.change_end) == (last, last)
@@ -91,8 +92,11 @@ async def test_a_range_of_dates_is_refreshed_in_place(stack: RunningStack, tmp_p
         assert (run.pipeline.rows_fetched, run.pipeline.rows_updated, run.pipeline.rows_deleted) == (6, 6, 0)
         assert (await client.lineage.state(prices)).is_fresh
 
-        ranged = await (await client.runs.submit(doubled, parameters=dates)).wait(timeout=PATIENCE)
+        part = {**dates, "end": "2024-01-03"}
+        ranged = await (await client.runs.submit(doubled, parameters=part)).wait(timeout=PATIENCE)
         assert ranged.status == run_pb2.RUN_STATUS_COMPLETED, ranged.error
+        assert ranged.metrics["affected_dates"] == "2024-01-03 to 2024-01-04"
+        assert not ranged.covers_changes
 
         async def kinds() -> set[str]:
             state = await client.lineage.state(doubled)
@@ -109,6 +113,12 @@ async def test_a_range_of_dates_is_refreshed_in_place(stack: RunningStack, tmp_p
         async def is_fresh() -> bool:
             return (await client.lineage.state(doubled)).is_fresh
 
+        await eventually(is_fresh, 15)
+        # A range that has all changed dates counts as a run without one.
+        _write(source, 10, shift=200.0)
+        await (await client.runs.submit(prices, parameters=dates)).wait(timeout=PATIENCE)
+        ranged = await (await client.runs.submit(doubled, parameters=dates)).wait(timeout=PATIENCE)
+        assert ranged.covers_changes, ranged.metrics
         await eventually(is_fresh, 15)
         # Computed with another configuration: a range would leave the rest to the old one.
         await client.instances.update(

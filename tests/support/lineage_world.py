@@ -159,7 +159,7 @@ class World:
                 instance.verified[kind] = (known[0].run_number, fingerprint)
 
     def submit(self, flow: FlowKey, pins: Pins, *, is_partial_range: bool = False) -> list[RunFact]:
-        """Start a run of a flow that has none active."""
+        """Start a run of a flow that has none active; one of a range that covers its changes counts as one of all dates."""
         instance = next(each for each in self.instances if each.instance_id == flow.instance_id)
         number = self.run_numbers[flow] = self.run_numbers.get(flow, 0) + 1
         fingerprint = self.spec(instance, flow.flow_kind).fingerprint

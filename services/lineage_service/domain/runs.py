@@ -71,7 +71,8 @@ class RunFact:
     last_data_date: str = ""
     rows_processed: int = 0
     event_id: str = ""
-    # The run computed only a range of dates: it neither read nor validated data outside the range.
+    # The run computed only a range of dates: it neither read nor validated data outside the range. False if its range covers all
+    # dates that a run of all dates would have changed: then it counts as such a run.
     is_partial_range: bool = False
     instance_revision: int = 0
     # Hashes of how dependants read this output and the one before; empty if the run did not compute them.

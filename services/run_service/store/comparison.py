@@ -26,7 +26,8 @@ _SELECT = f"""
     left join lateral ({_OF_FLOW} and status not in ('pending', 'running') {_NEWEST}) ended on true
     left join lateral ({_OF_FLOW} and status in ('completed', 'failed') {_NEWEST}) outcome on true
     left join lateral ({_OF_FLOW} and status = 'completed' {_NEWEST}) completed on true
-    left join lateral ({_OF_FLOW} and status = 'completed' and not is_partial_range {_NEWEST}) whole on true
+    left join lateral ({_OF_FLOW} and status = 'completed'
+                       and (not is_partial_range or covers_changes) {_NEWEST}) whole on true
     where f.tenant_id = :tenant_id and not f.is_deleted
 """  # noqa: S608 - constants of ours
 _LIST_RANGE = sa.text(f"""{_SELECT}

@@ -44,6 +44,7 @@ _PLAIN = (
     "allows_incremental",
     "full_because",
     "external_version",
+    "covers_changes",
     "refresh_id",
 )
 _IDS = (

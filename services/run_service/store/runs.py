@@ -33,7 +33,8 @@ _SELECT = sa.select(runs, _RESULT)
 _OF_FLOW = """
     select run_id, run_number, status, coalesce(output_version ->> 'digest', '') as digest,
         coalesce(output_version ->> 'readers_hash', '') as readers_hash, compute_fingerprint, instance_revision,
-        is_partial_range, coalesce(output_version ->> 'former_digest', '') as former_digest,
+        is_partial_range and not covers_changes as is_partial_range,
+        coalesce(output_version ->> 'former_digest', '') as former_digest,
         coalesce(output_version ->> 'code_hash', '') as code_hash
     from runs
     where tenant_id = :tenant_id and instance_id = listed.instance_id and flow_kind = listed.flow_kind and run_number > 0
@@ -62,7 +63,7 @@ class NewestRun:
     readers_hash: str  # how its output is read; empty if it is not recorded
     compute_fingerprint: str
     instance_revision: int
-    is_partial_range: bool
+    is_partial_range: bool  # and does not cover its changes
     former_digest: str  # its digest by an earlier release; empty where its base has none of that release
     code_hash: str  # of the code that computed its output; empty if it is not known
 

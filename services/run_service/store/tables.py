@@ -78,6 +78,7 @@ runs = sa.Table(
     sa.Column("is_partial_range", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("allows_incremental", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("full_because", sa.Text, nullable=False, server_default=""),
+    sa.Column("covers_changes", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("allow_deletion", sa.Boolean, nullable=False, server_default=sa.false()),
     _text("allow_deletion_reason"),
     sa.Column("refresh_id", UUID_TEXT),

@@ -21,6 +21,7 @@ from run_service.domain.errors import (
     run_not_found,
 )
 from run_service.domain.executors import check_executor, check_fence, is_executor
+from run_service.domain.ranges import covers_changes
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, next_status
 from run_service.domain.timeline import summarize_columns
 from run_service.events import activity_row, run_event
@@ -234,6 +235,7 @@ async def complete_run(
                 "model_artifact_version": request.model_artifact_version,
                 "telemetry_pending": list(request.telemetry_pending),
                 **({"is_partial_range": True} if request.is_partial_range else {}),
+                "covers_changes": covers_changes(record.run, _affected_dates(request)),
                 "progress_pct": 100.0,
                 "last_log_time": _last_log_time(request),
             },
@@ -242,6 +244,11 @@ async def complete_run(
         await raise_alerts(deps, connection, tenant_id, completed, request.monitoring)
     announce(deps, tenant_id, [completed])
     return completed.run
+
+
+def _affected_dates(request: run_report_service_pb2.CompleteRunRequest) -> tuple[str, str] | None:
+    dates = request.affected_dates
+    return (dates.start, dates.end) if request.HasField("affected_dates") else None
 
 
 async def _read_metrics(request: run_report_service_pb2.CompleteRunRequest) -> dict[str, Any] | None:

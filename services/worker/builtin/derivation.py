@@ -14,6 +14,7 @@ from optaic.expression.compiler import IMPLEMENTATIONS, evaluate
 from optaic.expression.joining import join_inputs
 from optaic.expression.tree import Call
 from optaic.plugins import (
+    ChangedDates,
     InputTable,
     InvalidExpression,
     NoDataInRange,
@@ -48,13 +49,11 @@ class ExpressionPipeline(Pipeline):
             SchemaMismatch: an input has no `date` or `entity`, or repeats them.
             NoDataInRange: nothing lies in the range.
         """
-        text = read_text(context.config, "expression")
         output = read_text(context.config, "output", VALUE)
         tables = context.tables(INPUT)
         context.progress(0.1, "reading inputs")
         try:
-            signatures = {name: operator.signature() for name, operator in context.operators.items()}
-            expression = parse(text, {**OPERATORS, **signatures}, context.macros)
+            expression = _parse(context)
             start = _find_start(context, expression, output)
             if start is not None:
                 cut = _cut(tables, start, expression.warm_up() or 0)
@@ -82,13 +81,33 @@ class ExpressionPipeline(Pipeline):
         context.progress(1.0, f"{result.height} rows")
         return result
 
+    def find_affected(self, context: PipelineContext, changed: ChangedDates) -> ChangedDates | str:
+        """Return the changed dates, and, where the expression looks back, all dates after the first of them."""
+        expression, tables = _parse(context), context.tables(INPUT)
+        if because := _why_all(context, expression, tables):
+            return because
+        if changed.start is None or expression.warm_up() == 0:
+            return changed
+        dates = [date for table in tables if isinstance(date := table.frame[DATE].max(), dt.date)]
+        return ChangedDates(changed.start, max(dates + ([changed.end] if changed.end is not None else [])))
+
+
+def _parse(context: PipelineContext) -> Expression:
+    signatures = {name: operator.signature() for name, operator in context.operators.items()}
+    return parse(read_text(context.config, "expression"), {**OPERATORS, **signatures}, context.macros)
+
 
 def _find_start(context: PipelineContext, expression: Expression, output: str) -> dt.date | None:
     """Return the first date to compute; None if it is all, which the run then says with the reason."""
     changed, previous = context.changed, context.previous if context.changed is not None else None
     if changed is None or previous is None or previous.is_empty():
         return None
-    if because := _why_all(context, expression, previous, output):
+    tables = context.tables(INPUT)
+    kinds = {DATE: pl.Date(), ENTITY: tables[0].frame.schema.get(ENTITY), output: pl.Float64()}
+    because = _why_all(context, expression, tables)
+    if not because and dict(previous.schema) != kinds:
+        because = "the version before has other columns or types"
+    if because:
         context.report("full_because", because)
         return None
     last = previous[DATE].max()
@@ -97,7 +116,8 @@ def _find_start(context: PipelineContext, expression: Expression, output: str) -
     return start if (previous[DATE] < start).any() else None  # nothing would be kept
 
 
-def _why_all(context: PipelineContext, expression: Expression, previous: pl.DataFrame, output: str) -> str:
+def _why_all(context: PipelineContext, expression: Expression, tables: Sequence[InputTable]) -> str:
+    """Return why every date of the result may depend on any date of the inputs; empty if it does not."""
     for node in expression.walk():
         if not isinstance(node, Call):
             continue
@@ -108,10 +128,8 @@ def _why_all(context: PipelineContext, expression: Expression, previous: pl.Data
             return f"the last bit of {name} depends on the number of entities on other dates"
     if expression.warm_up() is None:
         return "the expression depends on all earlier sessions"
-    tables = context.tables(INPUT)
-    kinds = {DATE: pl.Date(), ENTITY: tables[0].frame.schema.get(ENTITY), output: pl.Float64()}
-    if dict(previous.schema) != kinds or any(table.frame.schema.get(DATE) != pl.Date for table in tables):
-        return "the version before has other columns or types, or dates are instants"
+    if any(table.frame.schema.get(DATE) != pl.Date for table in tables):
+        return "dates are instants"
     return ""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from optaic.plugins import DateRange, StoredVersion
+from optaic.plugins import ChangedDates, DateRange, StoredVersion
 from optaic.run.v1 import run_pb2
 from worker.builtin.day_digests import PREFIX
 from worker.builtin.digest import canonicalize, compute_digest
@@ -40,6 +40,8 @@ class Output:
     base_readers_hash: str = ""
     is_partial_range: bool = False  # an input has later dates than the run was to read
     changed: DateRange | None = None  # the days in which it differs from its base; None: every day may
+    # Of a run of a range: in which days a run without one might have changed its base; None: in any.
+    affected: ChangedDates | None = None
     source_token: str = ""  # of the source before it was read
     former_digest: str = ""  # by which a base of an earlier release is compared
 

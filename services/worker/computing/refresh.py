@@ -32,7 +32,7 @@ from worker.computing.output import Output, Progress, find_former_digest, scale
 from worker.computing.probing import read_token
 from worker.failures import describe_error
 from worker.guardrails import check_guardrails
-from worker.increments import add_kept, find_changed_dates
+from worker.increments import add_kept, find_affected_dates, find_changed_dates
 from worker.locations import FlowLocation
 from worker.output_schema import check_output
 from worker.profile import describe
@@ -76,8 +76,10 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
     table = computed.table if isinstance(computed, Part) else computed
     fetched = reported.pop("rows_fetched", table.height)
     rows_fetched = fetched if isinstance(fetched, int) else table.height
+    affected = None
     if recipe.is_partial_range:
         progress(0.85, "putting the range in place")
+        affected = _find_affected(recipe, location, pipeline, context, table, base_content, reported)
         table = _put_in_place(recipe, table, base_content, reported)
     metrics: dict[str, object] = {}
     if recipe.contract is not None:
@@ -121,6 +123,7 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
         physical_version=stored.physical_version,
         digest=stored.digest,
         changed=stored.changed,
+        affected=affected,
         former_digest=find_former_digest(recipe.base.digest if recipe.base else "", stored, table),
         last_data_date=last,
         metrics={
@@ -169,6 +172,26 @@ def _find_changed(
         return found
     reported["full_because"] = found
     return None
+
+
+def _find_affected(
+    recipe: PipelineRecipe,
+    location: FlowLocation,
+    pipeline: Pipeline,
+    context: PipelineContext,
+    computed: pl.DataFrame,
+    base_content: _Reader,
+    reported: dict[str, object],
+) -> ChangedDates | None:
+    """Return in which dates a run without a range might have changed the base; None if in any. The run says it in words."""
+    if not recipe.inputs:
+        return None
+    found = find_affected_dates(recipe, location.data_uri, pipeline, context, computed, base_content())
+    if isinstance(found, str):
+        reported["affected_dates"] = f"any: {found}"
+        return None
+    reported["affected_dates"] = "none" if found.start is None else f"{found.start} to {found.end}"
+    return found
 
 
 def _put_in_place(

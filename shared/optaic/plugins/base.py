@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-from optaic.plugins.context import DateRange, PipelineContext
+from optaic.plugins.context import ChangedDates, DateRange, PipelineContext
 from optaic.plugins.errors import CannotRemove, StoreRefused
 from optaic.rules.columns import KEYS
 from optaic.rules.kinds import TIMEZONE
@@ -40,6 +40,15 @@ class Pipeline(ABC):
         Raises:
             PluginError: with the type that the run shall show, for example NoDataInRange or InvalidConfig.
         """
+
+    def find_affected(self, context: PipelineContext, changed: ChangedDates) -> ChangedDates | str:
+        """Return in which dates the content may differ after a change of the inputs in some dates, or why in any.
+
+        Override it where the pipeline can say so. The worker asks after a run of a range of dates: if they lie in the range, the
+        run counts as one without a range.
+        """
+        del context, changed
+        return "the pipeline does not say which dates follow from a change of its inputs"
 
     def probe(self, context: PipelineContext) -> str:
         """Return a token of the source as it is now: another token means that the source has changed; empty: it cannot say.

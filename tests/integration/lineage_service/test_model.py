@@ -30,6 +30,7 @@ from servicekit.database import Database
 from servicekit.enums import enum_word
 from support.lineage_causes import ModelCause, blocking, explanations, late_inputs, state_causes
 from support.lineage_model import Model, ModelFlow, acceptance, changed_inputs, impact
+from support.lineage_ranges import Ranged
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
 
@@ -39,6 +40,7 @@ _ENDS = {"complete": RunPhase.COMPLETED, "fail": RunPhase.FAILED, "cancel": RunP
 _STEPS = (
     *("refresh",) * 6,
     *("range", "accessor") * 2,
+    *("range", "range"),
     *("submit", "complete") * 2,
     *("config", "revert", "promote") * 3,
     *("edges",) * 3,
@@ -121,7 +123,7 @@ class Case:
             assert len({cause.SerializeToString() for cause in causes}) == len(causes) < MAX_CAUSES
             assert found in state_causes(flows, key)
 
-    async def check(self, flow: FlowKey, *, is_partial_range: bool = False) -> list[RunFact]:
+    async def check(self, flow: FlowKey, ranged: Ranged | None = None) -> list[RunFact]:
         """Compare the admission with the model's; return the events of a run that is admitted or forced."""
         flows = self.model.flows()
         if flow not in flows or flows[flow].spec is None or flow in self.world.active:
@@ -150,7 +152,11 @@ class Case:
         assert admission.flow.right_fingerprint == flows[flow].right_fingerprint
         if not all(pin.version_id for pin in pins):
             return []
-        return self.world.submit(flow, pins, is_partial_range=is_partial_range)
+        if ranged is None:
+            return self.world.submit(flow, pins)
+        covers = ranged.covers(answer)
+        assert covers is (expected_changes is not None and ranged.has_all(expected_changes.values()))
+        return self.world.submit(flow, pins, is_partial_range=not covers)
 
     async def step(self, what: str, number: int) -> None:
         """Apply one random change."""
@@ -167,7 +173,7 @@ class Case:
         elif what == "submit":
             self.pending += await self.check(flow)
         elif what in {"refresh", "range"}:
-            facts = await self.check(flow, is_partial_range=what == "range")
+            facts = await self.check(flow, Ranged(number) if what == "range" else None)
             if facts:
                 position = sorted(world.active).index(flow)
                 self.pending += [*facts, *world.end(RunPhase.COMPLETED, position * 2 + number % 2)]

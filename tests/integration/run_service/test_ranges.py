@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -9,6 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
+from run_service.store.comparison import list_numbers_of_flows
 from support.run_peers import REFRESH, Answer, Check, flow_of
 from support.run_service import RunningRunService, refused
 
@@ -24,6 +26,10 @@ def _dates(**dates: str) -> Struct:
 def _computed_with(fingerprint: str, **fields: Any) -> Answer:
     base = flow_pb2.VersionRef(version=1, uri="file:///x", compute_fingerprint=fingerprint, **fields)
     return Answer(all_ready=True, base_version=base)
+
+
+def _always(answer: Answer) -> Callable[[Check], Answer]:
+    return lambda _: answer
 
 
 async def _complete(service: RunningRunService, run: run_pb2.Run, **fields: Any) -> run_pb2.Run:
@@ -153,6 +159,43 @@ async def test_the_base_version_has_its_revision_and_whether_it_is_partial(
     await _complete(service, second)
     third = await service.submit(instance)
     assert (third.base_version.instance_revision, third.base_version.is_partial_range) == (5, False)
+
+
+async def test_a_range_that_covers_the_changes_counts_as_a_run_without_one(
+    service: RunningRunService,
+) -> None:
+    instance = service.instances.add()
+    await _complete(service, await service.submit(instance))
+    read = flow_pb2.InputVersion(role="input", change_start="2024-01-02", change_end="2024-01-03")
+    for dates, affected, covers in (
+        ({"start": "2024-01-02"}, ("2024-01-02", "2024-01-09"), True),
+        ({"start": "2024-01-02", "end": "2024-01-03"}, ("", ""), True),
+        ({"start": "2024-01-02", "end": "2024-01-08"}, ("2024-01-02", "2024-01-09"), False),
+        ({"start": "2024-01-03"}, ("2024-01-03", "2024-01-09"), False),
+        ({"start": "2024-01-02"}, None, False),
+        ({}, ("2024-01-02", "2024-01-03"), False),
+    ):
+        answer = _computed_with(NOW, digest="d1")
+        answer.allows_incremental = True
+        answer.input_versions.append(read)
+        service.lineage.answer = _always(answer)
+        run = await service.submit(instance, parameters=_dates(**dates))
+        assert not run.covers_changes
+        fields = (
+            {} if affected is None else {"affected_dates": dict(zip(("start", "end"), affected, strict=True))}
+        )
+        completed = await _complete(service, run, **fields)
+        assert (completed.covers_changes, completed.is_partial_range) == (covers, bool(dates))
+        assert await service.get(run.run_id) == completed
+        following = await service.submit(instance)
+        assert following.base_version.is_partial_range is (bool(dates) and not covers)
+        async with service.app.deps.database.read("default") as connection:
+            key = (instance.instance_id, "refresh")
+            (numbers,) = await list_numbers_of_flows(connection, "default", [key])
+        assert (numbers.full == run.run_number) is (covers or not dates), (
+            "lineage-service is compared with it"
+        )
+        await _complete(service, following)
 
 
 async def test_a_permitted_deletion_is_recorded_with_its_reason(service: RunningRunService) -> None:

@@ -119,6 +119,49 @@ def test_the_digest_is_that_of_a_full_run(
         assert output.changed.start == changed.start
 
 
+@pytest.mark.parametrize(
+    ("expression", "dates", "affected"),
+    [
+        ("RANK(close)", DateRange(day(3), day(6)), (day(4), day(5))),
+        ("MEAN(close, 3)", DateRange(day(4), None), (day(4), day(8))),
+    ],
+)
+def test_a_range_that_has_all_affected_dates_gives_the_digest_of_a_full_run(
+    tmp_path: Path, expression: str, dates: DateRange, affected: tuple[dt.date, dt.date]
+) -> None:
+    is_changed = pl.col("date").is_between(day(4), day(5))
+    later = pl.concat([prices(9).filter(~is_changed), prices(9, 1.0).filter(is_changed)])
+    derived, full = Derived(tmp_path, expression), Derived(tmp_path / "full", expression)
+    derived.refresh(derived.recipe(prices(9)))
+    recipe = derived.recipe(later, ChangedDates(day(4), day(5)))
+    output = derived.refresh(replace(recipe, date_range=dates))
+    assert output.affected == ChangedDates(*affected)
+    assert output.metrics["affected_dates"] == f"{affected[0]} to {affected[1]}"
+    assert output.digest == full.refresh(full.recipe(later)).digest
+    # And the next run builds on it.
+    following = derived.refresh(derived.recipe(prices(10), ChangedDates(day(4), day(9))))
+    assert following.metrics["computed_from"] == str(day(4))
+    assert following.digest == full.refresh(full.recipe(prices(10))).digest
+
+
+def test_a_range_says_why_any_date_may_be_affected(derived: Derived) -> None:
+    derived.refresh(derived.recipe(prices(9)))
+    dates = DateRange(day(3), None)
+    right = replace(derived.recipe(prices(10), ChangedDates(day(9), day(9))), date_range=dates)
+    plugin = Component(f"{__name__}:Asked", {})
+    for because, recipe in {
+        "it is not recorded": replace(derived.recipe(prices(10)), date_range=dates),
+        "mode FULL was requested": replace(right, mode=Mode.FULL),
+        "the expression depends on all": replace(
+            right, pipeline=replace(right.pipeline, config={"expression": "EMA(close, 3)"})
+        ),
+        "the range has other columns": replace(right, pipeline=plugin),
+    }.items():
+        output = derived.refresh(recipe)
+        assert output.affected is None
+        assert str(output.metrics["affected_dates"]).startswith(f"any: {because}")
+
+
 def test_pipelines_see_which_dates_have_changed(derived: Derived) -> None:
     derived.pipeline = Component(f"{__name__}:Asked", {})
     assert derived.refresh(derived.recipe(prices(9))).metrics["asked"] == "None"

@@ -113,6 +113,19 @@ EDITS = st.sampled_from(
 reported: dict[str, Any] = {}
 
 
+def _context(
+    text: str,
+    inputs: list[pl.DataFrame],
+    previous: pl.DataFrame | None = None,
+    changed: ChangedDates | None = None,
+) -> PipelineContext:
+    tables = tuple(InputTable("input", name, frame.clone) for name, frame in zip("pv", inputs, strict=True))
+    return PipelineContext(
+        config={"expression": text}, inputs={"input": tables}, previous_reader=lambda: previous, changed=changed,
+        report=reported.__setitem__,
+    )  # fmt: skip
+
+
 def run(
     text: str,
     inputs: list[pl.DataFrame],
@@ -121,12 +134,7 @@ def run(
 ) -> pl.DataFrame:
     """Return the whole content, as the worker makes it from what the pipeline returns."""
     reported.clear()
-    tables = tuple(InputTable("input", name, frame.clone) for name, frame in zip("pv", inputs, strict=True))
-    context = PipelineContext(
-        config={"expression": text}, inputs={"input": tables}, previous_reader=lambda: previous, changed=changed,
-        report=reported.__setitem__,
-    )  # fmt: skip
-    found = ExpressionPipeline().run(context)
+    found = ExpressionPipeline().run(_context(text, inputs, previous, changed))
     if isinstance(found, Part):
         reported["start"] = found.start
         return add_kept(found, previous)
@@ -169,9 +177,37 @@ def test_the_result_equals_that_of_all_dates(text: str, rounds: list[list[str]],
             found = run(text, frames, previous, changed).sort(KEYS)
             assert found.equals(expected)
             assert DayDigests.of(canonicalize(found, KEYS)) == DayDigests.of(canonicalize(expected, KEYS))
+            affected = ExpressionPipeline().find_affected(_context(text, frames), changed)
+            if isinstance(
+                affected, ChangedDates
+            ):  # a run of a range that has these dates may keep the others
+                assert _outside(previous, affected).equals(_outside(expected, affected))
             previous = found
     except NoDataInRange:
         return  # there are no rows at all
+
+
+def _outside(table: pl.DataFrame, dates: ChangedDates) -> pl.DataFrame:
+    return table if dates.start is None else table.filter(~pl.col("date").is_between(dates.start, dates.end))
+
+
+@pytest.mark.parametrize(
+    ("text", "affected"),
+    [
+        ("RANK(close) * 2", (4, 5)),
+        ("MEAN(close, 3)", (4, 8)),
+        ("EMA(close, 3)", "the expression depends on all earlier sessions"),
+    ],
+)
+def test_windows_carry_a_change_to_the_last_date(text: str, affected: tuple[int, int] | str) -> None:
+    changed = ChangedDates(*(FIRST + dt.timedelta(days=day) for day in (4, 5)))
+    found = ExpressionPipeline().find_affected(_context(text, [_days(9), VOLUMES]), changed)
+    if isinstance(affected, str):
+        assert found == affected
+    else:
+        assert found == ChangedDates(*(FIRST + dt.timedelta(days=day) for day in affected))
+    nothing = ExpressionPipeline().find_affected(_context(text, [_days(9), VOLUMES]), ChangedDates())
+    assert nothing == (affected if isinstance(affected, str) else ChangedDates())
 
 
 def _days(count: int) -> pl.DataFrame:
