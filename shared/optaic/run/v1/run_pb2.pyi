@@ -289,6 +289,7 @@ class Run(_message.Message):
     LATE_INPUTS_FIELD_NUMBER: _builtins.int
     ALLOWS_INCREMENTAL_FIELD_NUMBER: _builtins.int
     FULL_BECAUSE_FIELD_NUMBER: _builtins.int
+    COVERS_CHANGES_FIELD_NUMBER: _builtins.int
     EXTERNAL_VERSION_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
@@ -342,7 +343,7 @@ class Run(_message.Message):
     is_partial_range: _builtins.bool
     """Its `parameters` name a range of dates (`start`, `end` or both): it computes that range only, and everything
     outside stays as it was. Or, once it has completed: its `data_date` made it read less than its inputs have. Such a run
-    clears no cause of staleness.
+    clears no cause of staleness, unless `covers_changes` is true.
     """
     allow_deletion: _builtins.bool
     """It may remove more than its dataset's `max_deleted_share` allows."""
@@ -354,6 +355,10 @@ class Run(_message.Message):
     """
     full_because: _builtins.str
     """Where that is false although it has inputs: the reason, as text for readers."""
+    covers_changes: _builtins.bool
+    """True, once a run for a range of dates has completed: a run without a range would have changed no date outside the range. So it
+    counts as one without: it clears the causes that its inputs are, and the next run may build on its output.
+    """
     external_version: _builtins.str
     """Of a run with the trigger EXTERNAL: what the other system calls the version that it reported. Else empty."""
     refresh_id: _builtins.str
@@ -467,6 +472,7 @@ class Run(_message.Message):
         late_inputs: _abc.Iterable[_flow_pb2.LateInput] | None = ...,
         allows_incremental: _builtins.bool = ...,
         full_because: _builtins.str = ...,
+        covers_changes: _builtins.bool = ...,
         external_version: _builtins.str = ...,
         pipeline: Global___PipelineResult | None = ...,
         experiment: Global___ExperimentResult | None = ...,
@@ -479,7 +485,7 @@ class Run(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "base_version", b"base_version", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "submit_time", b"submit_time", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "allows_incremental", b"allows_incremental", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "external_version", b"external_version", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "full_because", b"full_because", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "refresh_id", b"refresh_id", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "allows_incremental", b"allows_incremental", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "covers_changes", b"covers_changes", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "external_version", b"external_version", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "full_because", b"full_because", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "refresh_id", b"refresh_id", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

@@ -265,6 +265,7 @@ class CompleteRunRequest(_message.Message):
     IS_PARTIAL_RANGE_FIELD_NUMBER: _builtins.int
     TELEMETRY_PENDING_FIELD_NUMBER: _builtins.int
     LAST_LOG_TIME_FIELD_NUMBER: _builtins.int
+    AFFECTED_DATES_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     BACKTEST_FIELD_NUMBER: _builtins.int
@@ -303,6 +304,12 @@ class CompleteRunRequest(_message.Message):
         """The time of the last line of the run's log, 1970-01-01 if it has none; absent if that is not known."""
 
     @_builtins.property
+    def affected_dates(self) -> Global___AffectedDates:
+        """Of a run for a range of dates: in which dates a run without a range might have changed the output. Absent: in any. The run
+        covers its changes if they lie in its range; see `Run.covers_changes`.
+        """
+
+    @_builtins.property
     def pipeline(self) -> _run_pb2.PipelineResult: ...
     @_builtins.property
     def experiment(self) -> _run_pb2.ExperimentResult: ...
@@ -330,6 +337,7 @@ class CompleteRunRequest(_message.Message):
         is_partial_range: _builtins.bool = ...,
         telemetry_pending: _abc.Iterable[_builtins.str] | None = ...,
         last_log_time: _timestamp_pb2.Timestamp | None = ...,
+        affected_dates: Global___AffectedDates | None = ...,
         pipeline: _run_pb2.PipelineResult | None = ...,
         experiment: _run_pb2.ExperimentResult | None = ...,
         backtest: _run_pb2.BacktestResult | None = ...,
@@ -338,15 +346,41 @@ class CompleteRunRequest(_message.Message):
         inference: _run_pb2.InferenceResult | None = ...,
         monitoring: _run_pb2.MonitoringResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "experiment", b"experiment", "inference", b"inference", "last_log_time", b"last_log_time", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["affected_dates", b"affected_dates", "backtest", b"backtest", "experiment", b"experiment", "inference", b"inference", "last_log_time", b"last_log_time", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "last_log_time", b"last_log_time", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "telemetry_pending", b"telemetry_pending", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_dates", b"affected_dates", "artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "last_log_time", b"last_log_time", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "telemetry_pending", b"telemetry_pending", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___CompleteRunRequest: _TypeAlias = CompleteRunRequest  # noqa: Y015
+
+@_typing.final
+class AffectedDates(_message.Message):
+    """Dates of an output that follow from the changed dates of its inputs. Both empty: none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    start: _builtins.str
+    """The first one, YYYY-MM-DD."""
+    end: _builtins.str
+    """The last one."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.str = ...,
+        end: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AffectedDates: _TypeAlias = AffectedDates  # noqa: Y015
 
 @_typing.final
 class FailRunRequest(_message.Message):
