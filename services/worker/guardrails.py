@@ -30,13 +30,20 @@ class Guardrail:
     blocks: bool
 
 
-def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of: dt.date) -> dict[str, str]:
+def check_guardrails(
+    table: pl.DataFrame,
+    guardrails: Iterable[Guardrail],
+    as_of: dt.date,
+    part: pl.DataFrame | None = None,
+) -> dict[str, str]:
     """Return what those that only warn find, by name.
 
     Args:
         table: the whole content of the new version.
         guardrails: of the definition that produced it.
         as_of: the day for which it was made.
+        part: the rows from a date on, if those before are the ones of a version that has passed the same guardrails; None: it
+            is not known. What is found is the same as without it.
 
     Raises:
         GuardrailViolated: naming every one that blocks and is broken.
@@ -49,7 +56,7 @@ def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of
                 "names another check",
                 type="UnsupportedGuardrail",
             )
-        problem = _CHECKS[one.check](table, one.parameters, as_of)
+        problem = "" if _passes(one, part, as_of) else _CHECKS[one.check](table, one.parameters, as_of)
         if problem and one.blocks:
             blocking.append(f"guardrail {one.name!r} ({one.check}): {problem[:_LONGEST]}")
         elif problem:
@@ -57,6 +64,13 @@ def check_guardrails(table: pl.DataFrame, guardrails: Iterable[Guardrail], as_of
     if blocking:
         raise GuardrailViolated("; ".join(blocking))
     return warnings
+
+
+def _passes(one: Guardrail, part: pl.DataFrame | None, as_of: dt.date) -> bool:
+    """Return whether the part of a content shows that all of it passes; if not, all of it has to be read."""
+    if part is None or not (one.check in _OF_THE_END or (one.blocks and one.check in _OF_EACH_DATE)):
+        return False
+    return not _CHECKS[one.check](part, one.parameters, as_of)
 
 
 def _required_columns(table: pl.DataFrame, parameters: Mapping[str, Any], _: dt.date) -> str:
@@ -171,6 +185,13 @@ _CHECKS: Mapping[str, Callable[[pl.DataFrame, Mapping[str, Any], dt.date], str]]
     "weights_limits": _weights_limits,
     "leverage": _leverage,
 }
+
+
+# The columns and the newest rows decide these.
+_OF_THE_END = frozenset({"required_columns", "freshness"})
+# The rows of a date decide whether the date passes: where these block, the rows of a version that was written pass. Where they
+# only warn, those rows count in what is said. `point_in_time` compares all rows with the day of the run.
+_OF_EACH_DATE = frozenset({"signal_bounds", "weights_sum", "weights_limits", "leverage"})
 
 
 def _is_dated(table: pl.DataFrame, name: str) -> bool:

@@ -114,6 +114,19 @@ def guard_signal(table: pl.DataFrame, contract: SignalContract) -> GuardedSignal
     return GuardedSignal(guarded, null_count, int(outside_count))
 
 
+def check_index(table: pl.DataFrame, contract: SignalContract) -> None:
+    """Refuse a table with several rows for one value of the index.
+
+    Raises:
+        SchemaMismatch: saying what to do.
+    """
+    index = list(contract.index_columns)
+    if index and table.height and table.select(pl.struct(index).is_duplicated().any()).item():
+        raise SchemaMismatch(
+            f"signal has several rows for one {', '.join(index)}; keep one of each, or change index_columns"
+        )
+
+
 def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
     for column in (*contract.index_columns, contract.value_column):
         if column not in table.columns:
@@ -125,16 +138,12 @@ def _check_schema(table: pl.DataFrame, contract: SignalContract) -> None:
         raise SchemaMismatch(
             f"signal column {contract.value_column!r} is {describe_type(kind)}, not numeric; change the pipeline"
         )
-    index = list(contract.index_columns)
-    for column in index:
+    for column in contract.index_columns:
         if table[column].null_count():
             raise SchemaMismatch(
                 f"signal column {column!r} is an index column and has nulls; change the pipeline, or index_columns"
             )
-    if index and table.height and table.select(pl.struct(index).is_duplicated().any()).item():
-        raise SchemaMismatch(
-            f"signal has several rows for one {', '.join(index)}; keep one of each, or change index_columns"
-        )
+    check_index(table, contract)
 
 
 def _example(table: pl.DataFrame, condition: pl.Expr) -> str:

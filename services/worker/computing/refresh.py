@@ -21,9 +21,10 @@ from optaic.plugins import (
     day_in,
     load,
 )
+from optaic.rules.columns import DATE
 from optaic.run.v1 import run_pb2
 from worker.builtin.column_names import check_column_names
-from worker.builtin.signal_guard import guard_signal
+from worker.builtin.signal_guard import check_index, guard_signal
 from worker.builtin.typed.holding import find_empty, settle
 from worker.builtin.typed.kinds import declared_types
 from worker.comparison import check_deletions, count_changes
@@ -87,9 +88,10 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
         guarded = guard_signal(table, recipe.contract)
         table = guarded.table
         metrics |= {"null_values": guarded.null_count, "winsorized_values": guarded.winsorized_count}
+    part = table if isinstance(computed, Part) else None
     if isinstance(computed, Part):
         reported["computed_from"] = str(computed.start)
-        table = add_kept(Part(table, computed.start), base_content())
+        table = _complete(recipe, Part(table, computed.start), base_content)
     shape = settle(
         table,
         held,
@@ -102,7 +104,7 @@ def refresh(recipe: PipelineRecipe, location: FlowLocation, progress: Progress) 
     if recipe.guardrails:
         progress(0.88, "checking guardrails")
         as_of = recipe.data_date or day_in(dt.datetime.now(dt.UTC), recipe.timezone)
-        warnings = check_guardrails(table, recipe.guardrails, as_of)
+        warnings = check_guardrails(table, recipe.guardrails, as_of, part)
         metrics |= {f"guardrail.{name}": text for name, text in warnings.items()}
     if recipe.max_deleted_share is not None and (content := base_content()) is not None:
         progress(0.89, "checking what would be deleted")
@@ -192,6 +194,14 @@ def _find_affected(
         return None
     reported["affected_dates"] = "none" if found.start is None else f"{found.start} to {found.end}"
     return found
+
+
+def _complete(recipe: PipelineRecipe, part: Part, base_content: _Reader) -> pl.DataFrame:
+    """Return the whole content that a part makes with the version before."""
+    table = add_kept(part, base_content())
+    if recipe.contract is not None and DATE not in recipe.contract.index_columns:
+        check_index(table, recipe.contract)  # a row may have the index of one that is kept
+    return table
 
 
 def _put_in_place(

@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from instance_service.domain.contracts import CHECKS, OF_WEIGHTS
 from optaic.plugins import GuardrailViolated, PluginError, SchemaMismatch
@@ -119,3 +121,77 @@ def test_a_table_that_fits_its_schema_passes(schema: dict[str, Any]) -> None:
 def test_a_table_that_does_not_is_refused(schema: dict[str, Any], text: str) -> None:
     with pytest.raises(SchemaMismatch, match=text):
         check_output(_table(), schema)
+
+
+def _judged(
+    table: pl.DataFrame, guardrails: list[Guardrail], as_of: dt.date, part: pl.DataFrame | None = None
+) -> dict[str, str] | str:
+    try:
+        return check_guardrails(table, guardrails, as_of, part)
+    except GuardrailViolated as error:
+        return str(error)
+
+
+_VALUES = st.sampled_from([0.5, -0.5, 0.25, 1.5, None, _NAN])
+
+
+@st.composite
+def _versions(draw: st.DrawFn) -> tuple[pl.DataFrame, pl.DataFrame, dt.date]:
+    """Return a content, the one after it, and the date before which they are the same."""
+    start = draw(st.integers(1, 6))
+    rows = [(day, entity) for day in range(1, 6) for entity in "AB"]
+    before, after = [], []
+    for day, entity in rows:
+        row = (_day(day), entity, draw(_VALUES), draw(_VALUES), _day(draw(st.integers(day, 9))))
+        other = (*row[:2], draw(_VALUES), draw(_VALUES), row[4])
+        before.append(row)
+        after += [row] if day < start else [other] * draw(st.integers(0, 1))
+    schema = {
+        "date": pl.Date,
+        "entity": pl.String,
+        "value": pl.Float64,
+        "weight": pl.Float64,
+        "knowledge_date": pl.Date,
+    }
+    tables = [pl.DataFrame(each, schema, orient="row") for each in (before, after)]
+    return tables[0], tables[1], _day(start)
+
+
+_CHOICES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                ("required_columns", {"columns": ["value"]}),
+                ("required_columns", {"columns": ["open"]}),
+                ("signal_bounds", {"min": -1, "max": 1}),
+                ("point_in_time", {}),
+                ("freshness", {"max_age_days": 6}),
+                ("weights_sum", {"target": 1.0}),
+                ("weights_limits", {"min": 0, "max": 1}),
+                ("leverage", {"max": 1.0}),
+            ]
+        ),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_versions(), _CHOICES, st.integers(5, 12), st.integers(5, 12))
+def test_a_part_is_judged_as_the_whole_is(
+    versions: tuple[pl.DataFrame, pl.DataFrame, dt.date],
+    choices: list[tuple[tuple[str, dict[str, Any]], bool]],
+    before_as_of: int,
+    as_of: int,
+) -> None:
+    before, after, start = versions
+    guardrails = [
+        Guardrail(str(number), check, parameters, blocks)
+        for number, ((check, parameters), blocks) in enumerate(choices)
+    ]
+    # A version that breaks one that blocks would not be there.
+    guardrails = [one for one in guardrails if isinstance(_judged(before, [one], _day(before_as_of)), dict)]
+    part = after.filter(pl.col("date") >= start)
+    assert _judged(after, guardrails, _day(as_of), part) == _judged(after, guardrails, _day(as_of))
