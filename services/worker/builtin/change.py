@@ -21,6 +21,7 @@ class Change:
         updated_count: rows whose key the base has with other values. A column that the base has not is null there.
         is_addition: whether the base, with these rows put to it, is the content.
         adds_columns: whether the content has columns that the base has not.
+        day_digests: of all days of the content.
         digest: of the content.
         is_none: whether the content is that of the base.
         days: the first and the last day in which they differ; None where that is not known.
@@ -37,7 +38,7 @@ class Change:
         before = None if base is None else DayDigests.of(base)
         if same is not None and before is not None:
             now, before = same.followed_by(now), same.followed_by(before)
-        self.digest = now.digest
+        self.day_digests, self.digest = now, now.digest
         self.is_none = before is not None and before.digest == now.digest
         self.days = find_changed(before, now) if before is not None and DATE in keys else None
         self.adds_columns = base is not None and not set(content.columns) <= set(base.columns)
@@ -57,7 +58,13 @@ class Change:
         self.is_addition = unchanged == base.height and has_types
 
 
-def compare_from(table: pl.DataFrame, base: pl.DataFrame, keys: list[str], start: dt.date) -> Change | None:
+def compare_from(
+    table: pl.DataFrame,
+    base: pl.DataFrame,
+    keys: list[str],
+    start: dt.date,
+    known: DayDigests | None = None,
+) -> Change | None:
     """Compare a table with its base from a date on; None where the rest cannot be the same.
 
     Args:
@@ -65,12 +72,17 @@ def compare_from(table: pl.DataFrame, base: pl.DataFrame, keys: list[str], start
         base: the content of the base, at least from `start` on.
         keys: the columns that identify a row.
         start: the date.
+        known: of the days of the base, if they are known.
     """
     if DATE not in keys or table.schema.get(DATE) != pl.Date or dict(table.schema) != dict(base.schema):
         return None
     later = pl.col(DATE) >= start
-    kept = DayDigests.of(to_storage(table.filter(~later)))
-    return Change(canonicalize(table.filter(later), keys), to_utc(base.filter(later)), keys, kept)
+    content = canonicalize(table.filter(later), keys)
+    if known is not None and known.has_columns(content.schema):
+        kept = known.before(start)
+    else:
+        kept = DayDigests.of(to_storage(table.filter(~later)))
+    return Change(content, to_utc(base.filter(later)), keys, kept)
 
 
 def _retype(base: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame | None:

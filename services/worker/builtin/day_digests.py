@@ -43,7 +43,7 @@ class DayDigests:
                 canonical, days = canonical[order], days[order]
         names = sorted(canonical.columns)
         encoders = [_encode(canonical[name]) for name in names]
-        headers = [f"{len(name)}:{name}:{name_type(canonical.schema[name])}" for name in names]
+        headers = _describe(canonical.schema)
         found: dict[dt.date | None, bytes] = {}
         for day, start, end in _spans(days):
             sha = hashlib.sha256()
@@ -53,6 +53,17 @@ class DayDigests:
                     sha.update(part)
             found[day] = sha.digest()
         return cls("\n".join(headers), has_days, isinstance(kind, pl.Datetime), found)
+
+    def before(self, start: dt.date) -> DayDigests:
+        """Return the digests of the days before one, without rows that have no day."""
+        by_day: dict[dt.date | None, bytes] = {
+            day: sha for day, sha in self.by_day.items() if day is not None and day < start
+        }
+        return replace(self, by_day=by_day)
+
+    def has_columns(self, schema: pl.Schema) -> bool:
+        """Return whether a canonical table with these columns has the same ones."""
+        return self.schema == "\n".join(_describe(schema))
 
     def followed_by(self, later: DayDigests) -> DayDigests:
         """Return the digests of a table whose later days are another table, which has the same columns."""
@@ -66,6 +77,10 @@ class DayDigests:
         for each in self.by_day.values():
             sha.update(each)
         return PREFIX + sha.hexdigest()
+
+
+def _describe(schema: pl.Schema) -> list[str]:
+    return [f"{len(name)}:{name}:{name_type(schema[name])}" for name in sorted(schema)]
 
 
 def find_changed(before: DayDigests, now: DayDigests) -> DateRange | None:

@@ -9,7 +9,13 @@ from typing import Literal
 
 import polars as pl
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
@@ -17,6 +23,7 @@ from optaic.plugins.words import describe_error
 from optaic.rules.columns import DATE, KEYS
 from worker.builtin.change import Change, compare_from, last_date
 from worker.builtin.digest import canonicalize, sort_by, to_storage
+from worker.builtin.kept_digests import find_days, keep_days
 from worker.builtin.limits import note_finer_times
 from worker.builtin.parameters import read_names
 from worker.builtin.removal import remove_tree
@@ -34,6 +41,8 @@ _CONFIGURATION: Mapping[str, str | None] = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
 }
+# Rows in one piece of a file: who reads from a date on skips the pieces before it.
+_PIECES = WriterProperties(max_row_group_size=131_072)
 _ZONE = "optaic.zone"  # in a field's metadata: Delta itself keeps instants without saying whose clock they were on
 
 
@@ -54,21 +63,23 @@ class DeltaStore(Store):
         if base_version is not None and change.is_none and given is not None and zones_of(given) == zones:
             version = int(base_version)
         else:
-            version = _commit(
-                content, zones, change, None if base_version is None else int(base_version), uri
-            )
+            base = None if base_version is None else int(base_version)
+            version = _commit(content, zones, change, base, uri)
+            keep_days(uri, version, change.day_digests, base)
         return self._describe(table, change, str(version), zones, uri)
 
     @typed
     def write_part(self, table: pl.DataFrame, start: dt.date, base_version: str, uri: str) -> StoredVersion:
         """Write the table, comparing only its rows from a date on."""
-        base = self._read(_open(uri, base_version), start)
-        change = compare_from(table, base, self._keys, start)
+        snapshot = _open(uri, base_version)
+        base = self._read(snapshot, start)
+        change = compare_from(table, base, self._keys, start, find_days(uri, snapshot))
         if change is None:
             return self.write(table, base_version, uri)
         zones, version = zones_of(table), int(base_version)
         if not change.is_none:
             version = _commit(to_storage(table), zones, change, version, uri)
+            keep_days(uri, version, change.day_digests, int(base_version))
         return self._describe(table, change, str(version), zones, uri)
 
     def _describe(
@@ -97,6 +108,13 @@ class DeltaStore(Store):
     def read(self, uri: str, physical_version: str) -> pl.DataFrame:
         """Return one version, sorted by key."""
         return self._read(_open(uri, physical_version))
+
+    @typed
+    def read_from(self, uri: str, physical_version: str, start: dt.date) -> pl.DataFrame:
+        """Read only what may have rows from a day on."""
+        if self.read_types(uri, physical_version).get(DATE) != pl.Date:
+            return super().read_from(uri, physical_version, start)
+        return self._read(_open(uri, physical_version), start)
 
     def _read(self, snapshot: DeltaTable, start: dt.date | None = None) -> pl.DataFrame:
         """Return the rows of a version, from a date on where one is given."""
@@ -163,6 +181,7 @@ def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: i
                     mode="error",
                     configuration=_CONFIGURATION,
                     commit_properties=_ON_HEAD_ONLY,
+                    writer_properties=_PIECES,
                     post_commithook_properties=_KEEP_LOG,
                 )
                 return 0
@@ -179,6 +198,7 @@ def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: i
                 mode="append" if is_append else "overwrite",
                 schema_mode=schema_mode,
                 commit_properties=_ON_HEAD_ONLY,
+                writer_properties=_PIECES,
                 post_commithook_properties=_KEEP_LOG,
             )
         except CommitFailedError:

@@ -54,13 +54,15 @@ class ExpressionPipeline(Pipeline):
         context.progress(0.1, "reading inputs")
         try:
             expression = _parse(context)
-            start = _find_start(context, expression, output)
-            if start is not None:
-                cut = _cut(tables, start, expression.warm_up() or 0)
-                if cut is None:  # all dates from there on are gone, or none has changed
-                    assert context.previous is not None
-                    return Part(context.previous.clear(), start)
-                tables = cut
+            start, warm_up = _find_start(context, expression), expression.warm_up() or 0
+            cut = None if start is None else _cut(tables, start, warm_up)
+            if cut and not _has_types(context, cut, output):
+                context.report("full_because", "the version before has other columns or types")
+                start = cut = None
+            if start is not None and not cut:  # all dates from there on are gone, or none has changed
+                assert context.previous is not None
+                return Part(context.previous.clear(), start)
+            tables = cut or tables
             joined = join_inputs(expression, tables)
             context.progress(0.5, "evaluating")
             compiled = {name: operator.compile for name, operator in context.operators.items()}
@@ -84,8 +86,10 @@ class ExpressionPipeline(Pipeline):
     def find_affected(self, context: PipelineContext, changed: ChangedDates) -> ChangedDates | str:
         """Return the changed dates, and, where the expression looks back, all dates after the first of them."""
         expression, tables = _parse(context), context.tables(INPUT)
-        if because := _why_all(context, expression, tables):
+        if because := _why_all(context, expression):
             return because
+        if any(table.frame.schema.get(DATE) != pl.Date for table in tables):
+            return "dates are instants"
         if changed.start is None or expression.warm_up() == 0:
             return changed
         dates = [date for table in tables if isinstance(date := table.frame[DATE].max(), dt.date)]
@@ -97,16 +101,14 @@ def _parse(context: PipelineContext) -> Expression:
     return parse(read_text(context.config, "expression"), {**OPERATORS, **signatures}, context.macros)
 
 
-def _find_start(context: PipelineContext, expression: Expression, output: str) -> dt.date | None:
+def _find_start(context: PipelineContext, expression: Expression) -> dt.date | None:
     """Return the first date to compute; None if it is all, which the run then says with the reason."""
     changed, previous = context.changed, context.previous if context.changed is not None else None
     if changed is None or previous is None or previous.is_empty():
         return None
-    tables = context.tables(INPUT)
-    kinds = {DATE: pl.Date(), ENTITY: tables[0].frame.schema.get(ENTITY), output: pl.Float64()}
-    because = _why_all(context, expression, tables)
-    if not because and dict(previous.schema) != kinds:
-        because = "the version before has other columns or types"
+    because = _why_all(context, expression)
+    if not because and previous.schema.get(DATE) != pl.Date:
+        because = "dates are instants"
     if because:
         context.report("full_because", because)
         return None
@@ -116,7 +118,7 @@ def _find_start(context: PipelineContext, expression: Expression, output: str) -
     return start if (previous[DATE] < start).any() else None  # nothing would be kept
 
 
-def _why_all(context: PipelineContext, expression: Expression, tables: Sequence[InputTable]) -> str:
+def _why_all(context: PipelineContext, expression: Expression) -> str:
     """Return why every date of the result may depend on any date of the inputs; empty if it does not."""
     for node in expression.walk():
         if not isinstance(node, Call):
@@ -126,24 +128,41 @@ def _why_all(context: PipelineContext, expression: Expression, tables: Sequence[
             return f"the operator {name} is of another package"
         if name in _OF_ALL_ENTITIES and len(node.values) == node.signature.values:
             return f"the last bit of {name} depends on the number of entities on other dates"
-    if expression.warm_up() is None:
-        return "the expression depends on all earlier sessions"
-    if any(table.frame.schema.get(DATE) != pl.Date for table in tables):
-        return "dates are instants"
-    return ""
+    return "" if expression.warm_up() is not None else "the expression depends on all earlier sessions"
 
 
-def _cut(tables: Sequence[InputTable], start: dt.date, warm_up: int) -> tuple[InputTable, ...] | None:
-    """Return the rows of tables from so many sessions before a date on; None if there is no session from the date on."""
-    sessions = pl.concat([table.frame[DATE].unique() for table in tables]).unique().drop_nulls().sort()
-    first = int((sessions < start).sum())
-    if first == sessions.len():
-        return None
-    begin = sessions[max(0, first - warm_up)]
+def _has_types(context: PipelineContext, tables: Sequence[InputTable], output: str) -> bool:
+    """Return whether what is computed from tables has the columns and types of the version before."""
+    assert context.previous is not None
+    kinds = {DATE: pl.Date(), ENTITY: tables[0].frame.schema.get(ENTITY), output: pl.Float64()}
+    are_days = all(table.frame.schema.get(DATE) == pl.Date for table in tables)
+    return are_days and dict(context.previous.schema) == kinds
+
+
+def _cut(tables: Sequence[InputTable], start: dt.date, warm_up: int) -> tuple[InputTable, ...]:
+    """Return the rows of tables from so many sessions before a date on; none if there is no session from the date on."""
+    days = 2 * warm_up + (7 if warm_up else 0)  # in most calendars they have enough sessions
+    for each in (days, 8 * days):
+        begin = start - dt.timedelta(days=each) if each < start.toordinal() else dt.date.min
+        parts = [table.read_from(begin) for table in tables]
+        sessions = _sessions_of(parts)
+        earlier = int((sessions < start).sum())
+        if earlier >= warm_up or earlier == sessions.len():
+            break
+    else:
+        parts = [table.frame for table in tables]
+        sessions = _sessions_of(parts)
+        earlier = int((sessions < start).sum())
+    if earlier == sessions.len():
+        return ()
+    begin = sessions[max(0, earlier - warm_up)]
     return tuple(
-        dataclasses.replace(table, reader=functools.partial(_read_from, table, begin)) for table in tables
+        dataclasses.replace(
+            table, reader=functools.partial(part.filter, pl.col(DATE) >= begin), part_reader=None
+        )
+        for table, part in zip(tables, parts, strict=True)
     )
 
 
-def _read_from(table: InputTable, begin: dt.date) -> pl.DataFrame:
-    return table.frame.filter(pl.col(DATE) >= begin)
+def _sessions_of(parts: Sequence[pl.DataFrame]) -> pl.Series:
+    return pl.concat([part[DATE].unique() for part in parts]).unique().drop_nulls().sort()

@@ -36,7 +36,11 @@ class FieldAccessor(Accessor):
         end: dt.date | None = None,
     ) -> pl.DataFrame:
         """Read one field, with `date` and `entity` if the table has them."""
-        table = store.read(uri, physical_version)
+        table = (
+            store.read(uri, physical_version)
+            if start is None
+            else store.read_from(uri, physical_version, start)
+        )
         if self._field not in table.columns:
             raise SchemaMismatch(
                 f"field: no column {self._field}; choose one of the columns: {', '.join(table.columns)}"

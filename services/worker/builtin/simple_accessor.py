@@ -27,5 +27,9 @@ class SimpleAccessor(Accessor):
         end: dt.date | None = None,
     ) -> pl.DataFrame:
         """Read rows of one version."""
-        table = store.read(uri, physical_version)
+        table = (
+            store.read(uri, physical_version)
+            if start is None
+            else store.read_from(uri, physical_version, start)
+        )
         return select_rows(table, columns=columns, entities=entities, start=start, end=end)

@@ -39,6 +39,7 @@ def open_input(given: Input, until: dt.date | None = None) -> InputTable:
         role=given.role,
         name=given.name,
         reader=functools.partial(_read, given.data, until=until),
+        part_reader=lambda start: _read(given.data, start=start, until=until),
         instance_id=given.instance_id,
         version=given.version,
         digest=given.digest,

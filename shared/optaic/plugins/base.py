@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from optaic.plugins.context import ChangedDates, DateRange, PipelineContext
+from optaic.plugins.days import is_dated
 from optaic.plugins.errors import CannotRemove, StoreRefused
-from optaic.rules.columns import KEYS
+from optaic.plugins.selection import between
+from optaic.rules.columns import DATE, KEYS
 from optaic.rules.kinds import TIMEZONE
 
 if TYPE_CHECKING:
@@ -158,6 +160,14 @@ class Store(ABC):
             StoreUnavailable: the place cannot be read.
             VersionNotFound: there is no such version.
         """
+
+    def read_from(self, uri: str, physical_version: str, start: dt.date) -> pl.DataFrame:
+        """Return the rows of one version from a day on, as `read` does; override it if that is cheaper than reading all.
+
+        Of a version whose `date` is no day, all rows are returned.
+        """
+        table = self.read(uri, physical_version)
+        return between(table, start, None) if is_dated(table.schema.get(DATE)) else table
 
     def read_types(self, uri: str, physical_version: str) -> Mapping[str, pl.DataType]:
         """Return the columns of one version and their types; override it if a cheaper way than reading all exists.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from optaic.expression.macros import Macro
 from optaic.plugins.errors import MissingInput
 from optaic.plugins.operator import Operator
+from optaic.plugins.selection import between
 from optaic.rules.kinds import TIMEZONE
 
 if TYPE_CHECKING:
@@ -54,11 +55,20 @@ class InputTable:
     instance_id: str = ""
     version: int = 0
     digest: str = ""
+    part_reader: Callable[[dt.date], pl.DataFrame] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def frame(self) -> pl.DataFrame:
         """The whole table."""
         return self.reader()
+
+    def read_from(self, start: dt.date) -> pl.DataFrame:
+        """Return the rows from a day on, which may cost less than the whole table.
+
+        Raises:
+            SchemaMismatch: its `date` is no day.
+        """
+        return between(self.frame, start, None) if self.part_reader is None else self.part_reader(start)
 
 
 def _ignore_progress(fraction: float, message: str) -> None:

@@ -148,18 +148,22 @@ def test_a_range_says_why_any_date_may_be_affected(derived: Derived) -> None:
     derived.refresh(derived.recipe(prices(9)))
     dates = DateRange(day(3), None)
     right = replace(derived.recipe(prices(10), ChangedDates(day(9), day(9))), date_range=dates)
-    plugin = Component(f"{__name__}:Asked", {})
     for because, recipe in {
         "it is not recorded": replace(derived.recipe(prices(10)), date_range=dates),
         "mode FULL was requested": replace(right, mode=Mode.FULL),
         "the expression depends on all": replace(
             right, pipeline=replace(right.pipeline, config={"expression": "EMA(close, 3)"})
         ),
-        "the range has other columns": replace(right, pipeline=plugin),
     }.items():
         output = derived.refresh(recipe)
         assert output.affected is None
         assert str(output.metrics["affected_dates"]).startswith(f"any: {because}")
+    silent = Derived(derived.folder / "silent")
+    silent.pipeline = Component(f"{__name__}:Asked", {})
+    silent.refresh(silent.recipe(prices(9)))
+    recipe = silent.recipe(prices(10), ChangedDates(day(9), day(9)))
+    output = silent.refresh(replace(recipe, date_range=dates))
+    assert str(output.metrics["affected_dates"]).startswith("any: the pipeline does not say")
 
 
 def test_pipelines_see_which_dates_have_changed(derived: Derived) -> None:

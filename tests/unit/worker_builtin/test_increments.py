@@ -55,9 +55,9 @@ EXPRESSIONS = st.recursive(
 ).filter(lambda text: "close" in text or "volume" in text)
 
 
-def _frame(rows: Rows, column: str) -> pl.DataFrame:
+def _frame(rows: Rows, column: str, spread: int = 1) -> pl.DataFrame:
     values = {
-        "date": [FIRST + dt.timedelta(days=day) for day, _ in rows],
+        "date": [FIRST + dt.timedelta(days=day * spread) for day, _ in rows],
         "entity": [entity for _, entity in rows],
         "close": [value for value, _ in rows.values()],
         "sector": [sector for _, sector in rows.values()],
@@ -157,8 +157,8 @@ def run(
 def test_the_result_equals_that_of_all_dates(text: str, rounds: list[list[str]], seed: int) -> None:
     """Each round is a run after several versions of its inputs."""
     rng = random.Random(seed)
-    tables = [_start(rng), _start(rng)]
-    frames = [_frame(tables[0], "close"), _frame(tables[1], "volume")]
+    tables, spread = [_start(rng), _start(rng)], rng.choice([1, 40])
+    frames = [_frame(tables[0], "close", spread), _frame(tables[1], "volume", spread)]
     try:
         previous = run(text, frames)
         for edits in rounds:
@@ -166,7 +166,7 @@ def test_the_result_equals_that_of_all_dates(text: str, rounds: list[list[str]],
             for edit in edits:
                 number = rng.randint(0, 1)
                 tables[number] = _edit(tables[number], edit, rng)
-                now = _frame(tables[number], ("close", "volume")[number])
+                now = _frame(tables[number], ("close", "volume")[number], spread)
                 change = find_changed(DayDigests.of(frames[number]), DayDigests.of(now))
                 changes += [change] if change is not None else []
                 frames[number] = now
