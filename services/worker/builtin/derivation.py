@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
@@ -27,8 +27,10 @@ from optaic.rules.columns import DATE, ENTITY, VALUE
 from optaic.rules.roles import INPUT
 from worker.builtin.parameters import read_text
 
-# The last bit of their results depends on how many entities the whole table has, where they compare all of a date.
-_OF_ALL_ENTITIES = frozenset({"SCALE", "WINSORIZE"})
+# Where they compare all of a date, the last bit of their results depends on how many entities the whole table has: of one on that
+# number, of the other on whether it is 1.
+_OF_ALL_ENTITIES = frozenset({"WINSORIZE"})
+_OF_SEVERAL_ENTITIES = frozenset({"SCALE"})
 
 
 class ExpressionPipeline(Pipeline):
@@ -56,8 +58,8 @@ class ExpressionPipeline(Pipeline):
             expression = _parse(context)
             start, warm_up = _find_start(context, expression), expression.warm_up() or 0
             cut = None if start is None else _cut(tables, start, warm_up)
-            if cut and not _has_types(context, cut, output):
-                context.report("full_because", "the version before has other columns or types")
+            if cut and (because := _why_unlike(context, expression, cut, output)):
+                context.report("full_because", because)
                 start = cut = None
             if start is not None and not cut:  # all dates from there on are gone, or none has changed
                 assert context.previous is not None
@@ -86,7 +88,8 @@ class ExpressionPipeline(Pipeline):
     def find_affected(self, context: PipelineContext, changed: ChangedDates) -> ChangedDates | str:
         """Return the changed dates, and, where the expression looks back, all dates after the first of them."""
         expression, tables = _parse(context), context.tables(INPUT)
-        if because := _why_all(context, expression):
+        because = _why_all(context, expression) or _name_call(expression, _OF_SEVERAL_ENTITIES)
+        if because:
             return because
         if any(table.frame.schema.get(DATE) != pl.Date for table in tables):
             return "dates are instants"
@@ -121,22 +124,44 @@ def _find_start(context: PipelineContext, expression: Expression) -> dt.date | N
 def _why_all(context: PipelineContext, expression: Expression) -> str:
     """Return why every date of the result may depend on any date of the inputs; empty if it does not."""
     for node in expression.walk():
-        if not isinstance(node, Call):
-            continue
-        name = node.signature.name
-        if name in context.operators:
-            return f"the operator {name} is of another package"
-        if name in _OF_ALL_ENTITIES and len(node.values) == node.signature.values:
-            return f"the last bit of {name} depends on the number of entities on other dates"
-    return "" if expression.warm_up() is not None else "the expression depends on all earlier sessions"
+        if isinstance(node, Call) and node.signature.name in context.operators:
+            return f"the operator {node.signature.name} is of another package"
+    if expression.warm_up() is None:
+        return "the expression depends on all earlier sessions"
+    return _name_call(expression, _OF_ALL_ENTITIES)
 
 
-def _has_types(context: PipelineContext, tables: Sequence[InputTable], output: str) -> bool:
-    """Return whether what is computed from tables has the columns and types of the version before."""
-    assert context.previous is not None
+def _name_call(expression: Expression, names: Collection[str]) -> str:
+    """Return that an operator is called without a group; empty if none of these is."""
+    for node in expression.walk():
+        if (
+            isinstance(node, Call)
+            and node.signature.name in names
+            and len(node.values) == node.signature.values
+        ):
+            return f"the last bit of {node.signature.name} depends on the number of entities on other dates"
+    return ""
+
+
+def _why_unlike(
+    context: PipelineContext, expression: Expression, tables: Sequence[InputTable], output: str
+) -> str:
+    """Return why what is computed from a part of tables would not go with the version before; empty if it would."""
+    previous = context.previous
+    assert previous is not None
     kinds = {DATE: pl.Date(), ENTITY: tables[0].frame.schema.get(ENTITY), output: pl.Float64()}
     are_days = all(table.frame.schema.get(DATE) == pl.Date for table in tables)
-    return are_days and dict(context.previous.schema) == kinds
+    if not are_days or dict(previous.schema) != kinds:
+        return "the version before has other columns or types"
+    because = _name_call(expression, _OF_SEVERAL_ENTITIES)
+    if because and _has_several(previous) and any(_has_several(table.frame) for table in tables):
+        return ""
+    return because
+
+
+def _has_several(table: pl.DataFrame) -> bool:
+    """Return whether a table has several entities."""
+    return table.height > 1 and bool((table[ENTITY] != table[ENTITY][0]).any())
 
 
 def _cut(tables: Sequence[InputTable], start: dt.date, warm_up: int) -> tuple[InputTable, ...]:

@@ -226,6 +226,7 @@ VOLUMES = _days(1).drop("sector").rename({"close": "volume"})
         ("MEAN(close, 3)", 9),
         ("RANK(PCT(MEAN(close, 3), 2))", 9),
         ("WINSORIZE(close, 0.1, sector)", 9),
+        ("SCALE(close)", 9),
     ],
 )
 def test_an_appended_date_is_computed_alone(text: str, first: int) -> None:
@@ -241,7 +242,6 @@ def test_an_appended_date_is_computed_alone(text: str, first: int) -> None:
     [
         ("EMA(close, 3)", "the expression depends on all earlier sessions"),
         ("REF(HUMP(close), 2)", "the expression depends on all earlier sessions"),
-        ("SCALE(close)", "the last bit of SCALE depends on the number of entities on other dates"),
         ("WINSORIZE(close)", "the last bit of WINSORIZE depends on the number of entities on other dates"),
     ],
 )
@@ -252,9 +252,26 @@ def test_everything_is_computed_where_a_result_depends_on_it(text: str, because:
     assert reported == {"full_because": because}
 
 
+def test_scale_of_one_entity_is_computed_over_all_dates() -> None:
+    one, two = _days(10).filter(pl.col("entity") == "A"), _days(10)
+    last = FIRST + dt.timedelta(days=9)
+    later = pl.col("date") == last
+    volumes = VOLUMES.head(1)
+    for before, now in (
+        (one.filter(~later), one),
+        (one.filter(~later), pl.concat([one.filter(~later), two.filter(later)])),
+        (two.filter(~later), pl.concat([two.filter(~later), one.filter(later)])),
+    ):
+        previous = run("SCALE(close)", [before, volumes])
+        found = run("SCALE(close)", [now, volumes], previous, ChangedDates(last, last))
+        because = "the last bit of SCALE depends on the number of entities on other dates"
+        assert reported == {"full_because": because}
+        assert found.equals(run("SCALE(close)", [now, volumes]))
+
+
 @pytest.mark.parametrize("text", ["SCALE(close)", "WINSORIZE(close, 0.1)"])
 def test_a_last_bit_of_old_dates_changes_with_the_entities_of_later_ones(text: str) -> None:
-    """So these two, without a group, are computed over all dates; whoever corrects them makes them incremental."""
+    """So without a group WINSORIZE is computed over all dates, and SCALE where a part has one entity only."""
     few = "A" if text.startswith("SCALE") else "ABCDE"
     rows: Rows = {(day, e): ((day * 7 + ord(e) * 3) % 11 / 7 + 0.1, "x") for day in range(4) for e in few}
     more = rows | {(4, e): (1.3, "x") for e in "ABCDEFGHIJKLMNOPQRSTUVW"}
