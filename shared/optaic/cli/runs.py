@@ -122,6 +122,10 @@ def get(
             print_json(handle.run)
             return
         _show([handle.run], output)
+        if handle.run.external_version:
+            print_line(
+                f"version {handle.run.external_version} of another system, reported by {handle.run.actor}"
+            )
         if handle.run.error.type:
             print_line(failure_text(handle.run.error))
         if handle.run.error.last_lines:

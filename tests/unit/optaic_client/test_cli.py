@@ -70,6 +70,21 @@ def test_a_run_may_be_forced_or_allowed_to_delete_with_a_reason(optaic: FakeServ
         assert request.allow_deletion_reason == ("moved" if request.allow_deletion else "")
 
 
+def test_a_version_of_another_system_is_reported(optaic: FakeServices) -> None:
+    optaic.on(
+        "ReportExternalVersion", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_COMPLETED, run_number=3)
+    )
+    shown = invoke("run", "report", "prices", "--version", "v7", "--last-date", "2026-11-27", "-o", "json")
+    assert json.loads(shown.stdout)["run_id"] == "r"
+    assert "COMPLETED" in invoke("run", "report", "prices", "--version", "v8").stdout
+    first, second = (each.request for each in optaic.calls("ReportExternalVersion"))
+    assert (first.instance_id, first.external_version, first.last_data_date) == (ID, "v7", "2026-11-27")
+    assert (second.external_version, second.last_data_date) == ("v8", "")
+    invoke("run", "report", "prices", status=2)
+    optaic.on("GetRun", run_pb2.Run(run_id=ID, external_version="v7", actor="vendor"))
+    assert "version v7 of another system, reported by vendor" in invoke("run", "get", ID).stdout
+
+
 def test_a_run_is_submitted(optaic: FakeServices) -> None:
     optaic.on("SubmitRun", run_pb2.Run(run_id="r", status=run_pb2.RUN_STATUS_PENDING, run_number=1))
     shown = invoke("run", "submit", "prices", "--mode", "full", "-p", "n=3", "-p", "text=abc", "-o", "json")
