@@ -12,7 +12,7 @@ from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1.instance_service_pb2 import DeleteInstanceRequest
-from optaic.lineage.v1.lineage_service_pb2 import GetFlowStateRequest, InvalidateFlowRequest
+from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest
 from optaic.run.v1 import refresh_pb2, run_pb2, run_service_pb2
 from run_service import peers_adapter
 from run_service.use_cases import refresh_steps, submission
@@ -375,35 +375,3 @@ async def test_plan_says_that_what_the_caller_wrote_has_not_arrived(
     plan = chain.plane.run.runs.PlanRefresh
     async with refused("READ_TOKENS_PENDING"):
         await plan(request, metadata=((READ_TOKENS_KEY, f"run/{new_id()}"),))
-
-
-async def test_a_flow_that_no_run_computes_is_skipped_until_its_version_is_reported(chain: Chain) -> None:
-    instances = chain.plane.instance
-    external = {"definitionName": "external"}
-    held = {
-        "projectId": chain.project,
-        "name": "held",
-        "dataset": {"pipeline": external, "store": {**external, "config": {"url": "/exports/held.parquet"}}},
-    }
-    chain.instances["held"] = await instances.create(held)
-    chain.instances["reader"] = await instances.derived(chain.project, "reader", chain.id_of("held"))
-    await chain.plane.rest()
-    refresh = await chain.ended(await chain.submit("reader", include_upstream=True))
-    assert refresh.status == refresh_pb2.REFRESH_STATUS_FAILED
-    assert await chain.words(refresh) == {"held": "external", "reader": "blocked"}
-    report = run_service_pb2.ReportExternalVersionRequest(
-        instance_id=chain.id_of("held"), external_version="v1"
-    )
-    await chain.plane.run.runs.ReportExternalVersion(report)
-    await chain.plane.rest()
-    refresh = await chain.ended(await chain.submit("reader", include_upstream=True))
-    assert refresh.status == refresh_pb2.REFRESH_STATUS_COMPLETED
-    assert (await chain.words(refresh))["reader"] == "completed"
-    assert chain.order == ["reader"]
-    report.external_version = "v2"
-    await chain.plane.run.runs.ReportExternalVersion(report)
-    await chain.plane.rest()
-    request = GetFlowStateRequest(flow=chain.ref("reader"))
-    state = await chain.plane.lineage.stub.GetFlowState(request)
-    (cause,) = state.causes
-    assert (state.status, cause.from_version, cause.to_version) == (flow_pb2.STATUS_STALE, 1, 2)

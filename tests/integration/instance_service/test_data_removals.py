@@ -98,6 +98,29 @@ async def door(service: RunningInstanceService) -> AsyncIterator[DataRemovalServ
         yield DataRemovalServiceStub(channel)
 
 
+async def test_what_another_system_wrote_is_no_output_of_a_deleted_instance(
+    service: RunningInstanceService, removals: Removals
+) -> None:
+    project = await service.project()
+    external = {"definitionName": "external"}
+    store = {**external, "config": {"url": "/exports/a.parquet"}}
+    given = {
+        "projectId": project.project_id,
+        "name": "held",
+        "dataset": {"pipeline": external, "store": store},
+    }
+    held = await service.create(given)
+    await service.publish_run(Run(instance_id=held.instance_id, flow_kind=FLOW_KIND_REFRESH, run_number=1))
+
+    async def is_known() -> bool:
+        return (await service.row_counts("outputs"))["outputs"] == 1
+
+    await eventually(is_known)
+    await gone(service, held)
+    (found,) = await removals.list()
+    assert (found.instance_id, found.has_output) == (held.instance_id, False)
+
+
 async def test_a_deleted_instance_is_recorded_with_every_store_that_it_had(
     service: RunningInstanceService, removals: Removals
 ) -> None:
