@@ -67,6 +67,9 @@ _FIND_IDS = sa.text("""
 """)
 # The steps of closures are lookups in an index, as in `propagation`: a planner that misjudges a step reads all edges in each.
 # Selects each flow, its direct upstreams with what has changed in them by role, and every transitive upstream that is not READY.
+# All that is below a flow that is not fresh is not fresh either, so `stale` walks from one such flow to the next. A fresh
+# upstream can be RUNNING or ERROR as well: `unsettled` has all such flows of the tenant, usually few, and only if there are any,
+# `above` looks for them among all upstreams.
 # A version says its changed dates relative to the version that its run built on: they count if that is the one before it.
 _GET_ADMISSIONS = sa.text(f"""
     with recursive roots as materialized (
@@ -74,20 +77,43 @@ _GET_ADMISSIONS = sa.text(f"""
         from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
         join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
                     and f.is_defined
-    ), upstreams (root, flow_id) as (
-        select r.flow_id, e.upstream_id from roots r
-        join edges e on e.tenant_id = :tenant_id and e.downstream_id = r.flow_id and e.is_connected
-        union
-        select u.root, e.upstream_id from upstreams u cross join lateral (
-            select e.upstream_id from edges e
-            where e.tenant_id = :tenant_id and e.downstream_id = u.flow_id and e.is_connected offset 0
+    ), direct (root, flow_id, is_fresh) as materialized (
+        select distinct r.flow_id, e.upstream_id, e.is_fresh from roots r cross join lateral (
+            select e.upstream_id,
+                   (select u.is_fresh from flows u where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id) as is_fresh
+            from edges e where e.tenant_id = :tenant_id and e.downstream_id = r.flow_id and e.is_connected offset 0
         ) e
-    ), members (root, flow_id) as (
-        select flow_id, flow_id from roots union all select root, flow_id from upstreams
+    ), unsettled (flow_id) as materialized (
+        select flow_id from flows
+        where tenant_id = :tenant_id and (run_number > ended_run_number or outcome = 'failed') and is_fresh
+    ), above (root, flow_id) as (
+        select root, flow_id from direct where exists (select from unsettled where unsettled.flow_id <> direct.root)
+        union
+        select a.root, e.upstream_id from above a cross join lateral (
+            select e.upstream_id from edges e
+            where e.tenant_id = :tenant_id and e.downstream_id = a.flow_id and e.is_connected offset 0
+        ) e
+    ), stale (root, flow_id) as (
+        select root, flow_id from direct where not is_fresh
+        union
+        select s.root, e.upstream_id from stale s cross join lateral (
+            select e.upstream_id from edges e
+            where e.tenant_id = :tenant_id and e.downstream_id = s.flow_id and e.is_connected
+              and not (select u.is_fresh from flows u where u.tenant_id = :tenant_id and u.flow_id = e.upstream_id) offset 0
+        ) e
+    ), members (root, flow_id, is_direct) as (
+        select root, flow_id, bool_or(is_direct) from (
+            select flow_id, flow_id, false from roots
+            union all select root, flow_id, true from direct
+            union all select root, flow_id, false from stale
+            union all select root, flow_id, false from above where flow_id in (select flow_id from unsettled)
+        ) as every (root, flow_id, is_direct) group by root, flow_id
     )
-    select m.root, (select revision from lineage_revisions where tenant_id = :tenant_id), r.roles, {FLOW_COLUMNS}
+    select m.root, (select revision from lineage_revisions where tenant_id = :tenant_id), r.roles, f.*
     from members m
-    join ({_TABLES}) on f.tenant_id = :tenant_id and f.flow_id = m.flow_id
+    cross join lateral (
+        select {FLOW_COLUMNS} from {_TABLES} where f.tenant_id = :tenant_id and f.flow_id = m.flow_id offset 0
+    ) f
     left join lateral (
         select jsonb_agg(jsonb_build_array(
                    e.role, e.consumed_version, coalesce(c.readers_hash, ''),
@@ -108,9 +134,7 @@ _GET_ADMISSIONS = sa.text(f"""
         ) n on true
         where e.tenant_id = :tenant_id and e.downstream_id = m.root and e.upstream_id = m.flow_id
           and e.is_connected
-    ) r on true
-    where m.flow_id = m.root or r.roles is not null or not f.is_fresh or f.run_number > f.ended_run_number
-       or f.outcome <> 'succeeded'
+    ) r on m.is_direct
 """)  # noqa: S608 - constants of ours
 _LIST_EDGES_ABOVE = limited("""
     with recursive above (flow_id) as (
