@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "202611290310"
-down_revision = "202611282203"
+down_revision = "202611290210"
 
 
 def upgrade() -> None:

@@ -29,23 +29,33 @@ _CONNECT = sa.text("""
         set is_connected = excluded.is_connected, kind = excluded.kind
         where (edges.is_connected, edges.kind) is distinct from (excluded.is_connected, excluded.kind)
 """)
-_UNCONSUME = sa.text("""
-    update edges e set consumed_run_id = null, consumed_version = 0
-    where e.tenant_id = :tenant_id and e.downstream_id = any(:all_downstream_ids)
-      and (e.consumed_version <> 0 or e.consumed_run_id is not null)
-      and not exists (
-        select from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]))
-            as d(downstream_id, upstream_id, role)
-        where d.downstream_id = e.downstream_id and d.upstream_id = e.upstream_id and d.role = e.role)
-""")
 # The run that produced a version identifies it. Its number is looked up, because a late event may renumber versions.
 # An unknown run counts as nothing consumed: it is safer to show a flow stale too often than fresh by mistake.
+# An edge that nothing connects, that is not consumed now and for which nothing is accepted is deleted, as `_PRUNE` would.
 _CONSUME = sa.text("""
+    with given as materialized (
+        select d.downstream_id, d.upstream_id, d.role, d.run_id
+        from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]),
+                    cast(:run_ids as uuid[])) as d(downstream_id, upstream_id, role, run_id)
+        where d.run_id is not null
+    ), others as materialized (
+        select e.downstream_id, e.upstream_id, e.role,
+               not e.is_connected and e.kind <> :schema and e.accepted_version is null as is_useless
+        from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:of_ids)
+          and (e.downstream_id, e.upstream_id, e.role) not in (select downstream_id, upstream_id, role from given)
+    ), deleted as (
+        delete from edges e using others o
+        where e.tenant_id = :tenant_id and e.downstream_id = o.downstream_id and e.upstream_id = o.upstream_id
+          and e.role = o.role and o.is_useless
+    ), unconsumed as (
+        update edges e set consumed_run_id = null, consumed_version = 0 from others o
+        where e.tenant_id = :tenant_id and e.downstream_id = o.downstream_id and e.upstream_id = o.upstream_id
+          and e.role = o.role and not o.is_useless and (e.consumed_version <> 0 or e.consumed_run_id is not null)
+    )
     insert into edges (tenant_id, downstream_id, upstream_id, role, consumed_run_id, consumed_version)
-    select :tenant_id, d.downstream_id, d.upstream_id, d.role, d.run_id, coalesce(v.version, 0)
-    from unnest(cast(:downstream_ids as bigint[]), cast(:upstream_ids as bigint[]), cast(:roles as text[]),
-                cast(:run_ids as uuid[])) as d(downstream_id, upstream_id, role, run_id)
-    left join versions v on v.tenant_id = :tenant_id and v.flow_id = d.upstream_id and v.run_id = d.run_id
+    select :tenant_id, g.downstream_id, g.upstream_id, g.role, g.run_id, coalesce(v.version, 0)
+    from given g
+    left join versions v on v.tenant_id = :tenant_id and v.flow_id = g.upstream_id and v.run_id = g.run_id
     on conflict (tenant_id, downstream_id, upstream_id, role) do update
         set consumed_run_id = excluded.consumed_run_id, consumed_version = excluded.consumed_version
         where (edges.consumed_run_id, edges.consumed_version)
@@ -110,15 +120,13 @@ async def consume(
         for downstream_id, items in inputs.items()
         for item in items
     }
-    columns = _columns(tenant_id, edges)
-    await connection.execute(_UNCONSUME, {**columns, "all_downstream_ids": list(inputs)})
-    if edges:
-        parameters = {
-            **columns,
-            "run_ids": [item.version_id or None for item in edges.values()],
-        }
-        await connection.execute(_CONSUME, parameters)
-    await prune(connection, tenant_id, list(inputs))
+    parameters = {
+        **_columns(tenant_id, edges),
+        "run_ids": [item.version_id or None for item in edges.values()],
+        "of_ids": list(inputs),
+        "schema": SCHEMA,
+    }
+    await connection.execute(_CONSUME, parameters)
 
 
 async def list_unresolved(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -53,10 +54,6 @@ _DEFINE = sa.text("""
       and f.tenant_id = :tenant_id and f.flow_id = g.flow_id
     returning f.flow_id
 """)
-_LIST_DELETED = sa.text("""
-    select cast(instance_id as text) from instances
-    where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[])) and is_deleted
-""")
 _FORGET_VERSIONS = sa.text("""
     with gone as (
         delete from versions where tenant_id = :tenant_id and flow_id = any(:flow_ids)
@@ -87,12 +84,16 @@ _FORGET_RUNS = sa.text("""
         probe_number = 0, probed_run_number = 0, probed_token = ''
     where tenant_id = :tenant_id and flow_id = any(:flow_ids)
 """)
-_GET_PROGRESS = sa.text("""
-    select flow_id, run_number, coalesce(cast(last_run_id as text), ''), last_run_time, ended_run_number,
-           outcome_run_number, outcome, completed_run_number, computed_fingerprint, rows_processed,
-           computed_revision, readers_hash, coalesce(full_run_number, completed_run_number), partial_run_number,
-           failure_type, failure_message, source_token
-    from flows where tenant_id = :tenant_id and flow_id = any(:flow_ids)
+_FIND_PROGRESS = sa.text("""
+    select d.instance_id, d.flow_kind, coalesce(f.flow_id, 0), coalesce(i.is_deleted, false),
+           f.run_number, coalesce(cast(f.last_run_id as text), ''), f.last_run_time, f.ended_run_number,
+           f.outcome_run_number, f.outcome, f.completed_run_number, f.computed_fingerprint, f.rows_processed,
+           f.computed_revision, f.readers_hash, coalesce(f.full_run_number, f.completed_run_number),
+           f.partial_run_number, f.failure_type, f.failure_message, f.source_token
+    from unnest(cast(:instance_ids as text[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
+    left join flows f on f.tenant_id = :tenant_id and f.instance_id = cast(d.instance_id as uuid)
+                     and f.flow_kind = d.flow_kind
+    left join instances i on i.tenant_id = :tenant_id and i.instance_id = cast(d.instance_id as uuid)
 """)
 _SET_PROGRESS = sa.text("""
     update flows f set run_number = d.run_number, last_run_id = d.last_run_id, last_run_time = d.last_run_time,
@@ -141,6 +142,22 @@ _NEXT_REVISION = sa.text("""
 """)
 
 
+class FoundFlow(NamedTuple):
+    """A flow that an event names."""
+
+    flow_id: int  # 0: no event has named it before
+    is_deleted: bool  # its instance is
+    progress: Progress
+
+
+def _columns(tenant_id: str, keys: Collection[FlowKey]) -> dict[str, object]:
+    return {
+        "tenant_id": tenant_id,
+        "instance_ids": [key.instance_id for key in keys],
+        "flow_kinds": [key.flow_kind for key in keys],
+    }
+
+
 async def next_revision(connection: Connection, tenant_id: str, now: datetime) -> int:
     """Return the tenant's next lineage revision; its row stays locked until the transaction ends.
 
@@ -165,22 +182,12 @@ async def upsert_instances(
     return set((await connection.execute(_UPSERT_INSTANCES, parameters)).scalars())
 
 
-async def list_deleted(connection: Connection, tenant_id: str, instance_ids: Iterable[str]) -> set[str]:
-    """Return the ids of those instances that were deleted."""
-    parameters = {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
-    return set((await connection.execute(_LIST_DELETED, parameters)).scalars())
-
-
 async def ensure_flows(connection: Connection, tenant_id: str, keys: Iterable[FlowKey]) -> dict[FlowKey, int]:
     """Return the ids of the flows, and insert a placeholder for each unknown flow."""
     unique = sorted(set(keys))
     if not unique:
         return {}
-    parameters = {
-        "tenant_id": tenant_id,
-        "instance_ids": [key.instance_id for key in unique],
-        "flow_kinds": [key.flow_kind for key in unique],
-    }
+    parameters = _columns(tenant_id, unique)
     ids = await _get_ids(connection, parameters)
     if len(ids) == len(unique):
         return ids
@@ -220,12 +227,15 @@ async def forget_flows(connection: Connection, tenant_id: str, flow_ids: Sequenc
         await connection.execute(statement, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
 
 
-async def get_progress(
-    connection: Connection, tenant_id: str, flow_ids: Iterable[int]
-) -> dict[int, Progress]:
-    """Return the progress of the flows' runs; take the tenant's lock first if it is to be written back."""
-    rows = await connection.execute(_GET_PROGRESS, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
-    return {row[0]: Progress(*row[1:]) for row in rows}
+async def find_progress(
+    connection: Connection, tenant_id: str, keys: Iterable[FlowKey]
+) -> dict[FlowKey, FoundFlow]:
+    """Return each flow with the progress of its runs; take the tenant's lock first if that is to be written back."""
+    rows = await connection.execute(_FIND_PROGRESS, _columns(tenant_id, sorted(keys)))
+    return {
+        FlowKey(row[0], row[1]): FoundFlow(row[2], row[3], Progress(*row[4:]) if row[2] else Progress())
+        for row in rows
+    }
 
 
 async def set_progress(connection: Connection, tenant_id: str, progress: Mapping[int, Progress]) -> list[int]:

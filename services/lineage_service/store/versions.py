@@ -11,27 +11,77 @@ from lineage_service.domain.flows import Move
 from lineage_service.domain.runs import RunFact
 from servicekit.database import Connection
 
-_INSERT = sa.text("""
-    insert into versions (tenant_id, flow_id, run_number, version, run_id, uri, physical_version, digest,
-                          last_data_date, readers_hash, base_readers_hash, create_time,
-                          base_run_id, change_start, change_end, former_digest)
-    select :tenant_id, d.flow_id, d.run_number, 0, d.run_id, d.uri, d.physical_version, d.digest,
-           d.last_data_date, d.readers_hash, d.base_readers_hash, :create_time,
-           d.base_run_id, d.change_start, d.change_end, d.former_digest
-    from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:run_ids as uuid[]),
-                cast(:uris as text[]), cast(:physical_versions as text[]), cast(:digests as text[]),
-                cast(:last_data_dates as text[]), cast(:readers_hashes as text[]),
-                cast(:base_readers_hashes as text[]), cast(:base_run_ids as uuid[]),
-                cast(:change_starts as text[]), cast(:change_ends as text[]), cast(:former_digests as text[]))
+_GIVEN = """
+    unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[]), cast(:run_ids as uuid[]),
+           cast(:uris as text[]), cast(:physical_versions as text[]), cast(:digests as text[]),
+           cast(:last_data_dates as text[]), cast(:readers_hashes as text[]),
+           cast(:base_readers_hashes as text[]), cast(:base_run_ids as uuid[]),
+           cast(:change_starts as text[]), cast(:change_ends as text[]), cast(:former_digests as text[]))
         as d(flow_id, run_number, run_id, uri, physical_version, digest, last_data_date, readers_hash,
              base_readers_hash, base_run_id, change_start, change_end, former_digest)
+"""
+_COLUMNS = """
+    tenant_id, flow_id, run_number, version, run_id, uri, physical_version, digest, last_data_date, readers_hash,
+    base_readers_hash, create_time, base_run_id, change_start, change_end, former_digest
+"""
+_VALUES = """
+    d.run_id, d.uri, d.physical_version, d.digest, d.last_data_date, d.readers_hash,
+    d.base_readers_hash, :create_time, d.base_run_id, d.change_start, d.change_end, d.former_digest
+"""
+
+
+def _is_same(run: str, former: str) -> str:
+    """Return the SQL of whether a run has the content of the run before it.
+
+    An empty digest equals no other digest; that of a run of an earlier release is compared with the former digest of the
+    later one. If the run before has no readers_hash, the base_readers_hash of the later one is used instead; if both
+    are missing, the digest alone decides.
+    """
+    digest, readers_hash = (former.format(name) for name in ("digest", "readers_hash"))
+    return f"""
+        coalesce({run}.digest <> '' and {digest} in ({run}.digest, nullif({run}.former_digest, ''))
+            and ({run}.readers_hash = '' or coalesce(nullif({readers_hash}, ''), {run}.base_readers_hash)
+                 in ('', {run}.readers_hash)), false)
+    """
+
+
+# Of each flow one run, which is stored only if it comes after all others of the flow, as it usually does.
+_APPEND = sa.text(f"""
+    with inserted as (
+        insert into versions ({_COLUMNS})
+        select :tenant_id, d.flow_id, d.run_number,
+               case when p.run_number is null then 1 when {_is_same("d", "p.{}")} then p.version else p.version + 1 end,
+               {_VALUES}
+        from {_GIVEN} left join lateral (
+            select v.run_number, v.version, v.digest, v.readers_hash from versions v
+            where v.tenant_id = :tenant_id and v.flow_id = d.flow_id order by v.run_number desc limit 1
+        ) p on true
+        where p.run_number is null or p.run_number < d.run_number
+        on conflict do nothing
+        returning flow_id, run_number, version, run_id, last_data_date
+    ), resolved as (
+        update edges e set consumed_version = i.version from inserted i
+        where e.tenant_id = :tenant_id and e.upstream_id = i.flow_id and e.consumed_run_id = i.run_id
+          and e.consumed_version <> i.version
+        returning e.downstream_id
+    ), moved as (
+        update flows f set version = i.version, version_run_number = i.run_number, last_data_date = i.last_data_date,
+            late_since_time = case when i.last_data_date <> ''
+                                    and i.last_data_date < f.expected_data_date collate "C"
+                                   then f.late_since_time end
+        from inserted i where f.tenant_id = :tenant_id and f.flow_id = i.flow_id and f.version <> i.version
+        returning f.flow_id, old.version as from_version, f.late_since_time is not null as is_late
+    )
+    select i.flow_id, m.from_version, i.version, m.is_late, cast(array(select downstream_id from resolved) as bigint[])
+    from inserted i left join moved m on m.flow_id = i.flow_id
+""")  # noqa: S608 - constants of ours
+_INSERT = sa.text(f"""
+    insert into versions ({_COLUMNS}) select :tenant_id, d.flow_id, d.run_number, 0, {_VALUES} from {_GIVEN}
     on conflict do nothing
     returning flow_id, run_number
-""")
-# Numbers the runs from the predecessor of the oldest new run on; usually these are two rows. An empty digest equals no
-# other digest; a predecessor's of an earlier release is compared with the former digest of its successor. If the predecessor has no readers_hash, the base_readers_hash of its successor is used instead; if both
-# are missing, the digest alone decides.
-_NUMBER = sa.text("""
+""")  # noqa: S608 - constants of ours
+# Numbers the runs from the predecessor of the oldest new run on.
+_NUMBER = sa.text(f"""
     with starts as (
         select d.flow_id, p.run_number, coalesce(p.version, 1) as version
         from unnest(cast(:flow_ids as bigint[]), cast(:run_numbers as bigint[])) as d(flow_id, run_number)
@@ -42,11 +92,8 @@ _NUMBER = sa.text("""
         ) p on true
     ), moves as (
         select v.flow_id, v.run_number, s.version as start,
-               case when lag(v.run_number) over runs is null then 0
-                    when v.digest <> '' and lag(v.digest) over runs in (v.digest, nullif(v.former_digest, ''))
-                         and (v.readers_hash = '' or coalesce(nullif(lag(v.readers_hash) over runs, ''),
-                                                              v.base_readers_hash) in ('', v.readers_hash))
-                    then 0 else 1 end as step
+               case when lag(v.run_number) over runs is null or {_is_same("v", "lag(v.{}) over runs")} then 0 else 1 end
+                   as step
         from starts s join versions v on v.tenant_id = :tenant_id and v.flow_id = s.flow_id
                                      and v.run_number >= coalesce(s.run_number, 0)
         window runs as (partition by v.flow_id order by v.run_number)
@@ -57,7 +104,7 @@ _NUMBER = sa.text("""
     update versions v set version = n.version from numbers n
     where v.tenant_id = :tenant_id and v.flow_id = n.flow_id and v.run_number = n.run_number
       and v.version <> n.version
-""")
+""")  # noqa: S608 - constants of ours
 # A consumed version is found by the run that produced it, even if it was consumed before its event arrived here.
 _RESOLVE = sa.text("""
     update edges e set consumed_version = v.version
@@ -154,7 +201,54 @@ async def add_versions(
     Returns the version moves, the ids of the flows whose consumed or accepted version got another number, and the ids of the
     moved flows whose data is late still.
     """
-    parameters = {
+    moves: list[Move] = []
+    resolved: list[int] = []
+    late: list[int] = []
+    rest = completed
+    if len({flow_id for flow_id, _ in completed}) == len(completed):
+        appended = set()
+        rows = await connection.execute(_APPEND, _columns(tenant_id, completed, create_time))
+        for flow_id, from_version, to_version, is_late, downstream_ids in rows:
+            appended.add(flow_id)
+            resolved = downstream_ids
+            if from_version is not None:
+                moves.append(Move(flow_id, from_version, to_version))
+            if is_late:
+                late.append(flow_id)
+        rest = [each for each in completed if each[0] not in appended]
+    if rest:
+        others = await _add_between(connection, tenant_id, rest, create_time)
+        moves, resolved, late = moves + others[0], resolved + others[1], late + others[2]
+    return moves, resolved, late
+
+
+async def _add_between(
+    connection: Connection,
+    tenant_id: str,
+    completed: Sequence[tuple[int, RunFact]],
+    create_time: datetime,
+) -> tuple[list[Move], list[int], list[int]]:
+    """Store outputs of runs as `add_versions` does, wherever they stand among the runs of their flows."""
+    oldest: dict[int, int] = {}
+    inserted = 0
+    for flow_id, run_number in await connection.execute(_INSERT, _columns(tenant_id, completed, create_time)):
+        inserted += 1
+        oldest[flow_id] = min(run_number, oldest.get(flow_id, run_number))
+    if not oldest:
+        return [], [], []
+    new = {"tenant_id": tenant_id, "flow_ids": list(oldest), "run_numbers": list(oldest.values())}
+    numbered = (await connection.execute(_NUMBER, new)).rowcount
+    resolved = list((await connection.execute(_RESOLVE, new)).scalars())
+    if numbered > inserted:  # only then has a version another number that was known when it was accepted
+        resolved += (await connection.execute(_RESOLVE_ACCEPTED, new)).scalars()
+    moves, late = await set_current(connection, tenant_id, oldest)
+    return moves, resolved, late
+
+
+def _columns(
+    tenant_id: str, completed: Sequence[tuple[int, RunFact]], create_time: datetime
+) -> dict[str, object]:
+    return {
         "tenant_id": tenant_id,
         "flow_ids": [flow_id for flow_id, _ in completed],
         "run_numbers": [fact.run_number for _, fact in completed],
@@ -171,17 +265,3 @@ async def add_versions(
         "former_digests": [fact.former_digest for _, fact in completed],
         "create_time": create_time,
     }
-    oldest: dict[int, int] = {}
-    inserted = 0
-    for flow_id, run_number in await connection.execute(_INSERT, parameters):
-        inserted += 1
-        oldest[flow_id] = min(run_number, oldest.get(flow_id, run_number))
-    if not oldest:
-        return [], [], []
-    new = {"tenant_id": tenant_id, "flow_ids": list(oldest), "run_numbers": list(oldest.values())}
-    numbered = (await connection.execute(_NUMBER, new)).rowcount
-    resolved = list((await connection.execute(_RESOLVE, new)).scalars())
-    if numbered > inserted:  # only then has a version another number that was known when it was accepted
-        resolved += (await connection.execute(_RESOLVE_ACCEPTED, new)).scalars()
-    moves, late = await set_current(connection, tenant_id, oldest)
-    return moves, resolved, late

@@ -10,11 +10,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from lineage_service import events
-from lineage_service.domain.causes import Causes
+from lineage_service.domain.causes import Cause, Causes
 from lineage_service.domain.flows import Change, Move
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.probes import ProbeFact
-from lineage_service.domain.runs import Phase, RunFact, advance
+from lineage_service.domain.runs import Phase, Progress, RunFact, advance
 from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import acceptance, edges, flows, policies, probes, propagation, reads, versions
 from lineage_service.use_cases.causes import find_spread_causes, find_state_causes
@@ -110,7 +110,6 @@ async def apply_run_facts(
 ) -> None:
     """Apply run events; older and repeated events, and events of deleted instances, change nothing."""
     await lock_tenant(connection, tenant_id)
-    deleted = await flows.list_deleted(connection, tenant_id, {fact.flow.instance_id for fact in facts})
     # Only a completed run can change freshness.
     moves_freshness = any(fact.phase is Phase.COMPLETED for fact in facts)
     size = _FACTS_AT_ONCE if moves_freshness else len(facts)
@@ -119,16 +118,26 @@ async def apply_run_facts(
         revision = await flows.next_revision(
             connection, tenant_id, deps.clock.now()
         )  # two parts may concern the same flow
+        found = await flows.find_progress(connection, tenant_id, _keys_of(part))
+        deleted = {key for key, each in found.items() if each.is_deleted}
         # Refused runs change nothing, but the published message still lists their events as applied.
-        live = [fact for fact in part if fact.run_number and fact.flow.instance_id not in deleted]
-        keys = {key for fact in live for key in (fact.flow, *(item.upstream for item in fact.inputs))}
-        ids = await flows.ensure_flows(connection, tenant_id, keys)
-        touched, moves = await _advance(deps, connection, tenant_id, live, ids)
+        live = [fact for fact in part if fact.run_number and fact.flow not in deleted]
+        if missing := {key for key in _keys_of(live) if not found[key].flow_id}:
+            await flows.ensure_flows(connection, tenant_id, missing)
+            found |= await flows.find_progress(connection, tenant_id, missing)
+        ids = {key: each.flow_id for key, each in found.items()}
+        known = {found[fact.flow].flow_id: found[fact.flow].progress for fact in live}
+        touched, moves = await _advance(deps, connection, tenant_id, live, ids, known)
         change = _Change(deps, connection, tenant_id, revision, _event_ids(part))
         # A flow with several runs in one part is published in the group of the newest run.
         groups = {fact.run_id: events.ChangeGroup(run_id=fact.run_id) for fact in part}
         owners = {ids[fact.flow]: groups[fact.run_id] for fact in sorted(live, key=_run_number)}
         await change.publish(touched, moves, list(groups.values()), owners, moves_freshness=moves_freshness)
+
+
+def _keys_of(facts: Iterable[RunFact]) -> set[FlowKey]:
+    """Return the flows of runs, and those that the runs have read."""
+    return {key for fact in facts for key in (fact.flow, *(item.upstream for item in fact.inputs))}
 
 
 def _run_number(fact: RunFact) -> int:
@@ -144,10 +153,10 @@ async def _advance(
     connection: Connection,
     tenant_id: str,
     facts: Sequence[RunFact],
-    ids: dict[FlowKey, int],
+    ids: Mapping[FlowKey, int],
+    known: Mapping[int, Progress],
 ) -> tuple[set[int], list[Move]]:
     """Store the progress and the outputs of runs; return the ids of the touched flows, and the version moves."""
-    known = await flows.get_progress(connection, tenant_id, {ids[fact.flow] for fact in facts})
     now = dict(known)
     newest_full: dict[int, RunFact] = {}
     for fact in facts:
@@ -238,23 +247,24 @@ class _Change:
             reaches: list[propagation.Reach] = []
             changes: list[Change] = []
             redefined = touched if is_redefined else {move.flow_id for move in moves}
+            changes += await self._touch(touched)
             if moves_freshness:
                 await propagation.disable_seqscan(self.connection)
                 reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
                 changes += await self._set_fresh(_union(reaches), is_fresh=False)
-                fresh = await propagation.find_fresh(self.connection, self.tenant_id, touched)
+                fresh = await self._find_fresh(
+                    touched.intersection(change.flow_id for change in changes if not change.is_fresh)
+                )
                 changes += await self._set_fresh(propagation.format_ids(fresh), is_fresh=True)
                 redefined = redefined.union(fresh)
-            changes += await self._touch(touched)
             # Where a flow was written twice, the last state counts.
             states = {change.flow_id: change for change in changes}
             spread = await find_spread_causes(self.connection, self.tenant_id, states, touched, moves)
             readers = await self._list_dependants(redefined)
             states.update((change.flow_id, change) for change in await self._touch(readers))
             published = {flow_id: change for flow_id, change in states.items() if change.is_defined}
-            shown = await find_state_causes(
-                self.connection, self.tenant_id, (touched & published.keys()) | readers
-            )
+            stale = {flow_id for flow_id, change in published.items() if not change.is_fresh}
+            shown = await self._find_state_causes(stale.intersection(touched | readers))
             causes = replace(spread, lists={**spread.lists, **shown})
             _assign(published, reaches, groups, owners)
         messages = events.change_messages(self.revision, groups, causes, self.event_ids)
@@ -278,6 +288,16 @@ class _Change:
         if not flow_ids:
             return []
         return await propagation.touch(self.connection, self.tenant_id, flow_ids, self.revision)
+
+    async def _find_fresh(self, stale: AbstractSet[int]) -> list[int]:
+        if not stale:
+            return []
+        return await propagation.find_fresh(self.connection, self.tenant_id, stale)
+
+    async def _find_state_causes(self, stale: AbstractSet[int]) -> dict[int, list[Cause]]:
+        if not stale:
+            return {}
+        return await find_state_causes(self.connection, self.tenant_id, stale)
 
     async def _list_dependants(self, flow_ids: AbstractSet[int]) -> set[int]:
         """Return the direct dependants that were not fresh before, since the flows changed may be among their causes."""
