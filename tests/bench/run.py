@@ -24,6 +24,7 @@ BENCHMARKS = (
     "status_latency",
     "propagation",
     "lineage_reads",
+    "status_reads",
     "create",
     "catalogue",
     "reconciler",
