@@ -18,6 +18,7 @@ from status_service.grpc_api import StatusServicer
 from status_service.nats_adapter import NatsStatusPublisher
 from status_service.ports import StatusPublisher
 from status_service.reconcile import Compaction
+from status_service.store.statuses import SharedReads
 from status_service.use_cases import reading
 from status_service.use_cases.dependencies import Dependencies
 from status_service.use_cases.facts import LINEAGE_ECHO
@@ -39,7 +40,9 @@ async def build(settings: Settings) -> App[Dependencies]:
         buffer_size=settings.watch_buffer,
         bookmark_seconds=settings.watch_bookmark_seconds,
     )
-    deps = Dependencies(parts.database, parts.clock, parts.ids, parts.signer, feed)
+    deps = Dependencies(
+        parts.database, parts.clock, parts.ids, parts.signer, feed, SharedReads(parts.database)
+    )
     Comparing(deps, parts.comparison).listen()
     publishers: list[StatusPublisher] = [NatsStatusPublisher(parts.broker)]
     close = []

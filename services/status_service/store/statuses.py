@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from servicekit.database import Connection
+from servicekit.coalescing import Coalesced
+from servicekit.database import Connection, Database
 from status_service.store.statements import insert, insert_of, select_of
 from status_service.store.tables import instance_statuses
 
+_GET_STATUSES = sa.text("""
+    select cast(instance_id as text), project_id, kind, status, revision, update_time, body, since_time, cause_kinds
+    from instance_statuses where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
+""")
 _UPSERT_STATUSES = insert_of(instance_statuses, is_upsert=True)
 
 
@@ -36,8 +41,46 @@ async def get_statuses(
     connection: Connection, tenant_id: str, instance_ids: Collection[str]
 ) -> dict[str, StatusRow]:
     """Return the statuses of those instances that have one."""
-    rows = await connection.execute(select_of(instance_statuses, tenant_id, instance_ids))
-    return {row.instance_id: status_row(row) for row in rows}
+    return _by_instance(await connection.execute(_GET_STATUSES, _parameters(tenant_id, instance_ids)))
+
+
+async def fetch_statuses(
+    database: Database, tenant_id: str, instance_ids: Collection[str]
+) -> dict[str, StatusRow]:
+    """Return the same as `get_statuses` in a single round trip, because every client calls it."""
+    return _by_instance(await database.fetch(tenant_id, _GET_STATUSES, _parameters(tenant_id, instance_ids)))
+
+
+def _parameters(tenant_id: str, instance_ids: Collection[str]) -> dict[str, object]:
+    return {"tenant_id": tenant_id, "instance_ids": list(instance_ids)}
+
+
+def _by_instance(rows: Iterable[Sequence[Any]]) -> dict[str, StatusRow]:
+    return {
+        row[0]: StatusRow(*(*values, None if kinds is None else tuple(kinds)))
+        for row in rows
+        for *values, kinds in [row]
+    }
+
+
+class SharedReads:
+    """Reads of single statuses: callers of a tenant that ask at the same time share a statement."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._of_tenants: dict[str, Coalesced[str, StatusRow]] = {}
+
+    async def fetch_status(self, tenant_id: str, instance_id: str) -> StatusRow | None:
+        """Return the status of an instance as it is after this call began; None if it has none."""
+        reads = self._of_tenants.get(tenant_id)
+        if reads is None:
+            reads = self._of_tenants[tenant_id] = Coalesced(
+                lambda instance_ids: fetch_statuses(self._database, tenant_id, instance_ids)
+            )
+        row = await reads.read(instance_id, instance_id)
+        if row is None:  # or the caller that read for all has given up
+            row = (await fetch_statuses(self._database, tenant_id, [instance_id])).get(instance_id)
+        return row
 
 
 async def upsert_statuses(connection: Connection, tenant_id: str, rows: Sequence[StatusRow]) -> None:

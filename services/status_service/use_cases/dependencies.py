@@ -8,15 +8,17 @@ from servicekit.clock import Clock
 from servicekit.database import Database
 from servicekit.ids import IdSource
 from servicekit.signing import Signer
+from status_service.store.statuses import SharedReads
 from status_service.use_cases.watching import ChangeFeed
 
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The database, the clock, the source of ids, the signer and the feed of changes."""
+    """The database and the reads of it that callers share, the clock, the source of ids, the signer and the feed of changes."""
 
     database: Database
     clock: Clock
     ids: IdSource
     signer: Signer
     feed: ChangeFeed
+    shared_reads: SharedReads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.pages import DEFAULT_SIZE
@@ -25,7 +25,7 @@ from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.store.changes import ChangeRow, get_revisions
 from status_service.store.history import list_transitions
 from status_service.store.listing import Selection, list_statuses
-from status_service.store.statuses import StatusRow, get_statuses, locate_instances
+from status_service.store.statuses import StatusRow, fetch_statuses, locate_instances
 from status_service.use_cases.dependencies import Dependencies
 
 _SNAPSHOT_PAGE = 500
@@ -39,8 +39,7 @@ async def get_instance_status(
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND.
     """
-    (status,) = await _load_statuses(deps, tenant_id, [request.instance_id])
-    return status
+    return await _load_status(deps, tenant_id, request.instance_id)
 
 
 async def batch_get_instance_statuses(
@@ -51,19 +50,19 @@ async def batch_get_instance_statuses(
     Raises:
         NotFoundError: INSTANCE_NOT_FOUND, naming every missing id.
     """
-    statuses = await _load_statuses(deps, tenant_id, request.instance_ids)
+    rows = await fetch_statuses(deps.database, tenant_id, set(request.instance_ids))
+    missing = set(request.instance_ids) - set(rows)
+    if missing:
+        raise instances_not_found(missing)
+    statuses = [stamped(rows[instance_id]) for instance_id in request.instance_ids]
     return BatchGetInstanceStatusesResponse(instance_statuses=statuses)
 
 
-async def _load_statuses(
-    deps: Dependencies, tenant_id: str, instance_ids: Sequence[str]
-) -> list[status_pb2.InstanceStatus]:
-    async with deps.database.read(tenant_id) as connection:
-        rows = await get_statuses(connection, tenant_id, set(instance_ids))
-    missing = set(instance_ids) - set(rows)
-    if missing:
-        raise instances_not_found(missing)
-    return [stamped(rows[instance_id]) for instance_id in instance_ids]
+async def _load_status(deps: Dependencies, tenant_id: str, instance_id: str) -> status_pb2.InstanceStatus:
+    row = await deps.shared_reads.fetch_status(tenant_id, instance_id)
+    if row is None:
+        raise instances_not_found({instance_id})
+    return stamped(row)
 
 
 async def get_flow_status(
@@ -75,7 +74,7 @@ async def get_flow_status(
         NotFoundError: INSTANCE_NOT_FOUND or FLOW_NOT_FOUND.
     """
     wanted = request.flow
-    (status,) = await _load_statuses(deps, tenant_id, [wanted.instance_id])
+    status = await _load_status(deps, tenant_id, wanted.instance_id)
     for flow in status.flows:
         if flow.flow_kind == wanted.flow_kind:
             return flow
