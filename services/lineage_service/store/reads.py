@@ -132,9 +132,9 @@ _GET_ADMISSIONS = sa.text(f"""
             ) o
             left join versions b on b.tenant_id = :tenant_id and b.flow_id = e.upstream_id and b.run_id = o.base_run_id
         ) n on true
-        where e.tenant_id = :tenant_id and e.downstream_id = m.root and e.upstream_id = m.flow_id
+        where m.is_direct and e.tenant_id = :tenant_id and e.downstream_id = m.root and e.upstream_id = m.flow_id
           and e.is_connected
-    ) r on m.is_direct
+    ) r on true
 """)  # noqa: S608 - constants of ours
 _LIST_EDGES_ABOVE = limited("""
     with recursive above (flow_id) as (
