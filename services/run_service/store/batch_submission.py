@@ -35,7 +35,8 @@ _INSERT = sa.text(rf"""
         from given, jsonb_populate_record(null\:\:runs, document -> 'run') as wanted
         where not exists (
             select from runs where runs.tenant_id = wanted.tenant_id and runs.instance_id = wanted.instance_id
-            and runs.flow_kind = wanted.flow_kind and runs.status in ('pending', 'running'))
+            and runs.flow_kind = wanted.flow_kind and runs.status in ('pending', 'running')
+            offset 0) -- so that each is looked up in the index, instead of a join with all active runs
         order by wanted.instance_id, wanted.flow_kind
         on conflict (tenant_id, instance_id, flow_kind) do update set last_run_number = excluded.last_run_number
         where not flows.is_deleted and flows.last_run_number = excluded.last_run_number - 1
