@@ -7,6 +7,7 @@ from typing import Any
 from lineage_service.use_cases import (
     acceptance,
     admission,
+    differences,
     impact,
     invalidation,
     planning,
@@ -56,6 +57,9 @@ class LineageServicer(LineageServiceServicer):
         self, request: api.GetLineageGraphRequest, _context: Any
     ) -> api.GetLineageGraphResponse:
         return await reading.get_lineage_graph(self._deps, current().tenant_id, request)
+
+    async def DiffLineage(self, request: api.DiffLineageRequest, _context: Any) -> api.DiffLineageResponse:
+        return await differences.diff_lineage(self._deps, current().tenant_id, request)
 
     async def GetExecutionOrder(
         self, request: api.GetExecutionOrderRequest, _context: Any

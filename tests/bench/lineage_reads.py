@@ -59,6 +59,8 @@ async def measure(flows: int) -> list[Row]:
                 await _row("GetExecutionOrder of 10,000", graph.order, _LARGE_CALLS, flows),
             ]
             await graph.invalidate(0)
+            name = "GetLineageGraph of 10,000 as of a revision (limit 2,000)"
+            rows.append(await _row(name, graph.look_back, _LARGE_CALLS, flows))
             rows.append(await _row("ExplainStaleness at depth 100", graph.explain, _CALLS, flows))
         async with echo() as call:
             _, latencies = await timed(lambda _: call(b"x" * 64), range(_CALLS), 1)
@@ -109,6 +111,13 @@ class _Graph:
         flow = self._flow((_LAYERS - 1) * self._width)
         answer = await self._call("ExplainStaleness", api.ExplainStalenessRequest(flow=flow))
         assert answer.explanations
+
+    async def look_back(self, _: int) -> None:
+        flow = self._flow(self._place(_LAYERS - 1))
+        request = api.GetLineageGraphRequest(flow=flow, as_of=api.AsOf(revision=0))
+        answer = await self._call("GetLineageGraph", request)
+        assert len(answer.flows) > self._width // 2
+        assert all(state.is_fresh for state in answer.flows)
 
     async def invalidate(self, number: int) -> None:
         request = api.InvalidateFlowRequest(flow=self._flow(number), reason="bench")

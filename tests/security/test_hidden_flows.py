@@ -148,6 +148,35 @@ async def test_every_answer_about_an_instance_tells_nothing_of_other_projects(ch
     assert empty <= 5
 
 
+async def test_the_past_tells_no_more_than_the_present(chain: Chain) -> None:
+    lineage, saw = chain.plane.lineage.stub, lineage_api.AsOf(revision=chain.run.lineage_revision)
+    late = flow(chain.late.instance_id)
+    request = lineage_api.GetLineageGraphRequest(flow=late, as_of=saw)
+    graph = await lineage.GetLineageGraph(request, metadata=ME)
+    assert chain.tells(graph) == []
+    assert [(each.hidden, each.instance_name) for each in graph.flows] == [
+        (False, "late"),
+        (True, ""),
+        (False, "reader"),
+        (True, ""),
+    ]
+    difference = await lineage.DiffLineage(lineage_api.DiffLineageRequest(flow=late, before=saw), metadata=ME)
+    assert chain.tells(difference) == []
+    assert {(each.hidden, each.instance_name) for each in difference.flows} == {(True, ""), (False, "reader")}
+    for each in difference.flows:
+        if each.hidden:
+            assert not each.HasField("before")
+            assert not each.HasField("after")
+        else:
+            assert each.edges
+            assert all(edge.hidden and not edge.upstream_name for edge in each.edges)
+    for theirs in (chain.theirs, chain.their_reader):
+        request = lineage_api.GetLineageGraphRequest(flow=flow(theirs.instance_id), as_of=saw)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await lineage.GetLineageGraph(request, metadata=ME)
+        assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 async def test_a_watch_tells_the_statuses_of_the_actors_project_only(chain: Chain) -> None:
     watch = chain.plane.status.stub.WatchInstanceStatuses(
         status_api.WatchInstanceStatusesRequest(), metadata=ME

@@ -105,6 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "ListUpstreams": _READING,
     "ListDownstreams": _READING,
     "GetLineageGraph": _READING,
+    "DiffLineage": _READING,
     "GetExecutionOrder": _READING,
     "ExplainStaleness": _READING,
     "PreviewImpact": _READING,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import typer
 
+from optaic.cli import history
 from optaic.cli.impact import print_impact
 from optaic.cli.output import (
     Format,
@@ -26,6 +27,10 @@ app = typer.Typer(no_args_is_help=True)
 @app.callback()
 def lineage() -> None:
     """Show what depends on what, and why something is stale."""
+
+
+for command_of_history in (history.show, history.graph, history.diff):
+    app.command()(command_of_history)
 
 
 @app.command()

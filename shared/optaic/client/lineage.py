@@ -6,6 +6,7 @@ from typing import Any
 
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
+from optaic.client.moments import MomentLike, moment
 from optaic.client.references import FlowLike, flow_of
 from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.lineage.v1 import lineage_pb2
@@ -23,9 +24,13 @@ class Lineage:
     async def _call(self, method: str, request: Any) -> Any:
         return await self._connection.call("lineage", LineageServiceStub, method, request)
 
-    async def state(self, flow: FlowLike, flow_kind: str | int | None = None) -> lineage_pb2.FlowState:
-        """Return everything known about a flow."""
+    async def state(
+        self, flow: FlowLike, flow_kind: str | int | None = None, *, as_of: MomentLike | None = None
+    ) -> lineage_pb2.FlowState:
+        """Return everything known about a flow, as it is or `as_of` a lineage revision, a time, or what a run saw."""
         request = api.GetFlowStateRequest(flow=await flow_of(self._connection, flow, flow_kind))
+        if as_of is not None:
+            request.as_of.CopyFrom(moment(as_of))
         answer: lineage_pb2.FlowState = await self._call("GetFlowState", request)
         return answer
 
@@ -76,15 +81,46 @@ class Lineage:
         *,
         upstream_depth: int = 0,
         downstream_depth: int = 0,
+        as_of: MomentLike | None = None,
     ) -> api.GetLineageGraphResponse:
-        """Return the flows around one flow, and the edges among them."""
+        """Return the flows around one flow, and the edges among them, as they are or `as_of` an earlier moment."""
         request = api.GetLineageGraphRequest(
             flow=await flow_of(self._connection, flow, flow_kind),
             upstream_depth=upstream_depth,
             downstream_depth=downstream_depth,
         )
+        if as_of is not None:
+            request.as_of.CopyFrom(moment(as_of))
         answer: api.GetLineageGraphResponse = await self._call("GetLineageGraph", request)
         return answer
+
+    async def diff(
+        self,
+        flow: FlowLike,
+        before: MomentLike,
+        after: MomentLike | None = None,
+        flow_kind: str | int | None = None,
+        *,
+        upstream_depth: int = 0,
+        downstream_depth: int = 0,
+    ) -> api.DiffLineageResponse:
+        """Return what differs around a flow between two moments, by default until now; the answer has all pages."""
+        request = api.DiffLineageRequest(
+            flow=await flow_of(self._connection, flow, flow_kind),
+            before=moment(before),
+            after=None if after is None else moment(after),
+            upstream_depth=upstream_depth,
+            downstream_depth=downstream_depth,
+            page_size=LONG_DEFAULT_SIZE,
+        )
+        whole: api.DiffLineageResponse = await self._call("DiffLineage", request)
+        request.page_token = whole.next_page_token
+        while request.page_token:
+            answer = await self._call("DiffLineage", request)
+            whole.flows.extend(answer.flows)
+            request.page_token = answer.next_page_token
+        whole.ClearField("next_page_token")
+        return whole
 
     async def preview_impact(
         self, *flows: FlowLike, flow_kind: str | int | None = None, most: int = LONG_LARGEST_SIZE

@@ -30,6 +30,7 @@ from servicekit.database import Database
 from servicekit.enums import enum_word
 from support.lineage_causes import ModelCause, blocking, explanations, late_inputs, state_causes
 from support.lineage_model import Model, ModelFlow, acceptance, changed_inputs, impact
+from support.lineage_past import compare_differences
 from support.lineage_ranges import Ranged
 from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
 from support.lineage_world import World
@@ -252,6 +253,10 @@ class Case:
             as_of = AsOf()
             as_of.time.FromDatetime(time)
             await self.compare_past(as_of, self.past[newest][1])
+        flow = self.world.flow(self.world.pick(number), number // 3)
+        await compare_differences(
+            self.lineage, flow, *sorted((revisions[number % len(revisions)], revisions[-1]))
+        )
 
     async def compare_past(self, as_of: AsOf, flows: dict[FlowKey, ModelFlow]) -> None:
         """Compare the graph as of a moment with a model."""

@@ -265,6 +265,10 @@ class Day(World):
         await self.call("GetExecutionOrder", {"flows": [flow, later]})
         await self.call("ExplainStaleness", {"flow": later})
         await self.call("PreviewImpact", {"flows": [flow, later], "pageSize": 1})
+        state = await self.call("GetFlowState", {"flow": flow})
+        revision = {"revision": str(state.revision)}
+        await self.call("GetLineageGraph", {"flow": flow, "asOf": revision})
+        await self.call("DiffLineage", {"flow": flow, "before": revision, "pageSize": 1})
         await self.call("InvalidateFlow", {"flow": flow, "reason": "wrong"})
         for name in ("AcceptStaleness", "RevokeAcceptedStaleness"):
             with contextlib.suppress(grpc.aio.AioRpcError):  # its upstream is not fresh any more

@@ -28,7 +28,13 @@ MODULES = (
     run_service_pb2,
     status_service_pb2,
 )
-LONG = {"ListUpstreamsRequest", "ListDownstreamsRequest", "PreviewDeletionRequest", "PreviewImpactRequest"}
+LONG = {
+    "DiffLineageRequest",
+    "ListUpstreamsRequest",
+    "ListDownstreamsRequest",
+    "PreviewDeletionRequest",
+    "PreviewImpactRequest",
+}
 FIELDS = [
     message.fields_by_name["page_size"]
     for module in MODULES

@@ -1,0 +1,208 @@
+"""`optaic lineage show`, `graph` and `diff`: the graph as it is, and as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from optaic.cli.output import Format, OutputOption, moment, print_json, print_line
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
+from optaic.client import AsyncClient, word
+from optaic.client.moments import MomentLike
+from optaic.common.v1.flow_pb2 import FlowRef
+from optaic.instance.v1.instance_pb2 import Instance
+from optaic.lineage.v1 import lineage_pb2
+from optaic.lineage.v1 import lineage_service_pb2 as api
+from optaic.rules.forms import is_id
+
+_MOMENT = (
+    "a lineage revision, a time such as 2026-11-29T12:00Z, or the id of a run, which means what that run saw"
+)
+AsOfOption = Annotated[str, typer.Option("--as-of", help=f"Show it as it was: {_MOMENT}.")]
+_Depth = Annotated[int, typer.Option(min=0, help="How many edges away at most; 0 means no limit.")]
+
+
+def show(
+    instance: InstanceArgument,
+    flow: FlowOption = "",
+    as_of: AsOfOption = "",
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show the state of a flow, as it is or as it was."""
+
+    async def command(client: AsyncClient) -> None:
+        when = await _moment(client, as_of)
+        state = await client.lineage.state(await _find(client, instance, project), flow or None, as_of=when)
+        if output is Format.JSON:
+            print_json(state)
+            return
+        if state.as_of_revision:
+            print_line(f"revision {state.as_of_revision}", moment(state, "as_of_time"))
+        print_line(*_line(state))
+        for cause in state.causes:
+            print_line(f"  {cause.message}")
+
+    run(command)
+
+
+def graph(
+    instance: InstanceArgument,
+    flow: FlowOption = "",
+    as_of: AsOfOption = "",
+    upstream_depth: _Depth = 0,
+    downstream_depth: _Depth = 0,
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show the flows around a flow with what each reads, as they are or as they were."""
+
+    async def command(client: AsyncClient) -> None:
+        when = await _moment(client, as_of)
+        answer = await client.lineage.graph(
+            await _find(client, instance, project),
+            flow or None,
+            upstream_depth=upstream_depth,
+            downstream_depth=downstream_depth,
+            as_of=when,
+        )
+        if output is Format.JSON:
+            print_json(answer)
+            return
+        if answer.as_of_revision:
+            print_line(f"revision {answer.as_of_revision}", moment(answer, "as_of_time"))
+        names = {_key(state.flow): _line(state)[0] for state in answer.flows}
+        inputs: dict[tuple[str, int], list[lineage_pb2.Edge]] = {}
+        for edge in answer.edges:
+            inputs.setdefault(_key(edge.downstream), []).append(edge)
+        for state in answer.flows:
+            print_line(*_line(state))
+            for edge in inputs.get(_key(state.flow), ()):
+                print_line(f"  reads {names[_key(edge.upstream)]}{_consumed(edge)}")
+        if answer.is_truncated:
+            print_line("and more; give smaller depths, or ask about a flow farther away")
+
+    run(command)
+
+
+def diff(
+    instance: InstanceArgument,
+    before: Annotated[
+        str, typer.Option("--from", help=f"The earlier moment: {_MOMENT}.", show_default=False)
+    ],
+    after: Annotated[str, typer.Option("--to", help="The later moment; by default now.")] = "",
+    flow: FlowOption = "",
+    upstream_depth: _Depth = 0,
+    downstream_depth: _Depth = 0,
+    project: ProjectOption = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what differs around a flow between two moments: flows, versions, statuses and edges."""
+
+    async def command(client: AsyncClient) -> None:
+        first, second = await _moment(client, before), await _moment(client, after)
+        assert first is not None
+        answer = await client.lineage.diff(
+            await _find(client, instance, project),
+            first,
+            second,
+            flow or None,
+            upstream_depth=upstream_depth,
+            downstream_depth=downstream_depth,
+        )
+        if output is Format.JSON:
+            print_json(answer)
+            return
+        print_line(f"revision {answer.before_revision} -> {answer.after_revision}")
+        if not answer.flows:
+            print_line("nothing differs")
+        for each in answer.flows:
+            for line in _difference(each):
+                print_line(line)
+        if answer.is_truncated:
+            print_line(
+                "only the nearest flows are compared; give smaller depths, or ask about a flow farther away"
+            )
+
+    run(command)
+
+
+async def _find(client: AsyncClient, instance: str, project: str) -> Instance | str:
+    """Return an instance; an id may be that of an instance that was deleted."""
+    return instance if is_id(instance) else await find_instance(client, instance, project)
+
+
+async def _moment(client: AsyncClient, text: str) -> MomentLike | None:
+    """Read a moment; a time without a time zone is local."""
+    if not text:
+        return None
+    if text.isdecimal():
+        return int(text)
+    if is_id(text):
+        return await client.runs.get(text)
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise ValueError(f"{text!r} is no moment; give {_MOMENT}") from None
+
+
+def _key(flow: FlowRef) -> tuple[str, int]:
+    return flow.instance_id, flow.flow_kind
+
+
+def _name(flow: FlowRef, instance_name: str) -> str:
+    return f"{instance_name or flow.instance_id}/{word(flow, 'flow_kind').lower()}"
+
+
+def _line(state: lineage_pb2.FlowState) -> tuple[str, ...]:
+    if state.hidden:
+        return ("a flow in a project that you may not read", word(state, "status"))
+    return (
+        _name(state.flow, state.instance_name),
+        word(state, "status"),
+        f"version {state.current_version.version}",
+    )
+
+
+def _consumed(edge: lineage_pb2.Edge) -> str:
+    return f" version {edge.consumed_version}" if edge.consumed_version else ""
+
+
+def _difference(each: api.FlowDifference) -> Iterator[str]:
+    """Yield the lines that show what differs in a flow: what was added, removed, or is otherwise."""
+    if each.hidden:
+        return
+    name = _name(each.flow, each.instance_name)
+    if each.change == api.LINEAGE_CHANGE_ADDED:
+        yield f"+ {name}: {word(each.after, 'status')}, version {each.after.current_version.version}"
+    elif each.change == api.LINEAGE_CHANGE_REMOVED:
+        yield f"- {name}: {word(each.before, 'status')}, version {each.before.current_version.version}"
+    else:
+        changes = ", ".join(_changes(each))
+        yield f"~ {name}: {changes or 'other inputs'}"
+    for edge in each.edges:
+        if edge.hidden:
+            continue
+        name = _name(edge.upstream, edge.upstream_name)
+        if not edge.HasField("before"):
+            yield f"    + {name} as {edge.after.role}{_consumed(edge.after)}"
+        elif not edge.HasField("after"):
+            yield f"    - {name} as {edge.before.role}{_consumed(edge.before)}"
+        else:
+            consumed = f"{edge.before.consumed_version} -> {edge.after.consumed_version}"
+            yield f"    ~ {name} as {edge.after.role}: read version {consumed}"
+
+
+def _changes(each: api.FlowDifference) -> Iterator[str]:
+    before, after = each.before, each.after
+    if before.status != after.status:
+        yield f"{word(before, 'status')} -> {word(after, 'status')}"
+    if before.current_version.version != after.current_version.version:
+        yield f"version {before.current_version.version} -> {after.current_version.version}"
+    if each.before_fingerprint != each.after_fingerprint:
+        yield "other configuration"
+    if before.instance_name != after.instance_name:
+        yield f"was named {before.instance_name}"
