@@ -74,6 +74,32 @@ ERROR_REASON_REVISION_UNKNOWN: ErrorReason.ValueType  # 10
 """The tenant's lineage has not reached this revision. The metadata say `newest_revision`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
+class _LineageChange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LineageChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LineageChange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINEAGE_CHANGE_UNSPECIFIED: _LineageChange.ValueType  # 0
+    LINEAGE_CHANGE_ADDED: _LineageChange.ValueType  # 1
+    """It is around the flow in the middle at the later moment only."""
+    LINEAGE_CHANGE_REMOVED: _LineageChange.ValueType  # 2
+    """It is there at the earlier moment only."""
+    LINEAGE_CHANGE_CHANGED: _LineageChange.ValueType  # 3
+    """It is there at both, and differs."""
+
+class LineageChange(_LineageChange, metaclass=_LineageChangeEnumTypeWrapper):
+    """How a flow differs between two moments."""
+
+LINEAGE_CHANGE_UNSPECIFIED: LineageChange.ValueType  # 0
+LINEAGE_CHANGE_ADDED: LineageChange.ValueType  # 1
+"""It is around the flow in the middle at the later moment only."""
+LINEAGE_CHANGE_REMOVED: LineageChange.ValueType  # 2
+"""It is there at the earlier moment only."""
+LINEAGE_CHANGE_CHANGED: LineageChange.ValueType  # 3
+"""It is there at both, and differs."""
+Global___LineageChange: _TypeAlias = LineageChange  # noqa: Y015
+
 @_typing.final
 class AttachedRunEvent(_message.Message):
     """A run event that lineage-service may not have received yet."""
@@ -680,6 +706,191 @@ class GetLineageGraphResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLineageGraphResponse: _TypeAlias = GetLineageGraphResponse  # noqa: Y015
+
+@_typing.final
+class DiffLineageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    UPSTREAM_DEPTH_FIELD_NUMBER: _builtins.int
+    DOWNSTREAM_DEPTH_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    upstream_depth: _builtins.int
+    """How many edges upstream at most, at either moment; 0 means no limit."""
+    downstream_depth: _builtins.int
+    """How many edges downstream at most, at either moment; 0 means no limit."""
+    page_size: _builtins.int
+    """At most this many; 0 means 1,000; 10,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow in the middle."""
+
+    @_builtins.property
+    def before(self) -> Global___AsOf:
+        """The moment to compare from."""
+
+    @_builtins.property
+    def after(self) -> Global___AsOf:
+        """The moment to compare with; by default the newest revision."""
+
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        before: Global___AsOf | None = ...,
+        after: Global___AsOf | None = ...,
+        upstream_depth: _builtins.int = ...,
+        downstream_depth: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "downstream_depth", b"downstream_depth", "flow", b"flow", "page_size", b"page_size", "page_token", b"page_token", "upstream_depth", b"upstream_depth"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffLineageRequest: _TypeAlias = DiffLineageRequest  # noqa: Y015
+
+@_typing.final
+class DiffLineageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    IS_TRUNCATED_FIELD_NUMBER: _builtins.int
+    BEFORE_REVISION_FIELD_NUMBER: _builtins.int
+    AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    is_truncated: _builtins.bool
+    """True: there are more than 10,000 flows around the flow; the nearest 10,000 are compared."""
+    before_revision: _builtins.int
+    """The lineage revisions that are compared."""
+    after_revision: _builtins.int
+    @_builtins.property
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowDifference]: ...
+    def __init__(
+        self,
+        *,
+        flows: _abc.Iterable[Global___FlowDifference] | None = ...,
+        next_page_token: _builtins.str = ...,
+        is_truncated: _builtins.bool = ...,
+        before_revision: _builtins.int = ...,
+        after_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "before_revision", b"before_revision", "flows", b"flows", "is_truncated", b"is_truncated", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffLineageResponse: _TypeAlias = DiffLineageResponse  # noqa: Y015
+
+@_typing.final
+class FlowDifference(_message.Message):
+    """A flow that differs between two moments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    BEFORE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    AFTER_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    instance_name: _builtins.str
+    """At the later moment at which it is there."""
+    change: Global___LineageChange.ValueType
+    before_fingerprint: _builtins.str
+    """The fingerprint of its configuration at the earlier moment."""
+    after_fingerprint: _builtins.str
+    """The fingerprint of its configuration at the later moment."""
+    hidden: _builtins.bool
+    """True: the flow is in a project that the caller may not read; as in `FlowState`."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef: ...
+    @_builtins.property
+    def before(self) -> _lineage_pb2.FlowState:
+        """At the earlier moment; absent if it was added."""
+
+    @_builtins.property
+    def after(self) -> _lineage_pb2.FlowState:
+        """At the later moment; absent if it was removed."""
+
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeDifference]:
+        """What differs in the edges into it."""
+
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        instance_name: _builtins.str = ...,
+        change: Global___LineageChange.ValueType = ...,
+        before: _lineage_pb2.FlowState | None = ...,
+        after: _lineage_pb2.FlowState | None = ...,
+        before_fingerprint: _builtins.str = ...,
+        after_fingerprint: _builtins.str = ...,
+        edges: _abc.Iterable[Global___EdgeDifference] | None = ...,
+        hidden: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_fingerprint", b"after_fingerprint", "before", b"before", "before_fingerprint", b"before_fingerprint", "change", b"change", "edges", b"edges", "flow", b"flow", "hidden", b"hidden", "instance_name", b"instance_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowDifference: _TypeAlias = FlowDifference  # noqa: Y015
+
+@_typing.final
+class EdgeDifference(_message.Message):
+    """An edge that differs between two moments: by its kind, or by the version that was consumed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPSTREAM_FIELD_NUMBER: _builtins.int
+    UPSTREAM_NAME_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    upstream_name: _builtins.str
+    hidden: _builtins.bool
+    """True: the upstream is in a project that the caller may not read; nothing but its stand-in is told."""
+    @_builtins.property
+    def upstream(self) -> _flow_pb2.FlowRef: ...
+    @_builtins.property
+    def before(self) -> _lineage_pb2.Edge:
+        """At the earlier moment; absent if it was added."""
+
+    @_builtins.property
+    def after(self) -> _lineage_pb2.Edge:
+        """At the later moment; absent if it was removed."""
+
+    def __init__(
+        self,
+        *,
+        upstream: _flow_pb2.FlowRef | None = ...,
+        upstream_name: _builtins.str = ...,
+        before: _lineage_pb2.Edge | None = ...,
+        after: _lineage_pb2.Edge | None = ...,
+        hidden: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "upstream", b"upstream"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "hidden", b"hidden", "upstream", b"upstream", "upstream_name", b"upstream_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EdgeDifference: _TypeAlias = EdgeDifference  # noqa: Y015
 
 @_typing.final
 class GetExecutionOrderRequest(_message.Message):

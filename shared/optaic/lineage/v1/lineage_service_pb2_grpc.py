@@ -71,6 +71,11 @@ class LineageServiceStub:
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetLineageGraphRequest.SerializeToString,
                 response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetLineageGraphResponse.FromString,
                 _registered_method=True)
+        self.DiffLineage = channel.unary_unary(
+                '/optaic.lineage.v1.LineageService/DiffLineage',
+                request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.DiffLineageRequest.SerializeToString,
+                response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.DiffLineageResponse.FromString,
+                _registered_method=True)
         self.GetExecutionOrder = channel.unary_unary(
                 '/optaic.lineage.v1.LineageService/GetExecutionOrder',
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetExecutionOrderRequest.SerializeToString,
@@ -162,6 +167,16 @@ class LineageServiceServicer:
     def GetLineageGraph(self, request, context):
         """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
         (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffLineage(self, request, context):
+        """What differs around a flow between two moments: flows that came, went or changed, with what differs in the edges into each. A
+        flow has changed if its name, configuration, output version, freshness or status did, or an edge into it. Nearest first, then
+        by name; all pages compare the same two revisions. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
+        OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,6 +282,11 @@ def add_LineageServiceServicer_to_server(servicer, server):
                     servicer.GetLineageGraph,
                     request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetLineageGraphRequest.FromString,
                     response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetLineageGraphResponse.SerializeToString,
+            ),
+            'DiffLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffLineage,
+                    request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.DiffLineageRequest.FromString,
+                    response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.DiffLineageResponse.SerializeToString,
             ),
             'GetExecutionOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExecutionOrder,
@@ -494,6 +514,33 @@ class LineageService:
             '/optaic.lineage.v1.LineageService/GetLineageGraph',
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetLineageGraphRequest.SerializeToString,
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.GetLineageGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.lineage.v1.LineageService/DiffLineage',
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.DiffLineageRequest.SerializeToString,
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.DiffLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,12 @@ class LineageServiceStub:
     """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
     (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
     """
+    DiffLineage: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.DiffLineageRequest, _lineage_service_pb2.DiffLineageResponse]
+    """What differs around a flow between two moments: flows that came, went or changed, with what differs in the edges into each. A
+    flow has changed if its name, configuration, output version, freshness or status did, or an edge into it. Nearest first, then
+    by name; all pages compare the same two revisions. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
+    OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+    """
     GetExecutionOrder: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetExecutionOrderRequest, _lineage_service_pb2.GetExecutionOrderResponse]
     """The given flows, sorted so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ExplainStaleness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ExplainStalenessRequest, _lineage_service_pb2.ExplainStalenessResponse]
@@ -121,6 +127,12 @@ class LineageServiceAsyncStub(LineageServiceStub):
     GetLineageGraph: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetLineageGraphRequest, _lineage_service_pb2.GetLineageGraphResponse]  # type: ignore[assignment]
     """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
     (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+    """
+    DiffLineage: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.DiffLineageRequest, _lineage_service_pb2.DiffLineageResponse]  # type: ignore[assignment]
+    """What differs around a flow between two moments: flows that came, went or changed, with what differs in the edges into each. A
+    flow has changed if its name, configuration, output version, freshness or status did, or an edge into it. Nearest first, then
+    by name; all pages compare the same two revisions. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
+    OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
     """
     GetExecutionOrder: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetExecutionOrderRequest, _lineage_service_pb2.GetExecutionOrderResponse]  # type: ignore[assignment]
     """The given flows, sorted so that each comes after all of its upstreams. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
@@ -224,6 +236,18 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lineage_service_pb2.GetLineageGraphResponse, _abc.Awaitable[_lineage_service_pb2.GetLineageGraphResponse]]:
         """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
         (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def DiffLineage(
+        self,
+        request: _lineage_service_pb2.DiffLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_service_pb2.DiffLineageResponse, _abc.Awaitable[_lineage_service_pb2.DiffLineageResponse]]:
+        """What differs around a flow between two moments: flows that came, went or changed, with what differs in the edges into each. A
+        flow has changed if its name, configuration, output version, freshness or status did, or an edge into it. Nearest first, then
+        by name; all pages compare the same two revisions. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
+        OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
         """
 
     @_abc_1.abstractmethod
