@@ -71,7 +71,7 @@ class EvidentlySnapshots:
 
     async def withdraw(self, debt: Debt) -> None:
         """Remove the snapshot of a run that did not complete; see the protocol."""
-        await self._run(lambda: self._place(debt).unlink(missing_ok=True))
+        await self._run(lambda: self._remove(debt))
 
     async def close(self) -> None:
         """Do nothing: there are no connections."""
@@ -98,19 +98,30 @@ class EvidentlySnapshots:
             text = f"the workspace {self._workspace} has no project of the instance {debt.instance_id}"
             raise GoneError(text) if _age(debt) > _PATIENCE_SECONDS else ProjectMissingError(text)
         place.parent.mkdir(exist_ok=True)
-        draft = place.with_name(f".new-{uuid.uuid4()}")
+        draft = place.with_name(f".{place.stem}-{uuid.uuid4()}")
         try:
             draft.write_text(content, encoding="utf-8")
             _give(draft, project)
             _give(place.parent, project)
             draft.replace(place)
         finally:
-            draft.unlink(missing_ok=True)
+            _remove_drafts(place)
+
+    def _remove(self, debt: Debt) -> None:
+        place = self._place(debt)
+        place.unlink(missing_ok=True)
+        _remove_drafts(place)
 
     def _place(self, debt: Debt) -> Path:
         if not (is_id(debt.instance_id) and is_id(debt.run_id)):
             raise GoneError(f"{debt.instance_id} or {debt.run_id} is no id")
         return self._workspace / debt.instance_id / _SNAPSHOTS / f"{debt.run_id}.json"
+
+
+def _remove_drafts(place: Path) -> None:
+    """Remove the drafts of a snapshot, also those of a worker that was killed while it wrote."""
+    for draft in place.parent.glob(f".{place.stem}-*"):
+        draft.unlink(missing_ok=True)
 
 
 def _age(debt: Debt) -> float:

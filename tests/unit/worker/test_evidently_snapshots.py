@@ -23,7 +23,7 @@ from support.worker import World
 from support.worker_peers import TENANT
 from worker.execution import Outcome
 from worker.peers import connect_peers
-from worker.telemetry import make_telemetry
+from worker.telemetry import evidently_adapter, make_telemetry
 from worker.telemetry.debts import Debt, GoneError, UnreachableError
 from worker.telemetry.evidently_adapter import EvidentlySnapshots, ProjectMissingError
 
@@ -102,6 +102,34 @@ async def test_a_snapshot_is_there_once_however_often_it_is_delivered(
     await deliverer.withdraw(debt)
     await deliverer.withdraw(debt)
     assert list_snapshots(workspace) == []
+
+
+@pytest.mark.parametrize("ending", ["deliver", "withdraw"])
+async def test_a_draft_of_a_killed_worker_goes_with_the_next_attempt(
+    ending: str,
+    workspace: Path,
+    deliverer: EvidentlySnapshots,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    debt, other = write(tmp_path, EMPTY), new_id()
+    await make_project(workspace, debt.instance_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(evidently_adapter, "_remove_drafts", lambda _: None)  # as if killed before
+        patch.setattr(Path, "replace", _die)
+        with pytest.raises(UnreachableError):
+            await deliverer.deliver(debt)
+    (draft,) = list_snapshots(workspace)
+    assert draft.startswith(f".{debt.run_id}-")
+    theirs = workspace / debt.instance_id / "snapshots" / f".{other}-x"
+    theirs.touch()
+    await getattr(deliverer, ending)(debt)
+    theirs.unlink()
+    assert list_snapshots(workspace) == ([f"{debt.run_id}.json"] if ending == "deliver" else [])
+
+
+def _die(*_: object) -> None:
+    raise OSError("killed")
 
 
 async def test_a_workspace_that_is_away_is_tried_again(tmp_path: Path) -> None:
