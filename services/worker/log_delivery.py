@@ -19,6 +19,10 @@ from worker.run_output import prepare_folder
 _PAUSE = 0.5  # between two looks for new lines
 _LONGEST_PAUSE = 5.0  # while the orchestrator is away
 _CALL_SECONDS = 10.0
+_MOST_LINES, _FEWEST_LINES = (
+    2_000,
+    20,
+)  # of one call; half as many after each that fails, until all have arrived
 _MOST_LEFT = 100  # files of runs that have ended; the oldest are given up
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +47,7 @@ class LogDelivery:
         self._is_ready = False
         self._news = asyncio.Event()
         self._failures = 0
+        self._most_lines = _MOST_LINES
 
     @contextlib.asynccontextmanager
     async def keep(self, run_id: str, flow_run_id: str) -> AsyncIterator[str]:
@@ -107,9 +112,14 @@ class LogDelivery:
                 self._forget(spool)
             except Exception as error:  # noqa: BLE001 - whatever the orchestrator does, the lines wait
                 self._failures += 1
+                # A busy orchestrator takes few in time; with as many again it would be asked in vain for ever.
+                self._most_lines = max(_FEWEST_LINES, self._most_lines // 2)
                 _log.warning("lines of logs wait", runs=len(self._spools), error=repr(error))
                 has_more = False
                 break
+        else:
+            if not has_more:
+                self._most_lines = _MOST_LINES
         left = [spool for spool in self._spools if spool.is_finished]
         for spool in left[:-_MOST_LEFT]:
             _log.warning("lines of a log lost", flow_run_id=spool.flow_run_id, error="too many wait")
@@ -120,7 +130,7 @@ class LogDelivery:
         """Deliver the next lines of a file; return whether there may be more."""
         is_finished = spool.is_finished  # before the look: what comes after it is for the next
         try:
-            lines, size = await asyncio.to_thread(spool.read)
+            lines, size = await asyncio.to_thread(spool.read, self._most_lines)
         except OSError as error:
             raise SpoolBrokenError(repr(error)) from error
         if size:

@@ -150,15 +150,15 @@ class Spool:
             found.append(spool)
         return found
 
-    def read(self) -> tuple[list[TimedLine], int]:
-        """Return the next lines that were not delivered, and the number of bytes they take up.
+    def read(self, most: int) -> tuple[list[TimedLine], int]:
+        """Return the next lines that were not delivered, so many at most, and the number of bytes they take up.
 
         Raises:
             OSError: It cannot be read.
         """
         data = os.pread(self._descriptor, _CHUNK, _HEADER_BYTES + self._sent)
-        end = data.rfind(b"\n") + 1
-        return [line for each in data[:end].splitlines() if (line := _parse(each)) is not None], end
+        found = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)[:most]
+        return [line for each in found if (line := _parse(each)) is not None], sum(map(len, found))
 
     def mark_sent(self, count: int) -> None:
         """Remember that so many further bytes were delivered."""

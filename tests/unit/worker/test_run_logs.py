@@ -109,7 +109,7 @@ def output(folder: Path, *chunks: bytes, log_bytes: int = 1_000_000) -> tuple[Ru
 
 def read(spool: Spool) -> list[TimedLine]:
     lines: list[TimedLine] = []
-    while (found := spool.read())[1]:
+    while (found := spool.read(10_000))[1]:
         lines += found[0]
         spool.mark_sent(found[1])
     return lines
@@ -239,6 +239,28 @@ async def test_many_lines_come_in_batches_of_bounded_size(tmp_path: Path) -> Non
     async with delivering(tmp_path / "unsent", store.send, 5) as delivery:
         await _print(delivery, tmp_path / "o", *(b"%06d" % n + b"x" * 94 + b"\n" for n in range(8000)))
     assert [message[:6] for message in store.messages] == [f"{n:06}" for n in range(8000)]
+
+
+async def test_an_orchestrator_that_takes_few_lines_in_time_gets_few_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_delivery, "_PAUSE", 0.02)
+    store, sizes = Store(), []
+
+    async def send(flow_run_id: str, lines: Sequence[TimedLine]) -> None:
+        sizes.append(len(lines))
+        if len(lines) > 100:
+            raise TimeoutError
+        await store.send(flow_run_id, lines)
+
+    async with delivering(tmp_path / "unsent", send, 5) as delivery:
+        await _print(delivery, tmp_path / "o", *(b"%d\n" % n for n in range(1000)))
+        await eventually(lambda: not list((tmp_path / "unsent").iterdir()))
+        assert store.messages == [str(n) for n in range(1000)]
+        assert sum(size > 100 for size in sizes) < 10
+        sizes.clear()
+        await _print(delivery, tmp_path / "o", *(b"%d\n" % n for n in range(1000)))
+        await eventually(lambda: any(size > 100 for size in sizes))  # it may be quicker by now
 
 
 async def test_lines_wait_while_the_orchestrator_is_away(
