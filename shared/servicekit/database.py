@@ -300,7 +300,7 @@ class Database:
                 yield connection
             finally:
                 current_notes.reset(token)
-        if notes.events:
+        if notes.events or notes.has_unawaited:
             self._note(notes.events)
         if notes.has_consumed:
             _tell(self._on_consumed)

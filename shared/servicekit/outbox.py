@@ -24,20 +24,27 @@ class TransactionNotes:
     """The notes of an open transaction: what must be announced after its commit."""
 
     events: list[Event] = field(default_factory=list)
+    has_unawaited: bool = False  # events that no service receives, so that nobody waits until one has
     has_consumed: bool = False
 
 
 current_notes: ContextVar[TransactionNotes | None] = ContextVar("servicekit_transaction", default=None)
 
 
-async def append(connection: AsyncConnection, events: Sequence[Event]) -> None:
-    """Write events into the outbox in this order; after the commit their tokens go to the caller."""
+async def append(connection: AsyncConnection, events: Sequence[Event], *, is_awaited: bool = True) -> None:
+    """Write events into the outbox in this order; after the commit their tokens go to the caller.
+
+    Events that no service receives are not `is_awaited`: a read with their tokens would wait in vain.
+    """
     if events:
         rows = [outbox_row(event) for event in events]
         await connection.execute(
             _APPEND, rows if len(rows) > 1 else rows[0]
         )  # one goes to the driver directly
-        note(events)
+        if is_awaited:
+            note(events)
+        elif (notes := current_notes.get()) is not None:
+            notes.has_unawaited = True
 
 
 async def list_waiting(connection: AsyncConnection, resource_ids: Collection[str]) -> set[str]:

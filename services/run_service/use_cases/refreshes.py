@@ -103,7 +103,8 @@ async def insert_refresh(
 async def _publish(
     deps: Dependencies, connection: Connection, tenant_id: str, happening: str, message: refresh_pb2.Refresh
 ) -> None:
-    await outbox.append(connection, [refresh_event(happening, tenant_id, message, deps.clock, deps.ids)])
+    event = refresh_event(happening, tenant_id, message, deps.clock, deps.ids)
+    await outbox.append(connection, [event], is_awaited=False)
 
 
 async def cancel_refresh(

@@ -17,7 +17,7 @@ from optaic.run.v1 import refresh_pb2, run_pb2, run_service_pb2
 from run_service import peers_adapter
 from run_service.use_cases import refresh_steps, submission
 from servicekit.ids import new_id
-from servicekit.interceptor import READ_TOKENS_KEY
+from servicekit.interceptor import READ_TOKENS_KEY, WRITE_TOKEN_KEY
 from support.control_plane import ControlPlane, control_plane, replica
 from support.polling import eventually
 from support.run_service import refused
@@ -351,6 +351,14 @@ async def test_refusals(chain: Chain) -> None:
     ):
         async with refused("REFRESH_NOT_FOUND"):
             await call(request(refresh_id=new_id()))
+
+
+async def test_no_read_of_another_service_waits_for_the_event_of_a_refresh(chain: Chain) -> None:
+    request = run_service_pb2.SubmitRefreshRequest()
+    request.selection.instance_ids.append(chain.id_of("prices"))
+    call = chain.plane.run.runs.SubmitRefresh(request)
+    await call
+    assert WRITE_TOKEN_KEY not in {key for key, _ in await call.trailing_metadata()}
 
 
 async def test_plan_records_nothing(chain: Chain) -> None:

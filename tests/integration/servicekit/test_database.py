@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from integration.servicekit.sample import insert_note, list_notes, make_settings, sample_event
-from servicekit import context
+from servicekit import context, outbox
 from servicekit.context import RequestContext
 from servicekit.database import Database, lock_tenant
 from servicekit.errors import (
@@ -318,6 +318,15 @@ async def test_a_write_that_returns_rows_has_written_its_events(database: Databa
     assert (told, request.write_tokens) == (["appended"], [event.token])
     async with database.read("acme") as connection:
         assert await list_notes(connection) == ["1"]
+
+
+async def test_events_that_no_service_receives_wake_the_relay_and_give_no_token(database: Database) -> None:
+    told: list[str] = []
+    database.on_appended(lambda: told.append("appended"))
+    with context.bind(RequestContext("acme", "", "", "")) as request:
+        async with database.transaction("acme") as connection:
+            await outbox.append(connection, [sample_event("x")], is_awaited=False)
+    assert (told, request.write_tokens) == (["appended"], [])
 
 
 async def test_a_write_reaches_no_other_tenant(database: Database) -> None:
