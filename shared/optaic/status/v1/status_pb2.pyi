@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -187,7 +188,7 @@ Global___FlowStatus: _TypeAlias = FlowStatus  # noqa: Y015
 
 @_typing.final
 class StatusTransition(_message.Message):
-    """One change of an instance's status."""
+    """One change of an instance's status, or of the output version of one of its flows, which may leave the status as it was."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -197,15 +198,27 @@ class StatusTransition(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CAUSED_BY_RUN_ID_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     from_status: _flow_pb2.Status.ValueType
+    """Unspecified: the instance was not there before."""
     to_status: _flow_pb2.Status.ValueType
+    """Unspecified: the instance was deleted."""
     revision: _builtins.int
     """The tenant's status revision of the change."""
     caused_by_run_id: _builtins.str
     """The run that led to it, if one did; empty for a caller who may not read all projects, since it may be a run of another one."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next change came. Absent: it is the newest."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long the instance was in `to_status` before the next change; for the newest change, until now. Absent after a deletion."""
+
     def __init__(
         self,
         *,
@@ -215,11 +228,92 @@ class StatusTransition(_message.Message):
         revision: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         caused_by_run_id: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caused_by_run_id", b"caused_by_run_id", "create_time", b"create_time", "from_status", b"from_status", "instance_id", b"instance_id", "revision", b"revision", "to_status", b"to_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caused_by_run_id", b"caused_by_run_id", "create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "from_status", b"from_status", "instance_id", b"instance_id", "revision", b"revision", "to_status", b"to_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusTransition: _TypeAlias = StatusTransition  # noqa: Y015
+
+@_typing.final
+class InstanceAvailability(_message.Message):
+    """The share of time in which an instance was READY."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_NAME_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    instance_name: _builtins.str
+    project_id: _builtins.str
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowAvailability]:
+        """In the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        instance_name: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        windows: _abc.Iterable[Global___WindowAvailability] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "instance_name", b"instance_name", "project_id", b"project_id", "windows", b"windows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceAvailability: _TypeAlias = InstanceAvailability  # noqa: Y015
+
+@_typing.final
+class WindowAvailability(_message.Message):
+    """The share of a window in which an instance was READY."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    READY_DURATION_FIELD_NUMBER: _builtins.int
+    KNOWN_DURATION_FIELD_NUMBER: _builtins.int
+    READY_SHARE_FIELD_NUMBER: _builtins.int
+    ready_share: _builtins.float
+    """`ready_duration` divided by `known_duration`. Absent: it did not exist."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Time that has not come yet does not count: at most the time of the answer."""
+
+    @_builtins.property
+    def ready_duration(self) -> _duration_pb2.Duration:
+        """How long it was READY."""
+
+    @_builtins.property
+    def known_duration(self) -> _duration_pb2.Duration:
+        """How long it existed. Time before it existed does not count."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        ready_duration: _duration_pb2.Duration | None = ...,
+        known_duration: _duration_pb2.Duration | None = ...,
+        ready_share: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ready_share", b"_ready_share", "end_time", b"end_time", "known_duration", b"known_duration", "ready_duration", b"ready_duration", "ready_share", b"ready_share", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ready_share", b"_ready_share", "end_time", b"end_time", "known_duration", b"known_duration", "ready_duration", b"ready_duration", "ready_share", b"ready_share", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ready_share: _TypeAlias = _typing.Literal["ready_share"]  # noqa: Y015
+    _WhichOneofArgType__ready_share: _TypeAlias = _typing.Literal["_ready_share", b"_ready_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ready_share) -> _WhichOneofReturnType__ready_share | None: ...
+
+Global___WindowAvailability: _TypeAlias = WindowAvailability  # noqa: Y015

@@ -35,6 +35,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FLOW_NOT_FOUND: _ErrorReason.ValueType  # 2
     ERROR_REASON_REVISION_COMPACTED: _ErrorReason.ValueType  # 3
     ERROR_REASON_WATCHER_TOO_SLOW: _ErrorReason.ValueType  # 4
+    ERROR_REASON_STATUS_HISTORY_NOT_KEPT: _ErrorReason.ValueType  # 5
+    ERROR_REASON_INVALID_WINDOW: _ErrorReason.ValueType  # 6
+    ERROR_REASON_CAUSES_NOT_KEPT: _ErrorReason.ValueType  # 7
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why StatusService refused."""
@@ -44,6 +47,9 @@ ERROR_REASON_INSTANCE_NOT_FOUND: ErrorReason.ValueType  # 1
 ERROR_REASON_FLOW_NOT_FOUND: ErrorReason.ValueType  # 2
 ERROR_REASON_REVISION_COMPACTED: ErrorReason.ValueType  # 3
 ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 4
+ERROR_REASON_STATUS_HISTORY_NOT_KEPT: ErrorReason.ValueType  # 5
+ERROR_REASON_INVALID_WINDOW: ErrorReason.ValueType  # 6
+ERROR_REASON_CAUSES_NOT_KEPT: ErrorReason.ValueType  # 7
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -143,6 +149,7 @@ class ListInstanceStatusesRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     NAME_PREFIX_FIELD_NUMBER: _builtins.int
     WITH_COUNTS_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Only of this project; empty means all."""
     page_size: _builtins.int
@@ -185,6 +192,12 @@ class ListInstanceStatusesRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only with all of these labels."""
 
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """The statuses that instances had at this time, without flows and state, also of those that have been deleted since. Names,
+        owners, labels and flow kinds are those of today, or of the deletion. Of the future: as they are now.
+        """
+
     def __init__(
         self,
         *,
@@ -202,10 +215,11 @@ class ListInstanceStatusesRequest(_message.Message):
         name: _builtins.str = ...,
         name_prefix: _builtins.str = ...,
         with_counts: _builtins.bool = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_since_time", b"changed_since_time", "unchanged_since_time", b"unchanged_since_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "changed_since_time", b"changed_since_time", "unchanged_since_time", b"unchanged_since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause_kinds", b"cause_kinds", "changed_since_time", b"changed_since_time", "flow_kinds", b"flow_kinds", "kinds", b"kinds", "labels", b"labels", "name", b"name", "name_prefix", b"name_prefix", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "statuses", b"statuses", "unchanged_since_time", b"unchanged_since_time", "with_counts", b"with_counts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "cause_kinds", b"cause_kinds", "changed_since_time", b"changed_since_time", "flow_kinds", b"flow_kinds", "kinds", b"kinds", "labels", b"labels", "name", b"name", "name_prefix", b"name_prefix", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "statuses", b"statuses", "unchanged_since_time", b"unchanged_since_time", "with_counts", b"with_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,21 +372,37 @@ class GetStatusHistoryRequest(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ONLY_STATUS_CHANGES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     page_size: _builtins.int
     """At most this many; 0 means 100; 1,000 at most."""
     page_token: _builtins.str
     """From the previous answer."""
+    only_status_changes: _builtins.bool
+    """Leave out changes of versions that left the status as it was; durations are then how long a status lasted."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what held at this time or later: the change before it, which still held, belongs to it. Absent: all that is kept."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what had begun before this time. Absent: until now."""
+
     def __init__(
         self,
         *,
         instance_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        only_status_changes: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "instance_id", b"instance_id", "only_status_changes", b"only_status_changes", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,3 +431,101 @@ class GetStatusHistoryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusHistoryResponse: _TypeAlias = GetStatusHistoryResponse  # noqa: Y015
+
+@_typing.final
+class ListInstanceAvailabilityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Only of this project; empty means all."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100; 1,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer to a request with the same filters and windows. All pages end their windows at the same time."""
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these instances; empty means all."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_instance_pb2.InstanceKind.ValueType]:
+        """Only these kinds; empty means all."""
+
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimeWindow]:
+        """Empty means the last 24 hours, 7 days and 30 days."""
+
+    def __init__(
+        self,
+        *,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        project_id: _builtins.str = ...,
+        kinds: _abc.Iterable[_instance_pb2.InstanceKind.ValueType] | None = ...,
+        windows: _abc.Iterable[Global___TimeWindow] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_ids", b"instance_ids", "kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "windows", b"windows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInstanceAvailabilityRequest: _TypeAlias = ListInstanceAvailabilityRequest  # noqa: Y015
+
+@_typing.final
+class TimeWindow(_message.Message):
+    """A time from `start_time` up to `end_time`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent: until now."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeWindow: _TypeAlias = TimeWindow  # noqa: Y015
+
+@_typing.final
+class ListInstanceAvailabilityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_AVAILABILITIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def instance_availabilities(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.InstanceAvailability]: ...
+    def __init__(
+        self,
+        *,
+        instance_availabilities: _abc.Iterable[_status_pb2.InstanceAvailability] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_availabilities", b"instance_availabilities", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInstanceAvailabilityResponse: _TypeAlias = ListInstanceAvailabilityResponse  # noqa: Y015

@@ -66,6 +66,11 @@ class StatusServiceStub:
                 request_serializer=optaic_dot_status_dot_v1_dot_status__service__pb2.GetStatusHistoryRequest.SerializeToString,
                 response_deserializer=optaic_dot_status_dot_v1_dot_status__service__pb2.GetStatusHistoryResponse.FromString,
                 _registered_method=True)
+        self.ListInstanceAvailability = channel.unary_unary(
+                '/optaic.status.v1.StatusService/ListInstanceAvailability',
+                request_serializer=optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityRequest.SerializeToString,
+                response_deserializer=optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityResponse.FromString,
+                _registered_method=True)
 
 
 class StatusServiceServicer:
@@ -87,7 +92,9 @@ class StatusServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListInstanceStatuses(self, request, context):
-        """In the order of instance ids; only those to which every filter applies.
+        """In the order of instance ids; only those to which every filter applies. Errors: with `as_of_time` OUT_OF_RANGE
+        (STATUS_HISTORY_NOT_KEPT) for a time of which the history is no longer kept, and INVALID_ARGUMENT
+        (CAUSES_NOT_KEPT) with `cause_kinds`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +119,17 @@ class StatusServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatusHistory(self, request, context):
-        """Newest first.
+        """Newest first. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) if `start_time` lies before the history that is kept, 90 days (a
+        setting); INVALID_ARGUMENT (INVALID_WINDOW) if the window is empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInstanceAvailability(self, request, context):
+        """The share of time in which each existing instance was READY, in each of some windows; in the order of instance ids. Unknown
+        instances are left out. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) and INVALID_ARGUMENT
+        (INVALID_WINDOW) as in GetStatusHistory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +167,11 @@ def add_StatusServiceServicer_to_server(servicer, server):
                     servicer.GetStatusHistory,
                     request_deserializer=optaic_dot_status_dot_v1_dot_status__service__pb2.GetStatusHistoryRequest.FromString,
                     response_serializer=optaic_dot_status_dot_v1_dot_status__service__pb2.GetStatusHistoryResponse.SerializeToString,
+            ),
+            'ListInstanceAvailability': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInstanceAvailability,
+                    request_deserializer=optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityRequest.FromString,
+                    response_serializer=optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -315,6 +337,33 @@ class StatusService:
             '/optaic.status.v1.StatusService/GetStatusHistory',
             optaic_dot_status_dot_v1_dot_status__service__pb2.GetStatusHistoryRequest.SerializeToString,
             optaic_dot_status_dot_v1_dot_status__service__pb2.GetStatusHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInstanceAvailability(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.status.v1.StatusService/ListInstanceAvailability',
+            optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityRequest.SerializeToString,
+            optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityResponse.FromString,
             options,
             channel_credentials,
             insecure,

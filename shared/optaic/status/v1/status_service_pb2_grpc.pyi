@@ -39,7 +39,10 @@ class StatusServiceStub:
     BatchGetInstanceStatuses: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.BatchGetInstanceStatusesRequest, _status_service_pb2.BatchGetInstanceStatusesResponse]
     """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
     ListInstanceStatuses: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.ListInstanceStatusesRequest, _status_service_pb2.ListInstanceStatusesResponse]
-    """In the order of instance ids; only those to which every filter applies."""
+    """In the order of instance ids; only those to which every filter applies. Errors: with `as_of_time` OUT_OF_RANGE
+    (STATUS_HISTORY_NOT_KEPT) for a time of which the history is no longer kept, and INVALID_ARGUMENT
+    (CAUSES_NOT_KEPT) with `cause_kinds`.
+    """
     GetFlowStatus: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.GetFlowStatusRequest, _status_pb2.FlowStatus]
     """Errors: NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND)."""
     WatchInstanceStatuses: _grpc.UnaryStreamMultiCallable[_status_service_pb2.WatchInstanceStatusesRequest, _status_service_pb2.WatchInstanceStatusesResponse]
@@ -50,7 +53,14 @@ class StatusServiceStub:
     the caller resumes from the last revision it has.
     """
     GetStatusHistory: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.GetStatusHistoryRequest, _status_service_pb2.GetStatusHistoryResponse]
-    """Newest first."""
+    """Newest first. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) if `start_time` lies before the history that is kept, 90 days (a
+    setting); INVALID_ARGUMENT (INVALID_WINDOW) if the window is empty.
+    """
+    ListInstanceAvailability: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.ListInstanceAvailabilityRequest, _status_service_pb2.ListInstanceAvailabilityResponse]
+    """The share of time in which each existing instance was READY, in each of some windows; in the order of instance ids. Unknown
+    instances are left out. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) and INVALID_ARGUMENT
+    (INVALID_WINDOW) as in GetStatusHistory.
+    """
 
 @_typing.type_check_only
 class StatusServiceAsyncStub(StatusServiceStub):
@@ -62,7 +72,10 @@ class StatusServiceAsyncStub(StatusServiceStub):
     BatchGetInstanceStatuses: _aio.UnaryUnaryMultiCallable[_status_service_pb2.BatchGetInstanceStatusesRequest, _status_service_pb2.BatchGetInstanceStatusesResponse]  # type: ignore[assignment]
     """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
     ListInstanceStatuses: _aio.UnaryUnaryMultiCallable[_status_service_pb2.ListInstanceStatusesRequest, _status_service_pb2.ListInstanceStatusesResponse]  # type: ignore[assignment]
-    """In the order of instance ids; only those to which every filter applies."""
+    """In the order of instance ids; only those to which every filter applies. Errors: with `as_of_time` OUT_OF_RANGE
+    (STATUS_HISTORY_NOT_KEPT) for a time of which the history is no longer kept, and INVALID_ARGUMENT
+    (CAUSES_NOT_KEPT) with `cause_kinds`.
+    """
     GetFlowStatus: _aio.UnaryUnaryMultiCallable[_status_service_pb2.GetFlowStatusRequest, _status_pb2.FlowStatus]  # type: ignore[assignment]
     """Errors: NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND)."""
     WatchInstanceStatuses: _aio.UnaryStreamMultiCallable[_status_service_pb2.WatchInstanceStatusesRequest, _status_service_pb2.WatchInstanceStatusesResponse]  # type: ignore[assignment]
@@ -73,7 +86,14 @@ class StatusServiceAsyncStub(StatusServiceStub):
     the caller resumes from the last revision it has.
     """
     GetStatusHistory: _aio.UnaryUnaryMultiCallable[_status_service_pb2.GetStatusHistoryRequest, _status_service_pb2.GetStatusHistoryResponse]  # type: ignore[assignment]
-    """Newest first."""
+    """Newest first. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) if `start_time` lies before the history that is kept, 90 days (a
+    setting); INVALID_ARGUMENT (INVALID_WINDOW) if the window is empty.
+    """
+    ListInstanceAvailability: _aio.UnaryUnaryMultiCallable[_status_service_pb2.ListInstanceAvailabilityRequest, _status_service_pb2.ListInstanceAvailabilityResponse]  # type: ignore[assignment]
+    """The share of time in which each existing instance was READY, in each of some windows; in the order of instance ids. Unknown
+    instances are left out. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) and INVALID_ARGUMENT
+    (INVALID_WINDOW) as in GetStatusHistory.
+    """
 
 class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
     """What state each instance is in right now, and why."""
@@ -100,7 +120,10 @@ class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _status_service_pb2.ListInstanceStatusesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_status_service_pb2.ListInstanceStatusesResponse, _abc.Awaitable[_status_service_pb2.ListInstanceStatusesResponse]]:
-        """In the order of instance ids; only those to which every filter applies."""
+        """In the order of instance ids; only those to which every filter applies. Errors: with `as_of_time` OUT_OF_RANGE
+        (STATUS_HISTORY_NOT_KEPT) for a time of which the history is no longer kept, and INVALID_ARGUMENT
+        (CAUSES_NOT_KEPT) with `cause_kinds`.
+        """
 
     @_abc_1.abstractmethod
     def GetFlowStatus(
@@ -129,6 +152,19 @@ class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _status_service_pb2.GetStatusHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_status_service_pb2.GetStatusHistoryResponse, _abc.Awaitable[_status_service_pb2.GetStatusHistoryResponse]]:
-        """Newest first."""
+        """Newest first. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) if `start_time` lies before the history that is kept, 90 days (a
+        setting); INVALID_ARGUMENT (INVALID_WINDOW) if the window is empty.
+        """
+
+    @_abc_1.abstractmethod
+    def ListInstanceAvailability(
+        self,
+        request: _status_service_pb2.ListInstanceAvailabilityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_status_service_pb2.ListInstanceAvailabilityResponse, _abc.Awaitable[_status_service_pb2.ListInstanceAvailabilityResponse]]:
+        """The share of time in which each existing instance was READY, in each of some windows; in the order of instance ids. Unknown
+        instances are left out. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) and INVALID_ARGUMENT
+        (INVALID_WINDOW) as in GetStatusHistory.
+        """
 
 def add_StatusServiceServicer_to_server(servicer: StatusServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
