@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from optaic.rules.events import STATUS_EVENTS, STREAMS
 from optaic.status.v1.status_service_pb2_grpc import add_StatusServiceServicer_to_server
@@ -17,7 +18,7 @@ from status_service.consumers import INSTANCE_CONSUMER, LINEAGE_CONSUMER, LiveSt
 from status_service.grpc_api import StatusServicer
 from status_service.nats_adapter import NatsStatusPublisher
 from status_service.ports import StatusPublisher
-from status_service.reconcile import Compaction
+from status_service.reconcile import Compaction, Trimming
 from status_service.store.statuses import SharedReads
 from status_service.use_cases import reading
 from status_service.use_cases.dependencies import Dependencies
@@ -40,8 +41,9 @@ async def build(settings: Settings) -> App[Dependencies]:
         buffer_size=settings.watch_buffer,
         bookmark_seconds=settings.watch_bookmark_seconds,
     )
+    kept_history = timedelta(days=settings.status_history_days)
     deps = Dependencies(
-        parts.database, parts.clock, parts.ids, parts.signer, feed, SharedReads(parts.database)
+        parts.database, parts.clock, parts.ids, parts.signer, feed, SharedReads(parts.database), kept_history
     )
     Comparing(deps, parts.comparison).listen()
     publishers: list[StatusPublisher] = [NatsStatusPublisher(parts.broker)]
@@ -57,6 +59,7 @@ async def build(settings: Settings) -> App[Dependencies]:
         close.append(centrifugo.close)
     live = LiveStatuses(publishers, settings.live_buffer)
     compaction = Compaction(parts.database, settings.watch_retention_revisions)
+    trimming = Trimming(parts.database, parts.clock, kept_history)
     return parts.assemble(
         deps,
         [(add_StatusServiceServicer_to_server, StatusServicer(deps), "optaic.status.v1.StatusService")],
@@ -68,7 +71,10 @@ async def build(settings: Settings) -> App[Dependencies]:
             "lineage": (LINEAGE_CONSUMER,),
         },
         locate=lambda tenant_id, ids: reading.locate(deps, tenant_id, ids),
-        loops=[Loop("compaction", settings.compaction_interval_seconds, compaction.step)],
+        loops=[
+            Loop("compaction", settings.compaction_interval_seconds, compaction.step),
+            Loop("trimming", settings.compaction_interval_seconds, trimming.step),
+        ],
         background={"live": live.run},
         close=close,
     )

@@ -16,8 +16,11 @@ class Settings(WatchSettings):
         ge=1,
         description="Changes that may wait for one watcher; one more ends the watch as too slow.",
     )
+    status_history_days: float = Field(
+        default=90, gt=0, description="How long the changes of an instance's status are kept."
+    )
     compaction_interval_seconds: float = Field(
-        default=60, gt=0, description="Time between two removals of old changes."
+        default=60, gt=0, description="Time between two removals of old changes and of old history."
     )
     live_buffer: int = Field(
         default=10_000,

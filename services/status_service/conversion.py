@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
@@ -13,6 +13,7 @@ from optaic.status.v1 import status_pb2
 from servicekit.enums import enum_number, enum_word
 from servicekit.terms import label_term
 from status_service.domain.board import Board, Flow, Instance, Wait
+from status_service.domain.history import Window
 from status_service.domain.statuses import is_aggregated
 
 
@@ -152,8 +153,10 @@ def transition(
     revision: int,
     create_time: datetime,
     caused_by_run_id: str,
+    next_time: datetime | None,
+    now: datetime,
 ) -> status_pb2.StatusTransition:
-    """Return one entry of an instance's history."""
+    """Return one entry of an instance's history, and how long it held before the next one, or until now."""
     message = status_pb2.StatusTransition(
         instance_id=instance_id,
         from_status=enum_number(flow_pb2.Status, from_status.lower()),
@@ -162,4 +165,31 @@ def transition(
         caused_by_run_id=caused_by_run_id,
     )
     message.create_time.FromDatetime(create_time)
+    if next_time is not None:
+        message.end_time.FromDatetime(next_time)
+    if to_status:
+        message.duration.FromTimedelta(max((next_time or now) - create_time, timedelta()))
     return message
+
+
+def availability(window: Window, ready: timedelta, known: timedelta) -> status_pb2.WindowAvailability:
+    """Return the share of a window in which an instance was READY."""
+    message = status_pb2.WindowAvailability(ready_share=ready / known if known else None)
+    message.start_time.FromDatetime(window.start_time)
+    message.end_time.FromDatetime(window.end_time)
+    message.ready_duration.FromTimedelta(ready)
+    message.known_duration.FromTimedelta(known)
+    return message
+
+
+def past_status(
+    instance_id: str, name: str, project_id: str, kind: str, status: str
+) -> status_pb2.InstanceStatus:
+    """Return the status that an instance had, without its flows, revision and times."""
+    return status_pb2.InstanceStatus(
+        instance_id=instance_id,
+        instance_name=name,
+        project_id=project_id,
+        instance_kind=enum_number(instance_pb2.InstanceKind, kind),
+        status=enum_number(flow_pb2.Status, status.lower()),
+    )

@@ -9,7 +9,7 @@ from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_pb2 import FlowStatus, InstanceStatus
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceServicer
 from servicekit.context import current
-from status_service.use_cases import list_reading, reading
+from status_service.use_cases import history_reading, list_reading, reading
 from status_service.use_cases.dependencies import Dependencies
 
 
@@ -38,7 +38,12 @@ class StatusServicer(StatusServiceServicer):
     async def GetStatusHistory(
         self, request: api.GetStatusHistoryRequest, _context: Any
     ) -> api.GetStatusHistoryResponse:
-        return await reading.get_status_history(self._deps, current(), request)
+        return await history_reading.get_status_history(self._deps, current(), request)
+
+    async def ListInstanceAvailability(
+        self, request: api.ListInstanceAvailabilityRequest, _context: Any
+    ) -> api.ListInstanceAvailabilityResponse:
+        return await history_reading.list_instance_availability(self._deps, current(), request)
 
     async def WatchInstanceStatuses(
         self, request: api.WatchInstanceStatusesRequest, _context: Any

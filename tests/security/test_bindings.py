@@ -15,6 +15,7 @@ import pytest_asyncio
 import sqlalchemy as sa
 from google.protobuf import json_format
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import access_pb2
@@ -95,6 +96,20 @@ async def test_a_binding_confines_an_actor_to_its_project_in_every_service(world
         page = await listing(request, metadata=ME)
         assert [each.instance_id for each in page.instance_statuses] == expected
         assert sum(each.instance_count for each in page.status_counts) == len(expected)
+    now = Timestamp()
+    now.GetCurrentTime()
+    past = await listing(
+        status_api.ListInstanceStatusesRequest(as_of_time=now, with_counts=True), metadata=ME
+    )
+    assert [each.instance_id for each in past.instance_statuses] == [world.my_instance]
+    assert [each.instance_count for each in past.status_counts] == [1]
+    two = [world.my_instance, world.other_instance]
+    for request in (
+        status_api.ListInstanceAvailabilityRequest(),
+        status_api.ListInstanceAvailabilityRequest(instance_ids=two),
+    ):
+        shares = await world.plane.status.stub.ListInstanceAvailability(request, metadata=ME)
+        assert [each.instance_id for each in shares.instance_availabilities] == [world.my_instance]
     everything = definition_api.ListDefinitionsRequest()
     assert await outcome(lambda: world.definitions.ListDefinitions(everything, metadata=ME)) == "OK"
     # Nobody else is concerned.

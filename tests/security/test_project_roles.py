@@ -41,6 +41,7 @@ FOR_ALL = {
     "ListProjects",
     "ListInstances",
     "ListInstanceStatuses",
+    "ListInstanceAvailability",
     "WatchInstanceStatuses",
     "ListRuns",
     "ListRefreshes",

@@ -119,6 +119,7 @@ ALLOWED: dict[str, set[str]] = {
     "GetFlowStatus": _READING,
     "WatchInstanceStatuses": _READING,
     "GetStatusHistory": _READING,
+    "ListInstanceAvailability": _READING,
     "SubmitRun": _EDITING,
     "BatchSubmitRuns": _EDITING,
     "ReportExternalVersion": _EDITING,

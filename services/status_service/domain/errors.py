@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 
 from optaic.rules import refusals
-from servicekit.errors import NotFoundError, OutOfRangeError, ResourceExhaustedError
+from servicekit.errors import (
+    FieldViolation,
+    InvalidArgumentError,
+    NotFoundError,
+    OutOfRangeError,
+    ResourceExhaustedError,
+)
 
 
 def instances_not_found(instance_ids: Collection[str]) -> NotFoundError:
@@ -36,3 +43,27 @@ def watcher_too_slow(buffer_size: int) -> ResourceExhaustedError:
         "WATCHER_TOO_SLOW",
         f"more than {buffer_size} changes wait to be read; resume from the last revision you have",
     )
+
+
+def history_not_kept(field: str, start_time: datetime) -> OutOfRangeError:
+    """Return the refusal STATUS_HISTORY_NOT_KEPT for a time before the history that is kept."""
+    return OutOfRangeError(
+        "STATUS_HISTORY_NOT_KEPT",
+        f"{field}: history is kept from {start_time.isoformat()} on; ask for that or a later time",
+        metadata={"start_time": start_time.isoformat()},
+    )
+
+
+def window_is_empty(field: str) -> InvalidArgumentError:
+    """Return the refusal INVALID_WINDOW of a window that ends before it begins, or begins in the future."""
+    text = "must be before the end of the window and before now; ask for a window that has begun"
+    violation = FieldViolation(field, text, "INVALID_WINDOW")
+    return InvalidArgumentError("INVALID_WINDOW", f"{field} {text}", field_violations=[violation])
+
+
+def causes_not_kept() -> InvalidArgumentError:
+    """Return the refusal CAUSES_NOT_KEPT to search the past by cause."""
+    field = "cause_kinds"
+    text = "must be empty with as_of_time, because the history has no causes; omit one of the two"
+    violation = FieldViolation(field, text, "CAUSES_NOT_KEPT")
+    return InvalidArgumentError("CAUSES_NOT_KEPT", f"{field} {text}", field_violations=[violation])

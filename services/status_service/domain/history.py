@@ -24,7 +24,7 @@ def window_of(
     """Return the part of a window that has come already.
 
     Raises:
-        OutOfRangeError: HISTORY_NOT_KEPT; it begins before the history that is kept.
+        OutOfRangeError: STATUS_HISTORY_NOT_KEPT; it begins before the history that is kept.
         InvalidArgumentError: It is empty.
     """
     window = Window(start_time, now if end_time is None else min(end_time, now))

@@ -59,6 +59,15 @@ async def count_statuses(connection: Connection, tenant_id: str, wanted: Selecti
     return {row.status: row.instance_count for row in rows}
 
 
+async def list_names(
+    connection: Connection, tenant_id: str, wanted: Selection, limit: int, after: str
+) -> Sequence[sa.Row[Any]]:
+    """Return a page in the order of instance ids: id, name and project."""
+    names = (instance_statuses.c.instance_id, instances.c.name, instance_statuses.c.project_id)
+    query = _matching(sa.select(*names), tenant_id, wanted, after, has_names=True)
+    return (await connection.execute(query.order_by(instance_statuses.c.instance_id).limit(limit))).all()
+
+
 def page_of(tenant_id: str, wanted: Selection, limit: int, after: str = "") -> sa.Select[Any]:
     """Return the query of a page."""
     columns = [instance_statuses.c[name] for name in StatusRow.__dataclass_fields__]
@@ -73,16 +82,21 @@ def counts_of(tenant_id: str, wanted: Selection) -> sa.Select[Any]:
     return _matching(query, tenant_id, replace(wanted, statuses=()))
 
 
-def _matching(query: sa.Select[Any], tenant_id: str, wanted: Selection, after: str = "") -> sa.Select[Any]:
+def _matching(
+    query: sa.Select[Any], tenant_id: str, wanted: Selection, after: str = "", *, has_names: bool = False
+) -> sa.Select[Any]:
     """Return a query of the statuses that match; each table that it joins is read from the position on."""
     tables: list[sa.FromClause] = [instance_statuses]
-    if wanted.owner or wanted.name or wanted.name_prefix or wanted.flow_kinds:
+    if wanted.owner or wanted.name or wanted.name_prefix or wanted.flow_kinds or has_names:
         tables.append(instances)
     labels = [instance_labels.alias() for _ in wanted.label_terms]
     source: sa.FromClause = instance_statuses
     for table in [*tables[1:], *labels]:
         source = source.join(table, table.c.instance_id == instance_statuses.c.instance_id)
-    conditions = [*_of_statuses(wanted), *_of_instances(wanted)]
+    conditions = [*of_statuses(wanted, instance_statuses), *of_instances(wanted, instances)]
+    if wanted.cause_kinds:
+        is_among = instance_statuses.c.cause_kinds.overlap(_words(wanted.cause_kinds))
+        conditions.append(sa.and_(_HAS_CAUSE, is_among))
     for table in [*tables, *labels]:
         conditions.append(table.c.tenant_id == tenant_id)
         if after:
@@ -92,38 +106,36 @@ def _matching(query: sa.Select[Any], tenant_id: str, wanted: Selection, after: s
     return query.select_from(source).where(*conditions)
 
 
-def _of_statuses(wanted: Selection) -> Iterator[sa.ColumnElement[bool]]:
-    status = instance_statuses.c
+def of_statuses(wanted: Selection, table: sa.FromClause) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions of a table with project, status, kind, id, and since when the status holds."""
     if wanted.project_id:
-        yield status.project_id == wanted.project_id
+        yield table.c.project_id == wanted.project_id
     if wanted.only is not None:
-        yield status.project_id.in_(sorted(wanted.only))
+        yield table.c.project_id.in_(sorted(wanted.only))
     for column, values in (
-        (status.status, wanted.statuses),
-        (status.kind, wanted.kinds),
-        (status.instance_id, wanted.instance_ids),
+        (table.c.status, wanted.statuses),
+        (table.c.kind, wanted.kinds),
+        (table.c.instance_id, wanted.instance_ids),
     ):
         if values:
             yield column == any_of(values, column.type)
-    if wanted.cause_kinds:
-        yield sa.and_(_HAS_CAUSE, status.cause_kinds.overlap(_words(wanted.cause_kinds)))
     if wanted.unchanged_since is not None:
-        yield status.since_time <= wanted.unchanged_since
+        yield table.c.since_time <= wanted.unchanged_since
     if wanted.changed_since is not None:
-        yield status.since_time >= wanted.changed_since
+        yield table.c.since_time >= wanted.changed_since
 
 
-def _of_instances(wanted: Selection) -> Iterator[sa.ColumnElement[bool]]:
-    instance = instances.c
+def of_instances(wanted: Selection, table: sa.FromClause) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions of a table with flow kinds, owner and name."""
     if wanted.flow_kinds:
-        yield instance.flow_kinds.overlap(_words(wanted.flow_kinds))
+        yield table.c.flow_kinds.overlap(_words(wanted.flow_kinds))
     if wanted.owner:
-        yield instance.owner == wanted.owner
+        yield table.c.owner == wanted.owner
     if wanted.name:
-        yield instance.name == wanted.name
+        yield table.c.name == wanted.name
     if wanted.name_prefix:
-        yield instance.name >= wanted.name_prefix
-        yield instance.name < wanted.name_prefix + _LAST_CHARACTER
+        yield table.c.name >= wanted.name_prefix
+        yield table.c.name < wanted.name_prefix + _LAST_CHARACTER
 
 
 def _words(values: Sequence[str]) -> sa.ColumnElement[Any]:

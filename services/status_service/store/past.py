@@ -18,12 +18,8 @@ async def list_past_statuses(
     connection: Connection, tenant_id: str, as_of: datetime, wanted: Selection, limit: int, after: str
 ) -> Sequence[sa.Row[Any]]:
     """Return a page in the order of instance ids: id, name, project, kind, status, revision, its time, and since when."""
-    past = _past(tenant_id, as_of)
-    names = ("instance_id", "name", "project_id", "kind", "status", "revision", "update_time", "since_time")
-    query = _matching(sa.select(*(past.c[name] for name in names)), past, tenant_id, wanted)
-    if after:
-        query = query.where(past.c.instance_id > after)
-    return (await connection.execute(query.order_by(past.c.instance_id).limit(limit))).all()
+    query = past_page_of(tenant_id, as_of, wanted, limit, after)
+    return (await connection.execute(query)).all()
 
 
 async def count_past_statuses(
@@ -34,6 +30,18 @@ async def count_past_statuses(
     counts = sa.select(past.c.status, sa.func.count().label("instance_count")).group_by(past.c.status)
     query = _matching(counts, past, tenant_id, replace(wanted, statuses=()))
     return {row.status: row.instance_count for row in await connection.execute(query)}
+
+
+def past_page_of(
+    tenant_id: str, as_of: datetime, wanted: Selection, limit: int, after: str = ""
+) -> sa.Select[Any]:
+    """Return the query of a page."""
+    past = _past(tenant_id, as_of)
+    names = ("instance_id", "name", "project_id", "kind", "status", "revision", "update_time", "since_time")
+    query = _matching(sa.select(*(past.c[name] for name in names)), past, tenant_id, wanted)
+    if after:
+        query = query.where(past.c.instance_id > after)
+    return query.order_by(past.c.instance_id).limit(limit)
 
 
 def _past(tenant_id: str, as_of: datetime) -> sa.Subquery:

@@ -96,6 +96,7 @@ status_history = _table(
     sa.Column("to_status", sa.Text, nullable=False),
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("caused_by_run_id", sa.Text, nullable=False),
+    sa.Index("ix_status_history_create_time", "create_time"),
 )
 # What a watch reads: one row for each revision, without a gap, until it is compacted.
 status_changes = _table(

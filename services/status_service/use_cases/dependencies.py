@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from servicekit.clock import Clock
 from servicekit.database import Database
@@ -14,7 +15,7 @@ from status_service.use_cases.watching import ChangeFeed
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The database and the reads of it that callers share, the clock, the source of ids, the signer and the feed of changes."""
+    """The database and the reads of it that callers share, the clock, ids, the signer, the feed of changes, and how long history is kept."""
 
     database: Database
     clock: Clock
@@ -22,3 +23,4 @@ class Dependencies:
     signer: Signer
     feed: ChangeFeed
     shared_reads: SharedReads
+    kept_history: timedelta

@@ -43,10 +43,13 @@ class _Outcome:
         if instance is None:
             return  # its flows are kept until its own event arrives
         before = self.latest.get(instance_id, self.known.get(instance_id))
+        # The clock of another replica may be ahead: the history of an instance never goes back.
+        now = max(self.now, before.update_time) if before else self.now
         if instance.is_deleted:
             if before is not None:
-                self._append(before, is_deleted=True)
+                self._append(before, now, is_deleted=True)
                 self.latest[instance_id] = None
+                self._enter(before, before.status, "", caused_by_run_id, now)
             return
         message = conversion.instance_status_of(self.board, instance_id)
         body, cause_kinds = message.SerializeToString(deterministic=True), conversion.cause_kinds_of(message)
@@ -63,28 +66,29 @@ class _Outcome:
             instance.kind,
             status,
             self.revision + 1,
-            self.now,
+            now,
             body,
-            before.since_time if before and before.status == status else self.now,
+            before.since_time if before and before.status == status else now,
             cause_kinds,
         )
-        self._append(row, is_deleted=False)
+        self._append(row, now, is_deleted=False)
         self.latest[instance_id] = row
         versions = self.board.versions(instance_id)
         from_status = before.status if before else ""
         if (status, versions) != (from_status, self.versions.get(instance_id, {})):
-            self.transitions.append(
-                TransitionRow(instance_id, self.revision, from_status, status, self.now, caused_by_run_id)
-            )
+            self._enter(row, from_status, status, caused_by_run_id, now)
         self.versions[instance_id] = versions
 
-    def _append(self, row: StatusRow, *, is_deleted: bool) -> None:
+    def _append(self, row: StatusRow, now: datetime, *, is_deleted: bool) -> None:
         self.revision += 1
         self.changes.append(
             ChangeRow(
-                self.revision, row.instance_id, row.project_id, is_deleted, self.now, row.body, row.since_time
+                self.revision, row.instance_id, row.project_id, is_deleted, now, row.body, row.since_time
             )
         )
+
+    def _enter(self, row: StatusRow, before: str, after: str, run_id: str, now: datetime) -> None:
+        self.transitions.append(TransitionRow(row.instance_id, self.revision, before, after, now, run_id))
 
 
 async def apply_facts(

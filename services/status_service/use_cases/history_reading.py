@@ -34,7 +34,7 @@ async def get_status_history(
     To a confined caller it does not name the runs, which may be those of another project.
 
     Raises:
-        OutOfRangeError: HISTORY_NOT_KEPT.
+        OutOfRangeError: STATUS_HISTORY_NOT_KEPT.
         InvalidArgumentError: The window is empty.
     """
     now = deps.clock.now()
@@ -82,7 +82,7 @@ async def list_instance_availability(
     """Return the share of time in which instances were READY, of a page of those that the caller may read.
 
     Raises:
-        OutOfRangeError: HISTORY_NOT_KEPT.
+        OutOfRangeError: STATUS_HISTORY_NOT_KEPT.
         InvalidArgumentError: A window is empty.
     """
     kinds = sorted(enum_word(InstanceKind, kind) for kind in request.kinds)

@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping
 
 from optaic.common.v1.flow_pb2 import FlowKind
-from optaic.rules.pages import DEFAULT_SIZE
 from optaic.status.v1 import status_pb2
 from optaic.status.v1.status_service_pb2 import (
     BatchGetInstanceStatusesRequest,
     BatchGetInstanceStatusesResponse,
     GetFlowStatusRequest,
     GetInstanceStatusRequest,
-    GetStatusHistoryRequest,
-    GetStatusHistoryResponse,
     WatchInstanceStatusesRequest,
     WatchInstanceStatusesResponse,
 )
-from servicekit import pages
 from servicekit.context import RequestContext
 from servicekit.enums import enum_word
 from status_service import conversion
 from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.store.changes import ChangeRow, get_revisions
-from status_service.store.history import list_transitions
 from status_service.store.listing import Selection, list_statuses
 from status_service.store.statuses import StatusRow, fetch_statuses, locate_instances
 from status_service.use_cases.dependencies import Dependencies
@@ -79,36 +74,6 @@ async def get_flow_status(
         if flow.flow_kind == wanted.flow_kind:
             return flow
     raise flow_not_found(wanted.instance_id, enum_word(FlowKind, wanted.flow_kind))
-
-
-async def get_status_history(
-    deps: Dependencies, context: RequestContext, request: GetStatusHistoryRequest
-) -> GetStatusHistoryResponse:
-    """Return a page of an instance's history, newest first.
-
-    To a confined caller it does not name the runs, which may be those of another project.
-    """
-    tokens = pages.PageTokens(deps.signer, context.tenant_id, "GetStatusHistory", request.instance_id)
-    before = tokens.decode(request.page_token).get("before")
-    size = request.page_size or DEFAULT_SIZE
-    async with deps.database.read(context.tenant_id) as connection:
-        rows = await list_transitions(connection, context.tenant_id, request.instance_id, before, size + 1)
-    response = GetStatusHistoryResponse(
-        transitions=[
-            conversion.transition(
-                row.instance_id,
-                row.from_status,
-                row.to_status,
-                row.revision,
-                row.create_time,
-                "" if context.is_confined else row.caused_by_run_id,
-            )
-            for row in rows[:size]
-        ]
-    )
-    if len(rows) > size:
-        response.next_page_token = tokens.encode({"before": rows[size - 1].revision})
-    return response
 
 
 async def watch_instance_statuses(

@@ -19,7 +19,14 @@ from optaic.cli.output import (
     print_line,
     print_table,
 )
-from optaic.cli.session import ProjectOption, find_instance, find_project, run, when_it_answers
+from optaic.cli.session import (
+    InstanceArgument,
+    ProjectOption,
+    find_instance,
+    find_project,
+    run,
+    when_it_answers,
+)
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
@@ -28,6 +35,17 @@ from optaic.status.v1 import status_pb2, status_service_pb2
 app = typer.Typer(no_args_is_help=True)
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _DURATION = re.compile(r"(\d{1,5})([dhms])")
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+AsOfOption = Annotated[
+    datetime | None, typer.Option("--as-of", formats=_TIMES, help="As it was at this time, in UTC.")
+]
+StartOption = Annotated[
+    datetime | None,
+    typer.Option(formats=_TIMES, help="Begin at this time, in UTC; by default with all that is kept."),
+]
+EndOption = Annotated[
+    datetime | None, typer.Option(formats=_TIMES, help="End at this time, in UTC; by default now.")
+]
 InstancesArgument = Annotated[
     list[str] | None,
     typer.Argument(help="Only these instances, by id or name; by default all.", show_default=False),
@@ -55,9 +73,10 @@ def list_statuses(
     changed_within: Annotated[
         str, typer.Option(help="Only with a status that has changed within this time, for example 1h.")
     ] = "",
+    as_of: AsOfOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show the status of every instance to which all filters apply."""
+    """Show the status of every instance to which all filters apply, as it is or as it was."""
     labels = dict(_label(each) for each in label or ())
     since = {"unchanged_since": _ago(unchanged_for), "changed_since": _ago(changed_within)}
 
@@ -73,6 +92,7 @@ def list_statuses(
             name=name,
             name_prefix=name_prefix,
             **since,
+            as_of=_utc(as_of),
         )
         if output is Format.JSON:
             print_json(found)
@@ -113,6 +133,93 @@ def count(
         print_table(("STATUS", "INSTANCES"), [(each, str(number)) for each, number in found.items()])
 
     run(command)
+
+
+@app.command()
+def history(
+    instance: InstanceArgument,
+    project: ProjectOption = "",
+    start: StartOption = None,
+    end: EndOption = None,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Also show new versions that changed no status.")
+    ] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show which statuses an instance had, newest first, and for how long."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.status.history(
+            await find_instance(client, instance, project),
+            start=_utc(start),
+            end=_utc(end),
+            only_status_changes=not versions,
+        )
+        if output is Format.JSON:
+            print_json(found)
+            return
+        rows = [
+            (
+                word(each, "to_status") if each.to_status else "DELETED",
+                moment(each, "create_time"),
+                _length(each),
+                each.caused_by_run_id,
+            )
+            for each in found
+        ]
+        print_table(("STATUS", "SINCE", "FOR", "RUN"), rows)
+
+    run(command)
+
+
+@app.command()
+def availability(
+    instances: InstancesArgument = None,
+    project: ProjectOption = "",
+    start: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=_TIMES, help="Of one window from this time on, in UTC; by default three windows."
+        ),
+    ] = None,
+    end: EndOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show the share of time in which instances were READY: of the last 24 hours, 7 days and 30 days."""
+    if end is not None and start is None:
+        raise typer.BadParameter("--end needs --start")
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.status.availability(
+            [await find_instance(client, each, project) for each in instances or ()],
+            project=await find_project(client, project),
+            windows=[] if start is None else [(_utc(start) or start, _utc(end))],
+        )
+        if output is Format.JSON:
+            print_json(found)
+            return
+        columns = ("24 HOURS", "7 DAYS", "30 DAYS") if start is None else ("READY",)
+        rows = [
+            (each.instance_name, *(_share(window) for window in each.windows), each.instance_id)
+            for each in found
+        ]
+        print_table(("NAME", *columns, "ID"), rows)
+
+    run(command)
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return None if time is None else time.replace(tzinfo=UTC)
+
+
+def _length(entry: status_pb2.StatusTransition) -> str:
+    if not entry.HasField("duration"):
+        return ""
+    return str(timedelta(seconds=entry.duration.seconds))
+
+
+def _share(window: status_pb2.WindowAvailability) -> str:
+    return f"{window.ready_share:.2%}" if window.HasField("ready_share") else "-"
 
 
 def _label(text: str) -> tuple[str, str]:

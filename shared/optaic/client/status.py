@@ -57,20 +57,24 @@ class Statuses:
         name_prefix: str = "",
         unchanged_since: datetime | None = None,
         changed_since: datetime | None = None,
+        as_of: datetime | None = None,
     ) -> list[status_pb2.InstanceStatus]:
         """Return the statuses of all instances, or of those to which every filter applies.
 
         `cause_kinds` finds those of which a flow has such a cause, `unchanged_since` those that have had their status since
-        then or longer, and `changed_since` those whose status has changed since then.
+        then or longer, and `changed_since` those whose status has changed since then. With `as_of` the answer is what was at that
+        time, without flows.
 
         Raises:
             NotFoundError: There is no such project.
+            OutOfRangeError: STATUS_HISTORY_NOT_KEPT; the history does not reach back to `as_of`.
         """
         request = api.ListInstanceStatusesRequest(
             project_id=project, page_size=LARGEST_SIZE, labels=labels, owner=owner, name=name
         )
         words = {"statuses": statuses, "kinds": kinds, "cause_kinds": cause_kinds, "flow_kinds": flow_kinds}
         times = {"unchanged_since_time": unchanged_since, "changed_since_time": changed_since}
+        times["as_of_time"] = as_of
         messages.fill(request, {**words, **times, "name_prefix": name_prefix})
 
         async def page(request: Any) -> Any:
@@ -107,14 +111,63 @@ class Statuses:
             await require_project(self._connection, project)
         return {messages.word(each, "status"): each.instance_count for each in answer.status_counts}
 
-    async def history(self, instance: InstanceLike) -> Sequence[status_pb2.StatusTransition]:
-        """Return the status changes of an instance, newest first."""
-        request = api.GetStatusHistoryRequest(instance_id=id_of(instance), page_size=LARGEST_SIZE)
+    async def history(
+        self,
+        instance: InstanceLike,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        only_status_changes: bool = False,
+    ) -> Sequence[status_pb2.StatusTransition]:
+        """Return the status changes of an instance, newest first, each with how long it lasted.
+
+        `start` and `end` select what held in that time; `only_status_changes` leaves out versions that changed no status.
+
+        Raises:
+            OutOfRangeError: STATUS_HISTORY_NOT_KEPT; the history does not reach back to `start`.
+        """
+        request = api.GetStatusHistoryRequest(
+            instance_id=id_of(instance),
+            page_size=LARGEST_SIZE,
+            only_status_changes=only_status_changes,
+        )
+        messages.fill(request, {"start_time": start, "end_time": end})
 
         async def page(request: Any) -> Any:
             return await self._call("GetStatusHistory", request)
 
         return await all_pages(page, request, "transitions")
+
+    async def availability(
+        self,
+        instances: Sequence[InstanceLike] = (),
+        *,
+        project: str = "",
+        kinds: Sequence[str | int] = (),
+        windows: Sequence[tuple[datetime, datetime | None]] = (),
+    ) -> Sequence[status_pb2.InstanceAvailability]:
+        """Return for how much of each window instances were READY; by default of the last 24 hours, 7 and 30 days.
+
+        A window is a start and an end; the end None means now.
+
+        Raises:
+            NotFoundError: There is no such project.
+            OutOfRangeError: STATUS_HISTORY_NOT_KEPT; the history does not reach back to the start of a window.
+        """
+        request = api.ListInstanceAvailabilityRequest(
+            instance_ids=[id_of(each) for each in instances], project_id=project, page_size=LARGEST_SIZE
+        )
+        messages.fill(request, {"kinds": kinds})
+        for start, end in windows:
+            messages.fill(request.windows.add(), {"start_time": start, "end_time": end})
+
+        async def page(request: Any) -> Any:
+            return await self._call("ListInstanceAvailability", request)
+
+        found = await all_pages(page, request, "instance_availabilities")
+        if not found:
+            await require_project(self._connection, project)
+        return found
 
     async def watch(
         self,

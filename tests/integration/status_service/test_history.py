@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2
+from optaic.lineage.v1.lineage_pb2 import CAUSE_KIND_OVERDUE
 from optaic.rules.statuses import SEVERITY
 from optaic.status.v1 import status_service_pb2 as api
 from servicekit.ids import new_id
@@ -125,7 +126,7 @@ def _reason(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
 async def test_availability_is_that_of_plain_arithmetic(service: RunningStatusService, seed: int) -> None:
     world, chance = await _world(service, seed), random.Random(seed)
     for _ in range(4):
-        windows = []
+        windows: list[tuple[datetime, datetime]] = []
         while len(windows) < 8:
             start, end = sorted(chance.sample(_moments(world, chance), 2))
             if start < end <= world.now:
@@ -183,10 +184,9 @@ async def test_each_entry_of_the_history_lasts_until_the_next(
     world, chance = await _world(service, 7), random.Random(7)
     for instance_id, history in world.entries.items():
         entries = [entry for entry in history if not only or entry.from_status != entry.to_status]
-        for start, end in [
-            (None, None),
-            *(sorted(chance.sample(_moments(world, chance), 2)) for _ in range(5)),
-        ]:
+        windows: list[Any] = [(None, None)]  # of two times, or everything
+        windows += (sorted(chance.sample(_moments(world, chance), 2)) for _ in range(5))
+        for start, end in windows:
             if start is not None and not start < end <= world.now:
                 continue
             ends: Sequence[datetime | None] = [*(entry.create_time for entry in entries[1:]), None]
@@ -227,7 +227,8 @@ async def test_a_deleted_instance_is_in_the_past_and_no_longer_in_the_present(
     instance_id = new_id()
     created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
     ready = flow_statuses(1, flow_change(instance_id, "READY", version=1))
-    await service.applied(*await service.publish(created, ready))
+    for event in (created, ready):
+        await service.applied(*await service.publish(event))
     alive = datetime.now(UTC)
     deleted = instance_events_pb2.InstanceDeleted(instance=instance(instance_id, revision=2))
     await service.applied(*await service.publish(deleted))
@@ -273,7 +274,7 @@ async def test_what_is_no_longer_kept_is_refused_and_says_from_when(service: Run
             await call(request)
         assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
         reason, metadata = _reason(caught.value)
-        assert reason == "HISTORY_NOT_KEPT"
+        assert reason == "STATUS_HISTORY_NOT_KEPT"
         kept = datetime.fromisoformat(metadata["start_time"])
         assert timedelta(0) <= kept - (now - timedelta(days=90)) < timedelta(minutes=5)
     empty = api.TimeWindow(start_time=late, end_time=late)
@@ -281,7 +282,7 @@ async def test_what_is_no_longer_kept_is_refused_and_says_from_when(service: Run
         (service.stub.ListInstanceAvailability, api.ListInstanceAvailabilityRequest(windows=[empty])),
         (
             service.stub.ListInstanceStatuses,
-            api.ListInstanceStatusesRequest(as_of_time=late, cause_kinds=["CAUSE_KIND_OVERDUE"]),
+            api.ListInstanceStatusesRequest(as_of_time=late, cause_kinds=[CAUSE_KIND_OVERDUE]),
         ),
     ]
     for call, request in wrong:

@@ -1,5 +1,6 @@
 """A page of statuses touches about as many rows as it has, whatever the filter, among 100,000 instances."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 from devstack.postgres import Postgres
 from servicekit.terms import label_term
 from status_service.store.listing import Selection, counts_of, page_of
+from status_service.store.past import past_page_of
 from support.explain import Explain, rows_read
 from support.postgres import service_database
 
@@ -27,6 +29,10 @@ _POPULATE = (
     """insert into instance_labels (tenant_id, instance_id, term)
     select 'default', lpad(to_hex(n), 32, '0')::uuid, cast(case when n % 1000 = 0 then :rare else :often end as uuid)
     from generate_series(1, :count) as n""",
+    """insert into status_history (tenant_id, instance_id, revision, from_status, to_status, create_time, caused_by_run_id)
+    select 'default', lpad(to_hex(n), 32, '0')::uuid, n * 10 + step, case step when 0 then '' else 'STALE' end,
+        case step when 1 then 'READY' else 'STALE' end, now() - make_interval(days => 3 - step), ''
+    from generate_series(1, :count) as n, generate_series(0, 2) as step""",
 )
 
 
@@ -63,6 +69,11 @@ async def test_a_page_reads_little_more_than_it_shows(postgres_server: Postgres)
             for name, wanted in selections.items():
                 (plan,) = connection.execute(Explain(page_of("default", wanted, _PAGE))).scalar_one()
                 read[name] = rows_read(plan["Plan"])
+            as_of = datetime.now(UTC) - timedelta(hours=36)
+            (plan,) = connection.execute(
+                Explain(past_page_of("default", as_of, Selection(), _PAGE))
+            ).scalar_one()
+            read["as of a time"] = rows_read(plan["Plan"])
             (plan,) = connection.execute(Explain(counts_of("default", Selection()))).scalar_one()
             counted = rows_read(plan["Plan"])
         for engine in (owner, app):

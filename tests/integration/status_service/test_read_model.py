@@ -205,7 +205,9 @@ async def test_a_deleted_instance_stays_deleted(service: RunningStatusService) -
         await _status(service, instance_id)
     assert _reason(caught.value) == "INSTANCE_NOT_FOUND"
     history = await service.stub.GetStatusHistory(api.GetStatusHistoryRequest(instance_id=instance_id))
-    assert history.transitions[0].to_status == flow_pb2.STATUS_READY
+    ended, last = history.transitions[:2]
+    assert (ended.from_status, ended.to_status) == (flow_pb2.STATUS_READY, flow_pb2.STATUS_UNSPECIFIED)
+    assert last.to_status == flow_pb2.STATUS_READY
 
 
 async def test_batch_get_keeps_the_order_and_names_every_missing_id(service: RunningStatusService) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,6 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, spec_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
-from optaic.status.v1 import status_pb2, status_service_pb2
 from support.command_line import ID, invoke
 from support.fake_services import FakeServices, refuse
 
@@ -177,58 +175,6 @@ def test_runs_are_listed(optaic: FakeServices) -> None:
     request = optaic.calls("ListRuns")[0].request
     assert (request.instance_id, list(request.statuses)) == (ID, [run_pb2.RUN_STATUS_COMPLETED])
     assert len(json.loads(invoke("run", "list", "--limit", "1", "-o", "json").stdout)) == 1
-
-
-def test_statuses_are_watched_live(optaic: FakeServices) -> None:
-    cause = lineage_pb2.Cause(message="prices moved")
-    status = status_pb2.InstanceStatus(
-        instance_id=ID,
-        instance_name="prices",
-        status=flow_pb2.STATUS_STALE,
-        flows=[status_pb2.FlowStatus(causes=[cause])],
-    )
-
-    def watch(request: Any, _: grpc.ServicerContext) -> Iterator[Any]:
-        yield status_service_pb2.WatchInstanceStatusesResponse(revision=request.from_revision + 1)
-        yield status_service_pb2.WatchInstanceStatusesResponse(revision=8, instance_status=status)
-
-    optaic.on("WatchInstanceStatuses", watch)
-    line = invoke("status", "watch", "prices", "--from-revision", "6", "--limit", "1").stdout
-    assert "prices  STALE  prices moved" in line
-    request = optaic.calls("WatchInstanceStatuses")[0].request
-    assert (list(request.instance_ids), request.from_revision) == ([ID], 6)
-    lines = invoke(
-        "status", "watch", "--from-revision", "6", "--limit", "2", "-o", "json"
-    ).stdout.splitlines()
-    assert [json.loads(each)["revision"] for each in lines] == ["7", "8"]
-    optaic.on(
-        "ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse(instance_statuses=[status])
-    )
-    assert "STALE" in invoke("status", "list").stdout
-    filters = (
-        "--status", "stale", "--kind", "dataset", "--cause", "overdue", "--flow", "refresh", "--label", "desk=a=b",
-        "--owner", "ann", "--name-prefix", "eod", "--unchanged-for", "2d", "--changed-within", "90m",
-    )  # fmt: skip
-    invoke("status", "list", *filters)
-    request = optaic.calls("ListInstanceStatuses")[-1].request
-    assert request.unchanged_since_time.seconds + 172_800 == pytest.approx(time.time(), abs=60)
-    assert request.changed_since_time.seconds + 5_400 == pytest.approx(time.time(), abs=60)
-    assert list(request.statuses) == [flow_pb2.STATUS_STALE]
-    assert list(request.cause_kinds) == [lineage_pb2.CAUSE_KIND_OVERDUE]
-    assert list(request.flow_kinds) == [flow_pb2.FLOW_KIND_REFRESH]
-    assert dict(request.labels) == {"desk": "a=b"}
-    assert (request.owner, request.name, request.name_prefix) == ("ann", "", "eod")
-    for wrong in (("--label", "desk"), ("--unchanged-for", "two days")):
-        invoke("status", "list", *wrong, status=2)
-
-
-def test_statuses_are_counted(optaic: FakeServices) -> None:
-    counts = [status_service_pb2.StatusCount(status=flow_pb2.STATUS_STALE, instance_count=3)]
-    optaic.on("ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse(status_counts=counts))
-    assert json.loads(invoke("status", "count", "--owner", "ann", "-o", "json").stdout) == {"STALE": 3}
-    assert "STALE" in invoke("status", "count").stdout
-    request = optaic.calls("ListInstanceStatuses")[0].request
-    assert (request.owner, request.with_counts) == ("ann", True)
 
 
 def test_staleness_is_explained(optaic: FakeServices) -> None:
