@@ -7,9 +7,9 @@ what is read here (`lineage_service.domain.past`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,6 +19,7 @@ from lineage_service.domain.past import Base
 from lineage_service.domain.snapshots import SCHEMA
 from lineage_service.store.propagation import NO_IDS, format_ids, parse_ids
 from lineage_service.store.reads import FLOW_COLUMNS, in_slices, limited
+from servicekit import off_loop
 from servicekit.database import Connection
 
 _BASE = """
@@ -157,40 +158,30 @@ _LIST = limited(f"""
 _LIST_EDGES_INTO = limited(f"""
     select e.upstream_id, d.flow_id, e.role, e.kind, e.is_connected, e.consumed_version, e.accepted_version
     from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_into("d.flow_id")} e
-    where e.is_connected or e.consumed_run_id is not null
+    where e.is_connected or e.consumed_run_id is not null or e.kind = :schema
 """)  # noqa: S608 - constants of ours
-_LIST_EDGES_AMONG = limited(f"""
-    select e.upstream_id, d.flow_id, e.role, e.kind, e.is_connected, e.consumed_version, e.accepted_version
-    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_into("d.flow_id")} e
-    where (e.upstream_id in (select unnest(cast(:flow_ids as bigint[])))) is true -- so that it is hashed, not joined
-      and (e.is_connected or e.kind = :schema)
-    order by d.flow_id, e.upstream_id, e.role
-""")  # noqa: S608 - constants of ours
-_LIST_UPSTREAM_PAIRS = limited(f"""
-    with recursive closure (flow_id) as (
-        select unnest(cast(:flow_ids as bigint[]))
-        union
-        select e.upstream_id from closure c cross join lateral {_into("c.flow_id")} e where e.is_connected
-    )
-    select distinct e.upstream_id, c.flow_id from closure c cross join lateral {_into("c.flow_id")} e
-    where e.is_connected order by 1, 2
-""")  # noqa: S608 - constants of ours
-_LIST_DOWNSTREAM_PAIRS = limited(f"""
-    with recursive closure (flow_id) as (
-        select unnest(cast(:flow_ids as bigint[]))
-        union
-        select e.downstream_id from closure c cross join lateral {_out_of("c.flow_id")} e where e.is_connected
-    )
-    select distinct c.flow_id, e.downstream_id from closure c cross join lateral {_out_of("c.flow_id")} e
-    where e.is_connected order by 1, 2
-""")  # noqa: S608 - constants of ours
-_LIST_SCHEMA_NEIGHBOURS = limited(f"""
-    select e.upstream_id, d.flow_id
-    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_into("d.flow_id")} e where e.kind = :schema
-    union
+
+
+def _closure(edges: Callable[[str], str], other: str) -> sa.TextClause:
+    """Return a statement that follows edges, and answers their ends as the texts of two arrays: one row, read once."""
+    ends = f"array(select e.{other} from {edges('d.flow_id')} e where e.is_connected order by 1)"  # noqa: S608 - ours
+    return sa.text(f"""
+        with recursive closure (flow_id, others) as (
+            select d.flow_id, {ends} from unnest(cast(:flow_ids as bigint[])) as d (flow_id)
+            union
+            select d.flow_id, {ends} from (select distinct unnest(c.others) from closure c) as d (flow_id)
+        )
+        select cast(array_agg(o.other) as text), cast(array_agg(c.flow_id) as text)
+        from closure c cross join lateral unnest(c.others) as o (other)
+    """)  # noqa: S608 - constants of ours
+
+
+_LIST_UPSTREAM_PAIRS = _closure(_into, "upstream_id")
+_LIST_DOWNSTREAM_PAIRS = _closure(_out_of, "downstream_id")
+_LIST_SETTINGS_READERS = limited(f"""
     select d.flow_id, e.downstream_id
-    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_out_of("d.flow_id")} e where e.kind = :schema
-    order by 1, 2
+    from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_out_of("d.flow_id")} e
+    where e.kind = :schema
 """)  # noqa: S608 - constants of ours
 
 
@@ -224,9 +215,17 @@ async def find_flow(connection: Connection, tenant_id: str, revision: int, key: 
 
 async def load_base(connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int]) -> Base:
     """Return what decides the freshness of flows: that of themselves and of everything above them."""
-    parameters = {"tenant_id": tenant_id, "revision": revision, "flow_ids": format_ids(flow_ids)}
+    parameters = _scope(tenant_id, revision, flow_ids)
     row = (await connection.execute(_LIST_BASE, parameters)).one()
-    return Base(*(parse_ids(text or NO_IDS) for text in row))
+    return await off_loop.run_if_large(_size(row), lambda: Base(*map(_ids, row)))
+
+
+def _size(row: sa.Row[Any]) -> int:
+    return sum(len(text or "") for text in row)
+
+
+def _ids(text: str | None) -> list[int]:
+    return parse_ids(text or NO_IDS)
 
 
 async def list_flows(
@@ -237,34 +236,16 @@ async def list_flows(
     fresh_ids: Collection[int],
 ) -> list[Flow]:
     """Return flows by their ids, in no particular order; those in `fresh_ids` are fresh."""
-    parameters = {
-        "tenant_id": tenant_id,
-        "revision": revision,
-        "flow_ids": format_ids(flow_ids),
-        "fresh_ids": format_ids(fresh_ids),
-    }
+    parameters = {**_scope(tenant_id, revision, flow_ids), "fresh_ids": format_ids(fresh_ids)}
     return [Flow(*row) async for row in in_slices(connection, _LIST, parameters)]
 
 
 async def list_edges_into(
     connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int]
 ) -> list[Edge]:
-    """Return the edges into flows that the newest revisions connected then, or over which a version had been read."""
-    parameters = {"tenant_id": tenant_id, "revision": revision, "flow_ids": format_ids(flow_ids)}
+    """Return the edges into flows that the newest revisions had then, or over which a version had been read."""
+    parameters = {**_scope(tenant_id, revision, flow_ids), "schema": SCHEMA}
     return [Edge(*row) async for row in in_slices(connection, _LIST_EDGES_INTO, parameters)]
-
-
-async def list_edges_among(
-    connection: Connection, tenant_id: str, revision: int, flow_ids: Sequence[int]
-) -> list[Edge]:
-    """Return the edges of the newest revisions of then whose two ends are both in the list, those of kind SCHEMA included."""
-    parameters = {
-        "tenant_id": tenant_id,
-        "revision": revision,
-        "flow_ids": format_ids(flow_ids),
-        "schema": SCHEMA,
-    }
-    return [Edge(*row) async for row in in_slices(connection, _LIST_EDGES_AMONG, parameters)]
 
 
 async def list_closure(
@@ -272,18 +253,23 @@ async def list_closure(
 ) -> list[tuple[int, int]]:
     """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
     statement = _LIST_UPSTREAM_PAIRS if is_upstream else _LIST_DOWNSTREAM_PAIRS
-    parameters = {"tenant_id": tenant_id, "revision": revision, "flow_ids": format_ids(flow_ids)}
-    return [(row[0], row[1]) async for row in in_slices(connection, statement, parameters)]
+    row = (await connection.execute(statement, _scope(tenant_id, revision, flow_ids))).one()
+
+    def pairs() -> list[tuple[int, int]]:
+        others, flows = map(_ids, row)
+        ends = (others, flows) if is_upstream else (flows, others)
+        return list(dict.fromkeys(zip(*ends, strict=True)))
+
+    return await off_loop.run_if_large(_size(row), pairs)
 
 
-async def list_schema_neighbours(
+async def list_settings_readers(
     connection: Connection, tenant_id: str, revision: int, flow_ids: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """Return (upstream, downstream) pairs for all edges of kind SCHEMA that began or ended at the flows."""
-    parameters = {
-        "tenant_id": tenant_id,
-        "revision": revision,
-        "flow_ids": format_ids(flow_ids),
-        "schema": SCHEMA,
-    }
-    return [(row[0], row[1]) async for row in in_slices(connection, _LIST_SCHEMA_NEIGHBOURS, parameters)]
+    """Return (upstream, downstream) pairs for all edges of kind SCHEMA that began at the flows."""
+    parameters = {**_scope(tenant_id, revision, flow_ids), "schema": SCHEMA}
+    return [(row[0], row[1]) async for row in in_slices(connection, _LIST_SETTINGS_READERS, parameters)]
+
+
+def _scope(tenant_id: str, revision: int, flow_ids: Collection[int]) -> dict[str, object]:
+    return {"tenant_id": tenant_id, "revision": revision, "flow_ids": format_ids(flow_ids)}

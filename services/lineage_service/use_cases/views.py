@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from lineage_service.domain.errors import flow_not_found, history_not_kept, revi
 from lineage_service.domain.flows import Edge, Flow
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.past import Moment, fresh_flows
+from lineage_service.domain.snapshots import SCHEMA
 from lineage_service.store import history, reads
 from optaic.lineage.v1.lineage_service_pb2 import AsOf
 from servicekit import off_loop
@@ -95,6 +96,8 @@ class Past:
     connection: Connection
     tenant_id: str
     moment: Moment
+    # What was read already, by downstream: several questions concern the same flows.
+    _known: dict[int, list[Edge]] = field(default_factory=dict)
 
     async def find_flow(self, key: FlowKey) -> int:
         """Return the id of a flow.
@@ -110,7 +113,7 @@ class Past:
     async def list_states(self, flow_ids: Sequence[int]) -> list[State]:
         """Return the states of flows, in the order of the ids; their freshness is computed from all that was above them."""
         revision = self.moment.revision
-        edges = await history.list_edges_into(self.connection, self.tenant_id, revision, flow_ids)
+        edges = await self._list_edges_into(flow_ids)
         members = {*flow_ids, *(edge.upstream_id for edge in edges)}
         base = await history.load_base(self.connection, self.tenant_id, revision, members)
         fresh = await off_loop.run_if_large(len(base.flow_ids) * _BYTES_OF_AN_EDGE, fresh_flows, base)
@@ -126,13 +129,38 @@ class Past:
 
     async def list_schema_neighbours(self, flow_ids: Sequence[int]) -> list[tuple[int, int]]:
         """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
-        return await history.list_schema_neighbours(
+        above = [
+            (edge.upstream_id, edge.downstream_id)
+            for edge in await self._list_edges_into(flow_ids)
+            if edge.kind == SCHEMA
+        ]
+        below = await history.list_settings_readers(
             self.connection, self.tenant_id, self.moment.revision, flow_ids
         )
+        return sorted({*above, *below})
 
     async def list_edges_among(self, flow_ids: Sequence[int]) -> list[Edge]:
         """Return the edges whose two ends are both in the list of flows, those of kind SCHEMA included."""
-        return await history.list_edges_among(self.connection, self.tenant_id, self.moment.revision, flow_ids)
+        members, edges = set(flow_ids), await self._list_edges_into(flow_ids)
+
+        def among() -> list[Edge]:
+            found = [
+                edge
+                for edge in edges
+                if edge.upstream_id in members and (edge.is_connected or edge.kind == SCHEMA)
+            ]
+            return sorted(found, key=lambda edge: (edge.downstream_id, edge.upstream_id, edge.role))
+
+        return await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, among)
+
+    async def _list_edges_into(self, flow_ids: Sequence[int]) -> list[Edge]:
+        missing = [flow_id for flow_id in flow_ids if flow_id not in self._known]
+        if missing:
+            self._known.update((flow_id, []) for flow_id in missing)
+            revision = self.moment.revision
+            for edge in await history.list_edges_into(self.connection, self.tenant_id, revision, missing):
+                self._known[edge.downstream_id].append(edge)
+        return [edge for flow_id in flow_ids for edge in self._known[flow_id]]
 
 
 async def _states(graph: Graph, flow_ids: Sequence[int]) -> list[State]:
