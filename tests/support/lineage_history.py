@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from lineage_service.domain.causes import MAX_CAUSES
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.recomputation import is_right
 from lineage_service.domain.runs import Input, Phase, RunFact
 from lineage_service.domain.snapshots import Snapshot
@@ -47,6 +49,8 @@ class History:
         self.pending: list[Snapshot | RunFact] = [
             self.world.create(instance_number(random, index)) for index in range(size)
         ]
+        # What happened, in order, so that it can be repeated: each with a flow, events or seconds.
+        self.log: list[tuple[str, Any]] = []
         self._flows: dict[FlowKey, ModelFlow] | None = None  # of the model, until something changes
         if random.random() < 0.8:
             self.pending += self.world.warm_up()
@@ -81,7 +85,9 @@ class History:
         elif what == "started":
             self.pending += world.started(number)
         elif what == "time":
-            world.clock.advance(number % 5 * 86_400 + number % 7 * 3_600)
+            seconds = number % 5 * 86_400 + number % 7 * 3_600
+            world.clock.advance(seconds)
+            self.log.append((what, seconds))
             self._flows = None
         elif what in {"submit", "refresh", "range"}:
             self._submit(flow, what, number)
@@ -108,14 +114,19 @@ class History:
         flows, self._flows = self.flows, None
         if what == "invalidate":
             self.model.invalidations[flow] = known.run_number
+            self.log.append((what, flow))
         elif what == "probe":
-            self.model.probes[flow] = known.completed_run_number - (number % 7 == 0), f"token {number % 3}"
+            run_number, token = known.completed_run_number - (number % 7 == 0), f"token {number % 3}"
+            self.model.probes[flow] = run_number, token
+            self.log.append((what, ProbeFact(flow, run_number, token, len(self.log) + 1)))
         elif what == "accept":
             found = acceptance(flows, flow)
             if not isinstance(found, str):
                 self.model.acceptances[flow] = found
-        else:
-            self.model.acceptances.pop(flow, None)
+                self.log.append((what, flow))
+        elif known.accepted_fingerprint is not None:
+            del self.model.acceptances[flow]
+            self.log.append((what, flow))
 
     def _defined(self, flow: FlowKey) -> ModelFlow | None:
         known = self.flows.get(flow)
@@ -128,6 +139,7 @@ class History:
         kept = int(len(items) * delayed)
         self.pending, items = items[:kept], items[kept:]
         items += self.random.choices(items, k=len(items) // 4) if items else []
+        self.log.append(("deliver", items))
         facts = [item for item in items if isinstance(item, RunFact)]
         if (
             facts and self.random.random() < 0.3

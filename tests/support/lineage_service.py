@@ -60,6 +60,7 @@ from servicekit.signing import Signer
 from servicekit.tokens import ReadTokens
 from support.broker import connected, ensure_streams
 from support.identities import tokens_file
+from support.lineage_model import ModelFlow
 from support.polling import eventually
 from support.postgres import service_database
 
@@ -82,6 +83,22 @@ class FlowSummary:
     version_id: str
     run_number: int
     consumed: dict[tuple[FlowKey, str], int]
+
+
+def summaries(flows: dict[FlowKey, ModelFlow]) -> dict[FlowKey, FlowSummary]:
+    """Return the flows of the model in the form that is compared with the service."""
+    return {
+        key: FlowSummary(
+            flow.word,
+            flow.is_fresh,
+            flow.version,
+            flow.version_id,
+            flow.run_number,
+            {edge: flow.consumed.get(edge, 0) for edge in flow.edges},
+        )
+        for key, flow in flows.items()
+        if flow.spec is not None
+    }
 
 
 class Lineage:

@@ -32,7 +32,7 @@ from support.lineage_causes import ModelCause, blocking, explanations, late_inpu
 from support.lineage_model import Model, ModelFlow, acceptance, changed_inputs, impact
 from support.lineage_past import compare_differences
 from support.lineage_ranges import Ranged
-from support.lineage_service import FlowSummary, Lineage, lineage_database, new_tenant, pins_of
+from support.lineage_service import Lineage, lineage_database, new_tenant, pins_of, summaries
 from support.lineage_world import World
 
 _CHANGES = ("config", "accessor", "revert", "label", "edges", "policy", "promote", "delete")
@@ -312,22 +312,6 @@ class Told:
 def _summary(cause: lineage_pb2.Cause) -> ModelCause:
     kind = enum_word(lineage_pb2.CauseKind, cause.kind).upper()
     return ModelCause(kind, conversion.flow_key(cause.origin), cause.from_version, cause.to_version)
-
-
-def summaries(flows: dict[FlowKey, ModelFlow]) -> dict[FlowKey, FlowSummary]:
-    """Return the flows of the model in the form that is compared with the service."""
-    return {
-        key: FlowSummary(
-            flow.word,
-            flow.is_fresh,
-            flow.version,
-            flow.version_id,
-            flow.run_number,
-            {edge: flow.consumed.get(edge, 0) for edge in flow.edges},
-        )
-        for key, flow in flows.items()
-        if flow.spec is not None
-    }
 
 
 @settings(max_examples=_CASES, deadline=None, suppress_health_check=_quiet, phases=_phases, database=None)
