@@ -1,4 +1,4 @@
-"""A listener on a free port of this machine, for servers that tests put between others."""
+"""A listener on a port of this machine, for servers that tests put between others."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from urllib.parse import SplitResult, urlunsplit
 
 
 class Listener:
-    """`async with Listener() as listener`: what it does with a connection is its kind's, see `_serve`."""
+    """`async with Listener() as listener`: what it does with a connection is its kind's, see `_serve`.
+
+    It listens on a free port, unless `port` was set before.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.accepted = 0  # connections so far
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -40,6 +44,7 @@ class Listener:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.accepted += 1
         try:
             # Only a listener that is closed for good is cancelled.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The moments in the life of a run at which a worker's process may be killed, and how it says that it is there."""
+"""The moments in the life of a run at which its processes may be killed, and how they say that they are there."""
 
 import os
 import socket
@@ -20,10 +20,24 @@ MOMENTS = (
     BEFORE_COMPLETION,
     AFTER_COMPLETION,
 )
+# Of the process that computes.
+READING = "while reading an input"
+WRITING = "while writing the output"
+# Of the worker, with what the run owes MLflow and Evidently.
+RUN_CREATED = "after creating MLflow's run"
+FIGURES_LOGGED = "after logging params and metrics"
+FILES_UPLOADED = "after uploading the files"
+VERSION_REGISTERED = "after registering the version"
+RUN_ENDED = "after ending MLflow's run"
+SNAPSHOT_DRAFTED = "after drafting the snapshot"
+SNAPSHOT_WRITTEN = "after writing the snapshot"
+SETTLING = "before forgetting what was owed"
+
+_port = os.environ.get(PORT, "")  # now: processes of user code do not keep it
 
 
 def reach(moment: str) -> None:
     """Say it, and wait; blocking, since nothing else of this process is to go on either."""
-    with socket.create_connection(("127.0.0.1", int(os.environ[PORT]))) as gate:
+    with socket.create_connection(("127.0.0.1", int(_port))) as gate:
         gate.sendall(f"{os.getpid()} {moment}\n".encode())
         gate.recv(1)

@@ -14,6 +14,7 @@ from xdist.workermanage import WorkerController
 TOGETHER = (
     "tests/e2e",
     "tests/faults/run_service",
+    "tests/faults/worker",
     "tests/integration/instance_service",
     "tests/security",
     "tests/e2e/test_upgrade.py",

@@ -35,21 +35,15 @@ class RunningStack:
         return {name: entry["pid"] for name, entry in report["processes"].items() if entry["pid"]}
 
 
-@contextmanager
-def running_stack(state: Path, package: Path = EXAMPLE, **changes: str) -> Iterator[RunningStack]:
-    """Start a stack under a supervisor of its own, with a package of plugins installed; stop it at the end.
-
-    `changes` are more variables of its environment.
-    """
-    settings = devstack.Settings(state=state)
+def stack_environment(state: Path, package: Path = EXAMPLE) -> dict[str, str]:
+    """Return the variables of a stack of tests with its state in this folder, with a package of plugins installed."""
     # The worker finds `support.plugins` among the tests, and all processes another team's package beside the project.
     paths = [
         str(Path(__file__).parents[1]),
         str(REGISTERED),
         str(install_package(package, state.with_name(f"{state.name}-packages"))),
     ]
-    environment = {
-        **os.environ,
+    return {
         "OPTAIC_STATE": str(state),
         "OPTAIC_START_TIMEOUT_SECONDS": "360",  # a minute, unless the machine is busy
         "OPTAIC_DRIFT_INTERVAL_SECONDS": "2",  # what somebody does in Prefect is undone while a story waits
@@ -60,8 +54,17 @@ def running_stack(state: Path, package: Path = EXAMPLE, **changes: str) -> Itera
         "OPTAIC_WATCH_POLL_SECONDS": "2",
         "OPTAIC_SOURCE_ROOTS": json.dumps([tempfile.gettempdir()]),
         "PYTHONPATH": os.pathsep.join(paths),
-        **changes,
     }
+
+
+@contextmanager
+def running_stack(state: Path, package: Path = EXAMPLE, **changes: str) -> Iterator[RunningStack]:
+    """Start a stack under a supervisor of its own, with a package of plugins installed; stop it at the end.
+
+    `changes` are more variables of its environment.
+    """
+    settings = devstack.Settings(state=state)
+    environment = {**os.environ, **stack_environment(state, package), **changes}
     try:
         # A process of its own, as from a terminal: the supervisor must not be this process's child.
         subprocess.run([sys.executable, "-m", "devstack", "up"], env=environment, check=True, timeout=400)

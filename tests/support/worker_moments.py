@@ -4,7 +4,8 @@ Only a worker's own processes may import it (`support.worker_with_moments`): it 
 """
 
 import functools
-from collections.abc import Callable, Coroutine
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from support.run_moments import (
@@ -15,15 +16,25 @@ from support.run_moments import (
     BEFORE_FORK,
     BEFORE_START,
     COMPUTING,
+    FIGURES_LOGGED,
+    FILES_UPLOADED,
+    READING,
+    RUN_CREATED,
+    RUN_ENDED,
+    SETTLING,
+    SNAPSHOT_DRAFTED,
+    SNAPSHOT_WRITTEN,
+    VERSION_REGISTERED,
+    WRITING,
     reach,
 )
-from worker import execution, prefect_adapter, reports
+from worker import execution, locations, prefect_adapter, reports
+from worker.builtin import delta_store, simple_accessor
+from worker.telemetry import evidently_adapter, mlflow_adapter, spool
 
-_Call = Callable[..., Coroutine[Any, Any, Any]]
 
-
-def _wrap(owner: type, name: str, *, before: str = "", after: str = "") -> None:
-    call: _Call = getattr(owner, name)
+def _wrap(owner: object, name: str, *, before: str = "", after: str = "") -> None:
+    call: Callable[..., Any] = getattr(owner, name)
 
     @functools.wraps(call)
     async def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -34,10 +45,33 @@ def _wrap(owner: type, name: str, *, before: str = "", after: str = "") -> None:
             reach(after)
         return answer
 
-    setattr(owner, name, wrapped)
+    @functools.wraps(call)
+    def wrapped_plainly(*arguments: Any, **options: Any) -> Any:
+        if before:
+            reach(before)
+        answer = call(*arguments, **options)
+        if after:
+            reach(after)
+        return answer
+
+    setattr(owner, name, wrapped if inspect.iscoroutinefunction(call) else wrapped_plainly)
 
 
 _wrap(prefect_adapter.WorkPool, "claim", before=BEFORE_CLAIM, after=BEFORE_FORK)
 _wrap(execution._Execution, "_start", before=BEFORE_START, after=AFTER_START)
 _wrap(execution._Execution, "_read_recipe", after=COMPUTING)
 _wrap(reports.Reporter, "complete", before=BEFORE_COMPLETION, after=AFTER_COMPLETION)
+
+_wrap(simple_accessor.SimpleAccessor, "read", before=READING)
+_wrap(locations, "_open", after=WRITING)  # the file is there, and empty
+_wrap(delta_store.DeltaStore, "write", after=WRITING)
+_wrap(delta_store.DeltaStore, "write_part", after=WRITING)
+
+_wrap(spool.Spool, "settle", before=SETTLING)
+_wrap(mlflow_adapter.MlflowDeliverer, "_create_run", after=RUN_CREATED)
+_wrap(mlflow_adapter.MlflowDeliverer, "_log", after=FIGURES_LOGGED)
+_wrap(mlflow_adapter.MlflowDeliverer, "_upload", after=FILES_UPLOADED)
+_wrap(mlflow_adapter.MlflowDeliverer, "_register", after=VERSION_REGISTERED)
+_wrap(mlflow_adapter.MlflowDeliverer, "_end", after=RUN_ENDED)
+_wrap(evidently_adapter, "_give", before=SNAPSHOT_DRAFTED)
+_wrap(evidently_adapter.EvidentlySnapshots, "_write", after=SNAPSHOT_WRITTEN)

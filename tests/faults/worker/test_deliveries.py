@@ -1,0 +1,59 @@
+"""kill -9 of the worker at each step of a delivery to MLflow and Evidently.
+
+What a completed run owes is delivered exactly once, also by the next worker.
+"""
+
+import pytest
+
+from optaic.run.v1 import run_pb2
+from support.mortal_worker import move_link
+from support.polling import PATIENCE
+from support.run_moments import (
+    FIGURES_LOGGED,
+    FILES_UPLOADED,
+    RUN_CREATED,
+    RUN_ENDED,
+    SETTLING,
+    SNAPSHOT_DRAFTED,
+    SNAPSHOT_WRITTEN,
+    VERSION_REGISTERED,
+)
+from support.seven_kinds import IS_FULL, SevenKinds
+
+pytestmark = pytest.mark.faults
+_STEPS = [
+    *(
+        ("training", moment)
+        for moment in (RUN_CREATED, FIGURES_LOGGED, FILES_UPLOADED, VERSION_REGISTERED, RUN_ENDED)
+    ),
+    *(("monitoring", moment) for moment in (SNAPSHOT_DRAFTED, SNAPSHOT_WRITTEN)),
+]
+_SYSTEMS = {"training": "mlflow", "monitoring": "evidently"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [*_STEPS, ("training", SETTLING), ("monitoring", SETTLING)]
+    if IS_FULL
+    else [("training", VERSION_REGISTERED)],
+)
+async def test_what_a_completed_run_owes_is_delivered_once_over_a_death(
+    kinds: SevenKinds, kind: str, moment: str
+) -> None:
+    await kinds.prepare([kind])
+    kinds.proxy.cut()
+    move_link(kinds.mortal, None)
+    try:
+        run = await (await kinds.submit(kind)).wait(timeout=PATIENCE)
+        assert run.status == run_pb2.RUN_STATUS_COMPLETED, run
+        assert list(run.telemetry_pending) == [_SYSTEMS[kind]]
+        kinds.gate.hold(moment)
+    finally:
+        kinds.proxy.heal()
+        move_link(kinds.mortal, kinds.mortal.evidently)
+    await kinds.gate.wait_until_full(PATIENCE)
+    await kinds.mortal.kill()
+    kinds.mortal.restart()
+    await kinds.assert_delivered_once(run)
+    told = [each.type for each in await kinds.client.runs.activities(run.run_id)]
+    assert sum(each.endswith(".telemetry_delivered") for each in told) == 1
