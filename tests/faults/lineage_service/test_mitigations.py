@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from lineage_service.domain.flows import Change
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Input, Phase, RunFact
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
@@ -64,16 +63,16 @@ async def _race(database: Database, monkeypatch: pytest.MonkeyPatch) -> bool:
     assert {state.is_fresh for state in (await lineage.state()).values()} == {True}
 
     decided, go_on = asyncio.Event(), asyncio.Event()
-    touch = propagation.touch
+    find_stale = propagation.find_stale
 
-    async def touch_slowly(*arguments: Any) -> list[Change]:
-        changes = await touch(*arguments)
+    async def find_stale_slowly(*arguments: Any) -> list[propagation.Reach]:
+        found = await find_stale(*arguments)
         if not decided.is_set():
             decided.set()
             await go_on.wait()
-        return changes
+        return found
 
-    monkeypatch.setattr(propagation, "touch", touch_slowly)
+    monkeypatch.setattr(propagation, "find_stale", find_stale_slowly)
     connecting = asyncio.create_task(lineage.apply([snapshot(downstream, upstream, revision=2)]))
     await decided.wait()
     moving = asyncio.create_task(lineage.apply([completed(upstream, 2)]))
