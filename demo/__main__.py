@@ -67,7 +67,7 @@ async def _show_job(stack: devstack.Stack, console: Console) -> int:
             async with observe(
                 client, endpoints.nats_subscriber, screen.refresh, await _nats_context(stack)
             ) as observed:
-                job = Job(client, observed, tools, screen.refresh)
+                job = Job(client, observed, tools, screen.refresh, folder=OUTPUT)
                 screen.follow(job)
                 backtest = await job.run()
                 screen.refresh()

@@ -3,8 +3,12 @@
 Only the public client and the tools' own APIs are used.
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import httpx
 
+from demo.freshness import freshness
 from demo.research import research
 from demo.stage import Stage, StepFailedError, expect
 from optaic.client import RunHandle, word
@@ -16,8 +20,12 @@ FIRST_AS_OF, SECOND_AS_OF = "2021-12-31", "2022-12-28"
 DEFINITIONS = ("sp500_prices", "expression", "delta", "simple")
 
 
+@dataclass
 class Job(Stage):
     """The main job over a running stack; `run` does it all."""
+
+    folder: Path = Path()
+    """To which a vendor delivers prices."""
 
     async def run(self) -> RunHandle:
         """Do every step in order.
@@ -51,6 +59,7 @@ class Job(Stage):
             last = await self.execute("momentum_backtest")
             self.expect_ready()
         await research(self)
+        await freshness(self, self.folder)
         self.expect_ready()
         return last
 

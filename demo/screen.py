@@ -77,7 +77,12 @@ class Screen:
         counts = ", ".join(f"{_words(kind)} {count}" for kind, count in sorted(job.observed.events.items()))
         events = Text(f"events received: {counts or 'none yet'}", "dim")
         notes = [Text(note, "dim") for note in job.notes]
-        return Group(steps, Panel(statuses, title="status of each instance", expand=False), *notes, events)
+        tree = Table.grid(padding=(0, 2))
+        for line in job.tree:
+            tree.add_row(*line)
+        return Group(
+            steps, tree, Panel(statuses, title="status of each instance", expand=False), *notes, events
+        )
 
 
 def _words(event_type: str) -> str:

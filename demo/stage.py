@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from demo.observer import Observed
 from optaic.client import AsyncClient, RunHandle
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
-from optaic.run.v1 import run_pb2
+from optaic.run.v1 import refresh_pb2, run_pb2
 
 
 class StepFailedError(Exception):
@@ -71,6 +71,12 @@ class Stage:
     instances: dict[str, instance_pb2.Instance] = field(default_factory=dict)
     """By name."""
     runs: list[tuple[str, run_pb2.Run]] = field(default_factory=list)
+    refreshes: list[tuple[refresh_pb2.Refresh, Sequence[refresh_pb2.RefreshFlow]]] = field(
+        default_factory=list
+    )
+    """Each with its flows, level by level."""
+    tree: Sequence[Sequence[str]] = ()
+    """The lines of the refresh that is under way."""
     notes: list[str] = field(default_factory=list)
     """What each step found worth saying."""
 
@@ -121,12 +127,12 @@ class Stage:
             expect(answer.status_code == httpx.codes.OK, f"{what} to be a Prefect flow run")
         return handle
 
-    async def until_words(self, instance_id: str, since: int, last: str) -> None:
+    async def until_words(self, instance_id: str, since: int, last: str, seconds: float = 15) -> None:
         """Wait until the watch has delivered a status word."""
         await self.observed.until(
             lambda: self.observed.words(instance_id, since)[-1:] == [last],
             f"{self.names[instance_id]} {last}",
-            15,
+            seconds,
         )
 
     async def explain(self, name: str) -> list[tuple[lineage_pb2.Cause, list[str]]]:

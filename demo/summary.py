@@ -106,6 +106,17 @@ def describe_job(
         "instances": instances,
         "instance_ids": {name: instance.instance_id for name, instance in job.instances.items()},
         "runs": [_describe_run(name, run) for name, run in job.runs],
+        "refreshes": [
+            {
+                "refresh_id": refresh.refresh_id,
+                "status": word(refresh, "status"),
+                "flows": [
+                    {"instance": flow.instance_name, "status": word(flow, "status"), "run_id": flow.run_id}
+                    for flow in flows
+                ],
+            }
+            for refresh, flows in job.refreshes
+        ],
         "statuses": statuses,
         "metrics": MessageToDict(backtest.metrics),
         "events": dict(sorted(job.observed.events.items())),

@@ -61,7 +61,14 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
         *("next_month", "next_month", "sp500_prices", "next_month"),
         *("min_cvar", "optimized_backtest"),
     ]
-    assert [run["instance"] for run in runs] == [*first, *first, *built]
+    refreshed = ["vendor_prices", "vendor_returns", "vendor_momentum"]
+    assert [run["instance"] for run in runs] == [*first, *first, *built, *refreshed, *refreshed]
+    assert [refresh["status"] for refresh in summary["refreshes"]] == ["COMPLETED"] * 2
+    for refresh in summary["refreshes"]:
+        flows = [(flow["instance"], flow["status"]) for flow in refresh["flows"]]
+        assert flows == [(name, "COMPLETED") for name in refreshed[:2]]
+    assert {"RefreshSubmitted", "RefreshEnded"} <= set(summary["events"])
+    assert any(each.startswith("vendor_prices: overdue") for each in summary["findings"])
     assert {run["status"] for run in runs} == {"COMPLETED"}
     assert {run["kind"] for run in runs} == {
         *("PIPELINE", "BACKTEST", "EXPERIMENT", "TRAINING", "INFERENCE", "MONITORING"),
@@ -72,10 +79,12 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     assert {"mean_coverage", "ic_mean_21", "quintile_returns_21"} <= set(runs[6]["metrics"])
     assert {"data", "preview", "preview_sample"} == set(runs[6]["artifacts"])
     assert runs[8]["metrics"]["in_sample_rows"] == 0
-    assert {"next_month", "sp500_prices"} <= set(runs[-1]["input_versions"])
+    assert {"next_month", "sp500_prices"} <= set(runs[11]["input_versions"])
+    assert runs[-1]["input_versions"] == {"vendor_returns": 2}
     assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])
     assert [instance["kind"] for instance in summary["instances"]] == [
         *("DATASET", "SIGNAL", "BACKTEST", "EXPERIMENT", "MODEL", "PORTFOLIO_OPTIMIZER", "BACKTEST"),
+        *("DATASET", "DATASET", "SIGNAL"),
     ]
     assert {instance["state"] for instance in summary["instances"]} == {"ACTIVE"}
     assert all(

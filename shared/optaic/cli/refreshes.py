@@ -146,10 +146,10 @@ async def _follow(handle: RefreshHandle, output: Format) -> None:
                 for flow in change.flows:
                     flows[flow.flow.instance_id, flow.flow.flow_kind] = flow
                 if is_live:
-                    lines.show(_line(flow) for flow in _in_order(flows.values()))
+                    lines.show(line_of(flow) for flow in in_order(flows.values()))
                 else:
-                    for flow in _in_order(change.flows):
-                        print_line(*_line(flow))
+                    for flow in in_order(change.flows):
+                        print_line(*line_of(flow))
     if handle.refresh.status != refresh_pb2.REFRESH_STATUS_COMPLETED:
         counts = handle.refresh.counts
         fail(
@@ -159,11 +159,13 @@ async def _follow(handle: RefreshHandle, output: Format) -> None:
         )
 
 
-def _in_order(flows: Iterable[refresh_pb2.RefreshFlow]) -> list[refresh_pb2.RefreshFlow]:
+def in_order(flows: Iterable[refresh_pb2.RefreshFlow]) -> list[refresh_pb2.RefreshFlow]:
+    """Return the flows of a refresh as its tree shows them."""
     return sorted(flows, key=lambda flow: (flow.level, flow.instance_name, flow.flow.flow_kind))
 
 
-def _line(flow: refresh_pb2.RefreshFlow) -> tuple[str, ...]:
+def line_of(flow: refresh_pb2.RefreshFlow) -> tuple[str, ...]:
+    """Return the texts of a flow's line in the tree of its refresh."""
     name = f"{'  ' * flow.level}{_name(flow)}"
     run_text = f"run {flow.run_number}" if flow.run_number else ""
     return (name, _status(flow), *(part for part in (run_text, flow.reason) if part))
@@ -184,14 +186,14 @@ def _status(flow: refresh_pb2.RefreshFlow) -> str:
 
 
 def _show_flows(flows: Iterable[refresh_pb2.RefreshFlow], output: Format) -> None:
-    found = _in_order(flows)
+    found = in_order(flows)
     if output is Format.JSON:
         print_json(found)
         return
     if not found:
         print_line("everything is up to date")
     for flow in found:
-        print_line(*_line(flow))
+        print_line(*line_of(flow))
 
 
 def _show(found: list[refresh_pb2.Refresh], output: Format) -> None:
