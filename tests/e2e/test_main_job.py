@@ -79,7 +79,7 @@ def test_the_main_job_passes_all_its_checks(tmp_path: Path) -> None:
     assert {"mean_coverage", "ic_mean_21", "quintile_returns_21"} <= set(runs[6]["metrics"])
     assert {"data", "preview", "preview_sample"} == set(runs[6]["artifacts"])
     assert runs[8]["metrics"]["in_sample_rows"] == 0
-    assert {"next_month", "sp500_prices"} <= set(runs[11]["input_versions"])
+    assert {"next_month", "sp500_prices"} <= set(runs[12]["input_versions"])
     assert runs[-1]["input_versions"] == {"vendor_returns": 2}
     assert {"total_return", "sharpe_ratio", "max_drawdown", "turnover"} <= set(summary["metrics"])
     assert [instance["kind"] for instance in summary["instances"]] == [
