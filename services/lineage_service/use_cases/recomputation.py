@@ -14,6 +14,7 @@ from lineage_service.store import edges, policies, propagation, reads, recomputa
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_own_causes
 from optaic.lineage.v1.lineage_service_pb2 import RecomputeFreshnessRequest, RecomputeFreshnessResponse
+from optaic.rules.pages import DEFAULT_SIZE
 from servicekit import audit, idempotency, pages
 from servicekit.context import RequestContext
 from servicekit.database import Connection, lock_tenant
@@ -61,7 +62,7 @@ async def recompute_freshness(
     tenant_id = context.tenant_id
     tokens = pages.PageTokens(deps.signer, tenant_id, _METHOD)
     after = int(tokens.decode(request.page_token).get("flow", 0))
-    size = request.page_size or PART
+    size = request.page_size or DEFAULT_SIZE
     payload_hash = idempotency.payload_hash(request)
     async with deps.database.transaction(tenant_id) as connection:
         replay = await idempotency.replay_or_none(connection, _METHOD, request.request_id, payload_hash)

@@ -12,7 +12,7 @@ from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
-from optaic.rules.pages import LONG_DEFAULT_SIZE, LONG_LARGEST_SIZE
+from optaic.rules.pages import LARGEST_SIZE, LONG_DEFAULT_SIZE, LONG_LARGEST_SIZE
 
 
 class Lineage:
@@ -165,11 +165,11 @@ class Lineage:
     async def recompute(self) -> tuple[int, list[FlowRef]]:
         """Compare the stored freshness of all flows with the facts and repair it; return how many flows, and which were wrong."""
         compared, repaired = 0, list[FlowRef]()
-        request = api.RecomputeFreshnessRequest()
+        request = api.RecomputeFreshnessRequest(page_size=LARGEST_SIZE)
         while True:
             answer: api.RecomputeFreshnessResponse = await self._call("RecomputeFreshness", request)
             compared += answer.compared_count
             repaired += answer.repaired_flows
             if not answer.next_page_token:
                 return compared, repaired
-            request = api.RecomputeFreshnessRequest(page_token=answer.next_page_token)
+            request = api.RecomputeFreshnessRequest(page_size=LARGEST_SIZE, page_token=answer.next_page_token)

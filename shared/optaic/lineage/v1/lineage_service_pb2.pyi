@@ -1233,7 +1233,7 @@ class RecomputeFreshnessRequest(_message.Message):
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     page_size: _builtins.int
-    """How many flows to compare at most; 0: 500."""
+    """How many flows to compare at most; at most 1000, 0: 100."""
     page_token: _builtins.str
     """From the previous answer."""
     def __init__(
