@@ -14,8 +14,9 @@ from devstack.postgres import Postgres
 from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceStub
 from servicekit.ids import new_id
-from status_service import conversion, store
+from status_service import conversion
 from status_service.domain.board import Fact
+from status_service.store import changes
 from status_service.use_cases.facts import apply_facts
 from support import campaigns
 from support.postgres import service_database
@@ -118,7 +119,7 @@ class _Campaign:
         """Compare what a watcher has seen with the log of what was published."""
         log: list[tuple[int, str]] = []
         while len(log) < self.written:
-            _, rows = await store.fetch_changes(self.replicas[0].app.deps.database, TENANT, len(log), 500)
+            _, rows = await changes.fetch_changes(self.replicas[0].app.deps.database, TENANT, len(log), 500)
             log += [(row.revision, row.instance_id) for row in rows]
         assert [revision for revision, _ in log] == list(range(1, self.written + 1))
         expected = [each for each in log if not history.instance_ids or each[1] in history.instance_ids]
