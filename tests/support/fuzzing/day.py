@@ -173,6 +173,8 @@ class Day(World):
         await self.call("WatchRunLogs", {"runId": failed[0], "minLevel": "LOG_LEVEL_WARNING"})
         await self.call("GetRunTraceback", {"runId": failed[0]})
         await self.call("GetRun", {"runId": failed[0]})
+        with contextlib.suppress(grpc.aio.AioRpcError):  # its data is made by runs
+            await self.call("ReportExternalVersion", {"instanceId": prices, "externalVersion": "v1"})
         selection = {"selection": {"instanceIds": [prices], "includeDownstream": True}}
         await self.call("PlanRefresh", selection)
         refresh = {"refreshId": (await self.call("SubmitRefresh", selection)).refresh_id}
@@ -289,6 +291,7 @@ class Day(World):
         await self.call("BatchGetInstanceStatuses", {"instanceIds": [prices]})
         await self.call("ListInstanceStatuses", {"projectId": project, "pageSize": 1})
         await self.call("GetStatusHistory", {"instanceId": prices, "pageSize": 1})
+        await self.call("ListInstanceAvailability", {"instanceIds": [prices], "pageSize": 1})
         await self.call("WatchInstanceStatuses", {"projectId": project})
         await self.call("WatchInstanceStatuses", {"instanceIds": [prices], "fromRevision": 1})
 
