@@ -13,17 +13,12 @@ def count(name: str, piece: int, full: int) -> int:
     return int(os.environ.get(name, full if IS_FULL else piece))
 
 
-def seeds(number: int) -> list[int]:
-    """Return seeds, other ones each time; with OPTAIC_SEED this one alone, to repeat what has failed.
+def begin() -> random.Random:
+    """Print a seed, another one each time, and return what follows from it; OPTAIC_SEED repeats what has failed.
 
-    pytest shows what a failed test has printed, so a test prints its seed.
+    pytest shows what a failed test has printed. A seed is no part of a test's name: the processes of a session must find
+    the same tests.
     """
-    if given := os.environ.get("OPTAIC_SEED"):
-        return [int(given)]
-    return [random.SystemRandom().getrandbits(32) for _ in range(number)]
-
-
-def begin(seed: int) -> random.Random:
-    """Print a seed, and return what follows from it."""
+    seed = int(os.environ.get("OPTAIC_SEED") or random.SystemRandom().getrandbits(32))
     print(f"OPTAIC_SEED={seed}")  # noqa: T201 - for whoever repeats it
     return random.Random(seed)
