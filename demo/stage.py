@@ -109,6 +109,8 @@ class Stage:
                 not count in the status.
         """
         instance_id = self.instances[name].instance_id
+        # A watch may tell late of an instance that was just created.
+        await self.observed.until(lambda: bool(self.observed.words(instance_id)), f"a status of {name}")
         seen_before = len(self.observed.history)
         handle = await self.client.runs.submit(self.instances[name], flow_kind=flow or 0)
         run = await handle.wait(timeout=90)

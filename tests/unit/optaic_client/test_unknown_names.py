@@ -36,12 +36,18 @@ _KINDS: dict[str, str] = {
     "to_revision": _NUMBER, "name": _FREE, "description": _FREE, "label": _FREE, "remove_label": _WORD,
     "method": _WORD, "actor": _FREE, "resource": _FREE, "since": _FREE, "until": _FREE,
     "tenant": _FREE, "level": _WORD, "role": _WORD, "token": _FREE, "folder": _FREE, "host": _FREE,
+    "last_date": _FREE, "cause": _WORD, "owner": _FREE, "name_prefix": _FREE, "unchanged_for": _FREE,
+    "changed_within": _FREE, "as_of": _FREE, "start": _FREE, "end": _FREE, "before": _FREE, "after": _FREE,
+    "upstream_depth": _NUMBER, "downstream_depth": _NUMBER,
 }  # fmt: skip
 # Where a word means something else than elsewhere.
-_SPECIAL: dict[tuple[str, str], str] = {("instance promote-model", "version"): _FREE}
+_SPECIAL: dict[tuple[str, str], str] = {
+    ("instance promote-model", "version"): _FREE,
+    ("run report", "version"): _FREE,
+}
 _NEEDED = {  # what a command must be given besides
     "instance": "prices", "definition": "smooth", "version": "1.1.0", "from_revision": "1", "run_id": ID, "refresh_id": ID,
-    "hash_": "abc", "reason": "why", "project": "desk", "name": "other", "actor": "ada", "role": "viewer",
+    "hash_": "abc", "reason": "why", "project": "desk", "name": "other", "actor": "ada", "role": "viewer", "before": "1",
 }  # fmt: skip
 
 
