@@ -19,7 +19,7 @@ from support.plugin_packages import UPGRADE
 from support.polling import PATIENCE, eventually
 from support.stack import RunningStack, running_stack
 
-LAST_RELEASE = "87592814c178abe1ef84a014dc5165d969ef2970"
+LAST_RELEASE = "da422200cc5e1747e68f601ad518d809a5d097d8"
 PROGRAM = Path(upgrade_state.__file__)
 # The only flows with an active run when the earlier release stopped.
 RUNNING, PENDING = "long", "paused"
