@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from optaic.plugins import ExternalStore, Pipeline, PipelineContext, PluginError
-from optaic.rules.sources import VERSION
+from optaic.plugins import ExternalStore, InvalidConfig, Pipeline, PipelineContext, PluginError
+from optaic.rules.sources import VERSION, find_version_problem
 from worker.builtin.digest import sort_by
 from worker.builtin.parameters import read_section, read_text
 from worker.builtin.parquet_file import read_parquet
@@ -33,7 +33,10 @@ class ExternalFileStore(ExternalStore):
             UnparsableData: it is no Parquet file.
         """
         del uri  # the configuration says it, with references to secrets
-        url = read_text(self.config, "url").replace(VERSION, physical_version)
+        configured = read_text(self.config, "url")
+        if problem := find_version_problem(configured):
+            raise InvalidConfig(f"url: {problem}")
+        url = configured.replace(VERSION, physical_version)
         allowed = access.current()
         content = read_source(allowed, url, read_section(self.config, "storage_options"))
         with without_content(f"{url} is not a readable parquet file; check the file"):

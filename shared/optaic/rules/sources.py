@@ -52,6 +52,20 @@ def find_url_problem(url: str) -> str:
     return ""
 
 
+def find_version_problem(url: str) -> str:
+    """Return what is wrong with the place of `{version}` in a URL; empty if nothing is.
+
+    Whoever reports a version gives its name, and must not choose the host, the bucket or the scheme by it.
+    """
+    head, separator, _ = url.partition(VERSION)
+    place = head.partition("://")[2] if "://" in head else head
+    if not separator or "/" in place:
+        return ""
+    return (
+        f"{VERSION} must stand in the path, after the first slash behind the host, the bucket or the folder"
+    )
+
+
 def find_strange_options(scheme: str, names: Iterable[str]) -> list[str]:
     """Return those of `storage_options` that the scheme does not take."""
     return [name for name in names if name not in OPTIONS.get(scheme, frozenset())]

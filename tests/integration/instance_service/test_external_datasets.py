@@ -53,6 +53,10 @@ async def test_the_refresh_of_an_external_dataset_says_that_no_run_computes_it(
         ),
         ({**SPEC, "store": {**EXTERNAL, "config": {"url": "a::b"}}}, "instance.dataset.store.config.url"),
         (
+            {**SPEC, "store": {**EXTERNAL, "config": {"url": "https://{version}/a.parquet"}}},
+            "instance.dataset.store.config.url",
+        ),
+        (
             {**SPEC, "store": {**EXTERNAL, "config": {"url": "/a", "storage_options": {"anon": True}}}},
             "instance.dataset.store.config.storage_options.anon",
         ),

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from optaic.plugins import (
+    InvalidConfig,
     PipelineContext,
     PluginError,
     SourceNotAllowed,
@@ -49,6 +50,23 @@ def test_no_version_leads_out_of_what_the_worker_may_read(tmp_path: Path, versio
     store = ExternalFileStore({"url": f"{folder}/{{version}}.parquet"})
     with allowed(roots=[str(folder)]), pytest.raises((SourceNotAllowed, SourceNotFound)):
         store.read("", version)
+
+
+@pytest.mark.parametrize(
+    ("url", "version"),
+    [
+        ("https://{version}/a.parquet", "evil.example"),
+        ("https://{version}.example.com/a.parquet", "evil"),
+        ("https://user:{version}@a.example/b.parquet", "x@evil.example"),
+        ("https://a.example:{version}/b.parquet", "1"),
+        ("s3://{version}/a.parquet", "bucket"),
+        ("{version}//evil.example/a.parquet", "https:"),
+        ("http{version}://a.example/b.parquet", "s"),
+    ],
+)
+def test_no_version_chooses_the_host_or_the_scheme(url: str, version: str) -> None:
+    with allowed(), pytest.raises(InvalidConfig, match=r"url: \{version\} must stand in the path"):
+        ExternalFileStore({"url": url}).read("", version)
 
 
 def test_a_link_in_the_folder_leads_nowhere_else(tmp_path: Path) -> None:

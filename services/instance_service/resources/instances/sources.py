@@ -11,6 +11,7 @@ from optaic.rules.sources import (
     describe_options,
     find_strange_options,
     find_url_problem,
+    find_version_problem,
     scheme_of,
 )
 from redaction import has_reference
@@ -27,6 +28,10 @@ def source_violations(uses: Iterable[Use]) -> Iterator[FieldViolation]:
             continue
         where = f"{use.reference.path}.config"
         url, options = use.config.get("url"), use.config.get("storage_options")
+        is_external = use.version.code_ref in EXTERNAL_CODE
+        if isinstance(url, str) and is_external and (problem := find_version_problem(url)):
+            yield FieldViolation(f"{where}.url", problem, "INVALID_CONFIG")
+            continue
         if not isinstance(url, str) or ("://" not in url and has_reference(url)):
             continue  # the secret says where the file is
         if problem := find_url_problem(url):
