@@ -10,33 +10,45 @@ from optaic.rules.sources import EXTERNAL_CODE, FILE_CODE, SCHEMES, SQL_CODE
 from redaction import PREFIX
 from worker import environment
 from worker.config import Settings
-from worker.recipe import Component, Recipe
+from worker.recipe import Component, Plugin, Recipe
 from worker.sources.access import SourceAccess
 from worker.sources.policy import DEFINITION, SourcePolicy
 from worker.sources.stored_secrets import read_secrets
 
 _CHECKED = FILE_CODE | EXTERNAL_CODE | SQL_CODE  # code that sends a secret to checked destinations only
+_BUILTIN = "worker.builtin."  # code of the worker itself
 _REFERENCE = re.compile(r"\$\{(" + PREFIX + r"[A-Za-z0-9_]+)\}")
 
 
 def find_access(recipe: Recipe, tenant_id: str, settings: Settings) -> SourceAccess:
     """Return what a run of a tenant may read. All secrets of the tenant are hidden in whatever this process says from now on."""
-    return access_of(components_of(recipe), tenant_id, settings)
+    return access_of(components_of(recipe), tenant_id, settings, beside=packages_of(recipe))
 
 
-def access_of(components: Iterable[Component], tenant_id: str, settings: Settings) -> SourceAccess:
-    """Return what code with these configurations may read, and the secrets of the tenant that it gets."""
+def access_of(
+    components: Iterable[Component], tenant_id: str, settings: Settings, *, beside: Iterable[str] = ()
+) -> SourceAccess:
+    """Return what code with these configurations may read, and the secrets of the tenant that it gets; as `secrets_for`."""
     secrets = read_secrets(
         tenant_id, environment.known_secrets(), settings.secrets_folder, settings.tenant_id
     )
     redaction.remember(secrets.values())
-    return secrets_for(components, settings.source_policy, secrets)
+    return secrets_for(components, settings.source_policy, secrets, beside=beside)
 
 
 def secrets_for(
-    components: Iterable[Component], policy: SourcePolicy, secrets: Mapping[str, str]
+    components: Iterable[Component],
+    policy: SourcePolicy,
+    secrets: Mapping[str, str],
+    *,
+    beside: Iterable[str] = (),
 ) -> SourceAccess:
-    """Return what a run may read: the policy, and of a tenant's secrets those that the components name and that are bound."""
+    """Return what a run may read: the policy, and of a tenant's secrets those that the components name and that are bound.
+
+    An external store reads in the process of every run that reads its dataset. Code of a package there could take the secret, so
+    the store gets none where `beside` names such code.
+    """
+    packages = sorted(beside)
     for_sources: dict[str, str] = {}
     for_plugins: dict[str, str] = {}
     refusals: dict[str, str] = {}
@@ -50,6 +62,11 @@ def secrets_for(
                 refusals[name] = (
                     f"the worker has no secret {name} for this tenant; set this variable of the worker, or write it to the "
                     f"tenant's folder in OPTAIC_SECRETS_FOLDER"
+                )
+            elif component.code_ref in EXTERNAL_CODE and packages:
+                refusals[name] = (
+                    f"the secret {name} is not given to a run that executes {packages[0]}, because this code could read it; read "
+                    f"the file into a dataset with the pipeline `file`, and use that dataset as the input"
                 )
             elif is_checked and is_bound:
                 for_sources[name] = secrets[name]
@@ -80,6 +97,13 @@ def components_of(recipe: Recipe) -> Iterator[Component]:
     yield from recipe.components
     for given in recipe.inputs:
         yield from (given.data.store, given.data.accessor)
+
+
+def packages_of(recipe: Recipe) -> Iterator[str]:
+    """Yield the code that a recipe executes and that is not the worker's own."""
+    used: list[Plugin] = [*recipe.plugins]
+    used += [plugin for given in recipe.inputs for plugin in (given.data.store, given.data.accessor)]
+    yield from (plugin.code_ref for plugin in used if not plugin.code_ref.startswith(_BUILTIN))
 
 
 def _references(value: object) -> set[str]:

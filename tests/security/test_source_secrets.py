@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,8 +24,8 @@ from support.worker import running_world
 from worker.builtin.file_source import FilePipeline
 from worker.builtin.sql_source import SqlPipeline
 from worker.execution import Outcome
-from worker.recipe import Component, PipelineRecipe
-from worker.run_access import components_of, secrets_for
+from worker.recipe import Component, Input, PipelineRecipe, Plugin, StoredData
+from worker.run_access import components_of, packages_of, secrets_for
 from worker.sources.policy import SourcePolicy
 from worker.sources.stored_secrets import read_secrets
 
@@ -204,6 +205,7 @@ def _recipe(code_ref: str, name: str, **config: object) -> PipelineRecipe:
 
 FILE = "worker.builtin.typed_file_source:TypedFilePipeline"
 OWN = "vendor.pipelines:Prices"
+EXTERNAL = "worker.builtin.external_store:ExternalFileStore"
 
 
 @pytest.mark.parametrize(
@@ -239,6 +241,32 @@ def test_a_run_gets_the_secrets_that_it_names_and_that_are_bound(
     assert CANARY not in repr(found)
     if not found.values:
         assert "OPTAIC_SOURCE_SECRETS" in found.refusals[NAME]
+
+
+def _reading(pipeline: str, url: str = "https://a.example/{version}.parquet") -> PipelineRecipe:
+    """Return the recipe of a run whose input lies in an external file that needs a secret."""
+    store = Component(EXTERNAL, {"url": url, "storage_options": {"token": REFERENCE}})
+    plain = Component("worker.builtin.simple_accessor:SimpleAccessor", {})
+    read = Input("prices", "prices", "id", 1, "", StoredData(store, plain, "", "v1"))
+    return replace(_recipe(pipeline, "own"), inputs=(read,))
+
+
+def test_the_secret_of_an_external_input_is_in_no_process_with_code_of_packages() -> None:
+    policy = SourcePolicy(secrets={NAME: ["https://a.example", "definition:own"]})
+    builtin = _reading("worker.builtin.derivation:DerivationPipeline")
+    operated = replace(builtin, operators={"MINE": Plugin("vendor.operators:Mine")})
+    for recipe, code in ((builtin, ""), (_reading(OWN), OWN), (operated, "vendor.operators:Mine")):
+        found = secrets_for(components_of(recipe), policy, {NAME: CANARY}, beside=packages_of(recipe))
+        assert found.values == (() if code else (CANARY,))
+        assert list(found.refusals) == ([NAME] if code else [])
+        assert code in found.refusals.get(NAME, "")
+
+
+def test_the_code_of_a_store_or_accessor_counts_as_well() -> None:
+    given = _reading(FILE).inputs[0]
+    data = replace(given.data, accessor=Component("vendor.accessors:Own", {}))
+    recipe = replace(_reading(FILE), inputs=(replace(given, data=data),))
+    assert list(packages_of(recipe)) == ["vendor.accessors:Own"]
 
 
 def test_secrets_belong_to_a_tenant(tmp_path: Path) -> None:
