@@ -34,7 +34,7 @@ from optaic.status.v1 import status_pb2, status_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-_DURATION = re.compile(r"(\d{1,5})([dhms])")
+_DURATION = re.compile(r"(\d+)([dhms])")
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 AsOfOption = Annotated[
     datetime | None, typer.Option("--as-of", formats=_TIMES, help="As it was at this time, in UTC.")
@@ -68,17 +68,27 @@ def list_statuses(
     name: Annotated[str, typer.Option(help="Only of this name.")] = "",
     name_prefix: Annotated[str, typer.Option(help="Only names that begin with this.")] = "",
     unchanged_for: Annotated[
-        str, typer.Option(help="Only with the same status for at least this long, for example 2d, 6h or 30m.")
+        str,
+        typer.Option(
+            help="Only with the same status for at least this long, until now or until --as-of; for example 2d, 6h or 30m."
+        ),
     ] = "",
     changed_within: Annotated[
-        str, typer.Option(help="Only with a status that has changed within this time, for example 1h.")
+        str,
+        typer.Option(
+            help="Only with a status that changed within this time before now, or before --as-of; for example 1h."
+        ),
     ] = "",
     as_of: AsOfOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show the status of every instance to which all filters apply, as it is or as it was."""
     labels = dict(_label(each) for each in label or ())
-    since = {"unchanged_since": _ago(unchanged_for), "changed_since": _ago(changed_within)}
+    moment_of_list = _utc(as_of) or datetime.now(UTC)
+    since = {
+        "unchanged_since": _before(moment_of_list, unchanged_for, "--unchanged-for"),
+        "changed_since": _before(moment_of_list, changed_within, "--changed-within"),
+    }
 
     async def command(client: AsyncClient) -> None:
         found = await client.status.list(
@@ -229,13 +239,18 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _ago(text: str) -> datetime | None:
-    """Return the moment that is this long ago; of nothing: none."""
+def _before(time: datetime, text: str, option: str) -> datetime | None:
+    """Return the moment that is a duration before a time; of nothing: none."""
     if not text:
         return None
     if not (found := _DURATION.fullmatch(text)):
-        raise typer.BadParameter(f"{text!r} is no duration; write for example 2d, 6h, 30m or 45s")
-    return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+        raise typer.BadParameter(
+            f"{text!r} is no duration; write for example 2d, 6h, 30m or 45s", param_hint=option
+        )
+    try:
+        return time - timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} goes back to before the year 1", param_hint=option) from None
 
 
 @app.command()

@@ -59,6 +59,26 @@ def test_statuses_are_watched_live(optaic: FakeServices) -> None:
         invoke("status", "list", *wrong, status=2)
 
 
+def test_ages_count_until_the_moment_that_is_shown(optaic: FakeServices) -> None:
+    optaic.on("ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse())
+
+    def asked(*options: str) -> status_service_pb2.ListInstanceStatusesRequest:
+        invoke("status", "list", "--as-of", "2026-11-10T12:00:00", *options)
+        request: status_service_pb2.ListInstanceStatusesRequest = optaic.calls("ListInstanceStatuses")[
+            -1
+        ].request
+        return request
+
+    moment = dt.datetime(2026, 11, 10, 12, tzinfo=dt.UTC)
+    unchanged = asked("--unchanged-for", "2d").unchanged_since_time
+    assert unchanged.ToDatetime(dt.UTC) == moment - dt.timedelta(days=2)
+    changed = asked("--changed-within", "100000s").changed_since_time
+    assert changed.ToDatetime(dt.UTC) == moment - dt.timedelta(seconds=100_000)
+    for endless in ("1000000d", "1" + 30 * "0" + "s"):
+        refused = invoke("status", "list", "--unchanged-for", endless, status=2)
+        assert "--unchanged-for" in refused.stderr
+
+
 def test_the_history_and_the_availability_of_statuses_are_shown(optaic: FakeServices) -> None:
     entry = status_pb2.StatusTransition(instance_id=ID, to_status=flow_pb2.STATUS_READY, caused_by_run_id="r")
     entry.duration.FromTimedelta(dt.timedelta(days=2, hours=3))
