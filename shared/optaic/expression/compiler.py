@@ -225,7 +225,7 @@ class _Evaluation:
         self, node: Call, compute: Implementation, operands: Sequence[Array | float], numbers: Sequence[float]
     ) -> Array:
         """Return what an operator computes that has no kernel: one column of a table sorted by entity and date."""
-        shape = self._grid.is_present.shape
+        sessions, entities = self._grid.is_present.shape
         window = _WINDOWS.get(node.signature.scope)
         columns: dict[str, pl.Series] = {}
         exprs = []
@@ -234,14 +234,14 @@ class _Evaluation:
                 exprs.append(pl.lit(operand))
                 continue
             name = f"value_{place}"
-            columns[name] = pl.Series(name, self._fill(operand).ravel(), nan_to_null=True)
+            columns[name] = pl.Series(name, self._fill(operand).T.ravel(), nan_to_null=True)
             exprs.append(pl.col(name))
-        columns[ENTITY] = pl.Series(np.repeat(np.arange(shape[0]), shape[1]))
-        columns[DATE] = pl.Series(np.tile(np.arange(shape[1]), shape[0]))
+        columns[ENTITY] = pl.Series(np.repeat(np.arange(entities), sessions))
+        columns[DATE] = pl.Series(np.tile(np.arange(sessions), entities))
         raw = compute(exprs, numbers)
         raw = raw if window is None else raw.over(window)
         found = pl.DataFrame(columns).with_columns(raw.cast(pl.Float64).alias(VALUE))
-        return np.array(found[VALUE].to_numpy()).reshape(shape)
+        return np.ascontiguousarray(found[VALUE].to_numpy().reshape(entities, sessions).T)
 
 
 def _describe(node: Node) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Lay a table `date, entity, columns...` out as arrays with a row for each entity and a column for each session."""
+"""Lay a table `date, entity, columns...` out as arrays with a row for each session and a column for each entity."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from optaic.expression.sums import Array
 from optaic.plugins.errors import SchemaMismatch
 from optaic.rules.columns import DATE, ENTITY, KEYS
 
-_BLOCK = 64  # rows and columns that are transposed at once
-
 Places: TypeAlias = NDArray[np.int64]
 
 
@@ -29,7 +27,7 @@ class Grid:
     places: (
         Places | None
     )  # of each row of the table: session times the number of entities, plus entity; None: 0, 1, ...
-    is_present: NDArray[np.bool_]  # which entity (down) has a row on which session (across)
+    is_present: NDArray[np.bool_]  # on which session (down) which entity (across) has a row
 
     @classmethod
     def of(cls, table: pl.DataFrame) -> Grid:
@@ -48,7 +46,7 @@ class Grid:
         keys = table.select(*KEYS)
         if (regular := _read_regular(keys)) is not None:
             sessions, entities = regular
-            is_present = np.ones((len(entities), len(sessions)), bool)
+            is_present = np.ones((len(sessions), len(entities)), bool)
             return cls(entities, sessions, keys, None, is_present)
         (sessions, session_codes), (entities, entity_codes) = _encode(table[DATE]), _encode(table[ENTITY])
         places = session_codes * len(entities) + entity_codes
@@ -59,42 +57,26 @@ class Grid:
             raise SchemaMismatch("the input has several rows for one date and entity; give it one")
         at_session, at_entity = np.divmod(found, max(1, len(entities)))
         sorted_keys = pl.DataFrame({DATE: sessions.gather(at_session), ENTITY: entities.gather(at_entity)})
-        is_present = np.ascontiguousarray(is_row.reshape(len(sessions), len(entities)).T)
-        return cls(entities, sessions, sorted_keys, places, is_present)
+        return cls(entities, sessions, sorted_keys, places, is_row.reshape(len(sessions), len(entities)))
 
     def spread(self, values: pl.Series) -> Array:
         """Return the finite values of a column in their places."""
         given = values.cast(pl.Float64).to_numpy()
-        shape = self.is_present.shape[::-1]
+        shape = self.is_present.shape
         if self.places is None:
             found = given.reshape(shape)
         else:
             found = np.full(shape, np.nan)
             found.reshape(-1)[self.places] = given
-        found = transpose(found)
         is_finite = np.isfinite(found)
-        if not is_finite.all():
-            found[~is_finite] = np.nan
-        return found
+        return found if is_finite.all() else np.where(is_finite, found, np.nan)
 
     def collect(self, values: Array, output: str) -> pl.DataFrame:
         """Return `date, entity, output`, a row for each of the table's, sorted by both."""
-        found = transpose(values).reshape(-1)
+        found = values.reshape(-1)
         if len(found) > self.keys.height:
-            found = found[self.is_present.T.reshape(-1)]
+            found = found[self.is_present.reshape(-1)]
         return self.keys.with_columns(pl.Series(output, found, dtype=pl.Float64, nan_to_null=True))
-
-
-def transpose(values: Array) -> Array:
-    """Return a copy with rows and columns exchanged, made block by block, as the processor's cache likes it."""
-    rows, columns = values.shape
-    found = np.empty((columns, rows))
-    for top in range(0, rows, _BLOCK):
-        for left in range(0, columns, _BLOCK):
-            found[left : left + _BLOCK, top : top + _BLOCK] = values[
-                top : top + _BLOCK, left : left + _BLOCK
-            ].T
-    return found
 
 
 def _read_regular(keys: pl.DataFrame) -> tuple[pl.Series, pl.Series] | None:

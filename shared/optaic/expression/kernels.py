@@ -1,6 +1,6 @@
 """The computation of each operator: on arrays for the language, and as polars work for plugins.
 
-Arrays have a row for each entity and a column for each session; NaN is no value. Each kernel gets its operands as such
+Arrays have a row for each session and a column for each entity; NaN is no value. Each kernel gets its operands as such
 arrays (literals too) and its numbers, of which none is omitted.
 """
 
@@ -71,36 +71,35 @@ def lag(x: Array, n: int) -> Array:
     if n == 0:
         return x
     found = np.full(x.shape, np.nan)
-    found[:, n:] = x[:, :-n]
+    found[n:] = x[:-n]
     return found
 
 
 def _average_exponentially(values: Sequence[Array], parameters: Sequence[float]) -> Array:
     (x,), (span, fewest) = values, parameters
     average = pl.all().ewm_mean(span=span, adjust=False, ignore_nulls=True, min_samples=int(fewest))
-    by_entity = pl.from_numpy(x.T).fill_nan(None)
-    return by_entity.select(average).to_numpy(order="fortran").T.reshape(x.shape)
+    by_entity = pl.from_numpy(x).fill_nan(None)
+    return by_entity.select(average).to_numpy(order="c").reshape(x.shape)
 
 
 def _carry(values: Sequence[Array], parameters: Sequence[float]) -> Array:
     """Return the newest value, at most n sessions old."""
     (x,), n = values, int(parameters[0])
-    places = np.broadcast_to(np.arange(x.shape[1]), x.shape)
-    newest = np.maximum.accumulate(np.where(np.isnan(x), -1, places), axis=1)
-    carried = np.take_along_axis(x, np.maximum(newest, 0), axis=1)
+    places = np.broadcast_to(np.arange(len(x))[:, None], x.shape)
+    newest = np.maximum.accumulate(np.where(np.isnan(x), -1, places), axis=0)
+    carried = np.take_along_axis(x, np.maximum(newest, 0), axis=0)
     return np.where((newest >= 0) & (places - newest <= n), carried, np.nan)
 
 
 def _hump(values: Sequence[Array], parameters: Sequence[float]) -> Array:
     """Return values that follow x in steps of at most hump, and stay where x is not farther away."""
     (x,), (hump,) = values, parameters
-    found, held = np.empty_like(x), np.full(x.shape[0], np.nan)
-    for session in range(x.shape[1]):
-        now = x[:, session]
+    found, held = np.empty_like(x), np.full(x.shape[1], np.nan)
+    for session, now in enumerate(x):
         away = now - held
         moved = np.where(np.abs(away) > hump, held + np.copysign(hump, away), held)
         held = np.where(np.isnan(now), held, np.where(np.isnan(held), now, moved))
-        found[:, session] = np.where(np.isnan(now), np.nan, held)
+        found[session] = np.where(np.isnan(now), np.nan, held)
     return found
 
 
@@ -173,7 +172,7 @@ def _as_polars(signature: Signature) -> Implementation:
 
         def compute(fields: pl.Series) -> pl.Series:
             columns = [_to_array(fields.struct.field(name)) for name in fields.struct.fields]
-            arrays = [column[:, None] if is_section else column[None, :] for column in columns]
+            arrays = [column[None, :] if is_section else column[:, None] for column in columns]
             with np.errstate(all="ignore"):
                 found = kernel(arrays, numbers).ravel()
             return pl.Series(found, nan_to_null=True)

@@ -15,7 +15,7 @@ def find_rank(windows: Windows) -> Array:
     now, filled = windows.newest(x), np.where(np.asarray(windows.count) > 0, x, np.nan)
     below, equal = np.zeros_like(now), np.zeros_like(now)
     for back in range(windows.n):
-        then = filled[:, back : back + now.shape[1]]
+        then = filled[back : back + len(now)]
         below += then < now
         equal += then == now
     return (below + (equal + 1.0) / 2.0) / windows.counted
@@ -25,15 +25,15 @@ def find_place_of_largest(windows: Windows) -> Array:
     """Return the place of the largest value: 1 is the oldest session, n the newest; the oldest of equal ones."""
     (x,) = windows.series
     value = np.where(np.asarray(windows.count) > 0, x, -np.inf)
-    place = np.broadcast_to(np.arange(x.shape[1], dtype=np.float64), x.shape)
+    place = np.broadcast_to(np.arange(len(x), dtype=np.float64)[:, None], x.shape)
     size = 1
     while size < windows.n:
         step = min(size, windows.n - size)  # the last blocks may overlap: the largest of both is the same
-        is_older = value[:, :-step] >= value[:, step:]
-        value = np.where(is_older, value[:, :-step], value[:, step:])
-        place = np.where(is_older, place[:, :-step], place[:, step:])
+        is_older = value[:-step] >= value[step:]
+        value = np.where(is_older, value[:-step], value[step:])
+        place = np.where(is_older, place[:-step], place[step:])
         size += step
-    return place - np.arange(place.shape[1]) + 1.0
+    return place - np.arange(len(place))[:, None] + 1.0
 
 
 def find_place_of_smallest(windows: Windows) -> Array:
@@ -45,7 +45,7 @@ def find_place_of_smallest(windows: Windows) -> Array:
 def find_quantile(x: Array, n: int, share: float, fewest: int) -> Array:
     """Return quantiles of the values in each window, between two of them by linear interpolation."""
     found = np.full(x.shape, np.nan)
-    for row, values in enumerate(x):
-        series = pl.Series(values + 0.0, nan_to_null=True)
-        found[row] = series.rolling_quantile(share, "linear", n, min_samples=fewest).to_numpy()
+    for entity in range(x.shape[1]):
+        series = pl.Series(x[:, entity] + 0.0, nan_to_null=True)
+        found[:, entity] = series.rolling_quantile(share, "linear", n, min_samples=fewest).to_numpy()
     return found

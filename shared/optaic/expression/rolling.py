@@ -1,6 +1,6 @@
 """Compute what operators say of the last n sessions of each entity; `optaic.expression.windows` merges the sums.
 
-Arrays have a row for each entity and a column for each session; NaN is no value. A window whose values are fewer than
+Arrays have a row for each session and a column for each entity; NaN is no value. A window whose values are fewer than
 `fewest` has no result. Entities are computed a few at a time, so that their numbers stay in the processor's cache.
 
 Squares of numbers beyond about 1e154 or below 1e-154 are none that a number holds, nor are sums of the largest. A window
@@ -10,11 +10,8 @@ from the window's largest value, and so from the window alone.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -28,11 +25,11 @@ SMALL, LARGE = 2.0**-400, 2.0**400
 UP, DOWN = 2.0**600, 2.0**-700
 _SLIGHTLY_DOWN = 2.0**-64  # of sums: the fewest digits get lost
 _STEP = 200  # of the exponents by which windows are scaled whose fourth powers are needed
-_AT_ONCE = 16_000  # numbers of a series that are computed at once
-_MOST_WORKERS, _FEWEST_JOBS = 4, 32
+_AT_ONCE = 16_000  # numbers of a series that are computed at once, about
+_LINE = 8  # numbers that the processor's memory moves at once
 
 Mask: TypeAlias = NDArray[np.bool_]
-Rows: TypeAlias = NDArray[np.int64]
+Entities: TypeAlias = slice | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,11 @@ class Windows:
 
     def merge_sums(self, x: Array) -> Sum:
         """Return the sums of all windows."""
-        return over_window(Sum.of(x, 1, self.n), x.shape[1], self.n)  # whose counts nobody asks for
+        return over_window(Sum.of(x, 1, self.n), len(x), self.n)  # whose counts nobody asks for
 
     def newest(self, x: Array) -> Array:
         """Return the last value of each window."""
-        return x[:, self.n - 1 :]
+        return x[self.n - 1 :]
 
     def largest(self, x: Array) -> Array:
         """Return the largest value of each window."""
@@ -112,26 +109,20 @@ def roll(
         has_now: whether the last session of a window needs a value in any case.
         compares: whether it compares values, so that NaN among them would not make the result NaN.
     """
-    entities, sessions = series[0].shape
-    found = np.full((entities, sessions), np.nan)
-
-    def fill_whole(rows: Rows) -> None:
-        given = tuple(each[rows] for each in series)
-        found[rows, n - 1 :] = compute(Windows(n, given, 1, n))
-
-    def fill_with_gaps(rows: Rows, until: int) -> None:
-        given = tuple(each[rows, :until] for each in series)
-        found[rows, :until] = _compute_with_gaps(given, n, fewest, compute, has_now=has_now)
-
+    sessions, entities = series[0].shape
+    found = np.full((sessions, entities), np.nan)
     if fewest >= n and not compares:
         is_complete, short = np.ones(entities, bool), 0
     else:
-        is_complete = np.logical_and.reduce([np.isfinite(each).all(axis=1) for each in series])
+        is_complete = np.logical_and.reduce([np.isfinite(each).all(axis=0) for each in series])
         short = min(n - 1, sessions)  # windows at the start have fewer than n sessions
-    jobs = [partial(fill_whole, rows) for rows in _divide(is_complete, sessions) if n <= sessions]
-    jobs += [partial(fill_with_gaps, rows, short) for rows in _divide(is_complete, 2 * short) if short]
-    jobs += [partial(fill_with_gaps, rows, sessions) for rows in _divide(~is_complete, sessions + n)]
-    _do_all(jobs)
+    for chosen in _divide(is_complete, sessions) if n <= sessions else ():
+        given = tuple(np.ascontiguousarray(each[:, chosen]) for each in series)
+        found[n - 1 :, chosen] = compute(Windows(n, given, 1, n))
+    for is_chosen, until in ((is_complete, short), (~is_complete, sessions)):
+        for chosen in _divide(is_chosen, until + n) if until else ():
+            given = tuple(each[:until, chosen] for each in series)
+            found[:until, chosen] = _compute_with_gaps(given, n, fewest, compute, has_now=has_now)
     return found
 
 
@@ -140,7 +131,7 @@ def _compute_with_gaps(
 ) -> Array:
     """Return the result of each window, where sessions may have no value and none come before the first."""
     is_there = np.logical_and.reduce([np.isfinite(each) for each in series])
-    padding = ((0, 0), (n - 1, 0))
+    padding = ((n - 1, 0), (0, 0))
     filled = tuple(np.pad(np.where(is_there, each, 0.0), padding) for each in series)
     counted = count_windows(is_there, n)
     results = compute(Windows(n, filled, np.pad(is_there, padding).astype(np.float64), counted))
@@ -148,35 +139,20 @@ def _compute_with_gaps(
     return np.where(is_short | ~is_there if has_now else is_short, np.nan, results)
 
 
-def _divide(is_chosen: Mask, width: int) -> Iterator[Rows]:
+def _divide(is_chosen: Mask, sessions: int) -> Iterator[Entities]:
     """Yield the chosen entities, so many at once as their numbers stay in the cache."""
-    chosen, size = np.flatnonzero(is_chosen), max(1, _AT_ONCE // max(1, width))
+    chosen, size = np.flatnonzero(is_chosen), _LINE * max(1, round(_AT_ONCE / _LINE / sessions))
     for first in range(0, len(chosen), size):
-        yield chosen[first : first + size]
-
-
-def _do_all(jobs: Sequence[Callable[[], None]]) -> None:
-    """Do all jobs, where there are many of them on each of the processors."""
-    workers = min(_MOST_WORKERS, os.cpu_count() or 1)
-    if workers == 1 or len(jobs) < _FEWEST_JOBS:
-        for job in jobs:
-            job()
-        return
-
-    def work(first: int) -> None:
-        with np.errstate(all="ignore"):  # each thread has its own
-            for job in jobs[first::workers]:
-                job()
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers)))
+        some = chosen[first : first + size]
+        is_run = some[-1] - some[0] == len(some) - 1  # a slice is copied faster
+        yield slice(int(some[0]), int(some[-1]) + 1) if is_run else some
 
 
 def count_windows(is_there: Mask, n: int) -> Array:
     """Return how many of the last n sessions have a value."""
-    total = np.cumsum(is_there, axis=1, dtype=np.int64)
+    total = np.cumsum(is_there, axis=0, dtype=np.int64)
     before = np.zeros_like(total)
-    before[:, n:] = total[:, : max(0, total.shape[1] - n)]
+    before[n:] = total[: max(0, len(total) - n)]
     return (total - before).astype(np.float64)
 
 
@@ -203,7 +179,7 @@ def find_deviation(windows: Windows) -> Array:
     (x,) = windows.series
 
     def deviate(scaled: Array, scale: float) -> Array:
-        squares = over_window(Moments.of(scaled, windows.count, windows.n), x.shape[1], windows.n).squares
+        squares = over_window(Moments.of(scaled, windows.count, windows.n), len(x), windows.n).squares
         squares *= 1.0 / (windows.counted - 1)
         deviation = np.sqrt(squares, out=squares)
         if scale != 1.0:
@@ -237,7 +213,7 @@ def _over_pairs(windows: Windows, compute: Callable[[Comoments, Comoments, float
     def over_x(of_x: Array, x_scale: float) -> Array:
         def over_y(of_y: Array, y_scale: float) -> Array:
             blocks = Comoments.of(of_x, of_y, windows.count, windows.n)
-            return compute(blocks, over_window(blocks, x.shape[1], windows.n), x_scale, y_scale)
+            return compute(blocks, over_window(blocks, len(x), windows.n), x_scale, y_scale)
 
         return _over_scales(y, y_scales, over_y)
 
@@ -276,7 +252,7 @@ def find_residual(windows: Windows) -> Array:
     """Return how far the last x lies above the line of the regression of x on y; none where y is constant."""
 
     def lie(blocks: Comoments, pairs: Comoments, x_scale: float, _: float) -> Array:
-        newest = blocks.cut(windows.n - 1, pairs.products.shape[1])
+        newest = blocks.cut(windows.n - 1, len(pairs.products))
         above, across = (
             of_newest.sum.distance(of_all.sum) / windows.counted
             for of_newest, of_all in ((newest.x, pairs.x), (newest.y, pairs.y))
@@ -315,7 +291,7 @@ def _over_high_moments(
 
     def measure(scaled: Array, _: float) -> Array:
         blocks = HighMoments.of(scaled, windows.count, windows.n, has_fourths=has_fourths)
-        return compute(over_window(blocks, x.shape[1], windows.n), m)
+        return compute(over_window(blocks, len(x), windows.n), m)
 
     return _over_scales(x, windows.scale_fourths(x), measure)
 
@@ -325,7 +301,7 @@ def find_decayed(windows: Windows) -> Array:
     (x,) = windows.series
 
     def average(scaled: Array, scale: float) -> Array:
-        sums = over_window(Weighted.of(scaled, windows.count), x.shape[1], windows.n)
+        sums = over_window(Weighted.of(scaled, windows.count), len(x), windows.n)
         return sums.weighted / sums.weights / scale
 
     return _over_scales(x, windows.scale_sums(x, float(windows.n) * (windows.n + 1)), average)
@@ -355,6 +331,6 @@ def _slide(choose: np.ufunc, x: Array, n: int) -> Array:
     size, found = 1, x
     while size < n:
         step = min(size, n - size)
-        found = choose(found[:, :-step], found[:, step:])
+        found = choose(found[:-step], found[step:])
         size += step
     return found

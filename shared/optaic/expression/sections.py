@@ -1,6 +1,6 @@
 """Compare the entities of one date; nothing looks at another date.
 
-Arrays have a row for each entity and a column for each date; NaN is no value, and takes no part. Sums add one entity
+Arrays have a row for each date and a column for each entity; NaN is no value, and takes no part. Sums add one entity
 after the other in their order, and a quotient by a figure of the date is a product with its reciprocal: that decides
 the last bit of what stored expressions give.
 """
@@ -8,7 +8,7 @@ the last bit of what stored expressions give.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 from optaic.expression.rolling import DOWN, LARGE, SMALL, UP
 from optaic.expression.sums import Array
 
+_AT_ONCE = 16  # entities whose values are copied at once: they share lines of the processor's cache
+
+_Item = TypeVar("_Item", np.float64, np.bool_)
+
 Section: TypeAlias = Callable[[Array], Array]
 
 
 def rank(x: Array) -> Array:
     """Return ranks from the smallest, as a share of the number of values; ties share the mean of their ranks."""
-    values = np.ascontiguousarray(x.T) + 0.0  # 0 and -0 are equal
+    values = x + 0.0  # 0 and -0 are equal
     order = np.argsort(values, axis=1)  # NaN comes last
     ordered = np.take_along_axis(values, order, axis=1)
     places = np.arange(1.0, values.shape[1] + 1)
@@ -39,22 +43,24 @@ def rank(x: Array) -> Array:
     shares = np.where(np.isnan(ordered), np.nan, ranks * (1.0 / np.maximum(count, 1)))
     found = np.empty_like(values)
     np.put_along_axis(found, order, shares, axis=1)
-    return found.T
+    return found
 
 
 def score(x: Array) -> Array:
     """Return distances from the mean in standard deviations (ddof 1); none where all values are equal."""
     x, _ = _scale(x)
     is_there = ~np.isnan(x)
-    weight, mean, squares = (np.zeros(x.shape[1]) for _ in range(3))
-    for values, there in zip(x, is_there, strict=True):  # B. P. Welford, Technometrics 4, 1962
+    weight, mean, squares = (np.zeros(len(x)) for _ in range(3))
+    # B. P. Welford, Technometrics 4, 1962
+    for values, there in zip(_by_entity(x), _by_entity(is_there), strict=True):
         weight += there
         distance = np.where(there, values - mean, 0.0)
         mean += distance / np.maximum(weight, 1.0)
         squares += np.where(there, values - mean, 0.0) * distance
     deviation = np.sqrt(squares / (weight - 1.0))
-    is_spread = np.fmax.reduce(x, axis=0, initial=-np.inf) > np.fmin.reduce(x, axis=0, initial=np.inf)
-    return np.where(is_spread, (x - _mean(x, is_there)) * (1.0 / deviation), np.nan)
+    largest, smallest = np.fmax.reduce(x, axis=1, initial=-np.inf), np.fmin.reduce(x, axis=1, initial=np.inf)
+    factor = np.where(largest > smallest, 1.0 / deviation, np.nan)
+    return (x - _mean(x, is_there)) * factor[:, None]
 
 
 def demean(x: Array) -> Array:
@@ -67,22 +73,22 @@ def share(x: Array) -> Array:
     """Return values over the sum of the absolute values."""
     x, _ = _scale(x)
     size = _sum(np.abs(x), ~np.isnan(x))
-    return x / size if len(x) == 1 else x * (1.0 / size)
+    return x / size if x.shape[1] == 1 else x * (1.0 / size)
 
 
 def winsorize(x: Array, tail: float) -> Array:
     """Return values clipped to the quantiles `tail` and `1 - tail`."""
-    ordered = np.sort(x, axis=0)
-    count = np.sum(~np.isnan(x), axis=0)
+    ordered = np.sort(x, axis=1)
+    count = np.sum(~np.isnan(x), axis=1, keepdims=True)
     low, high = (_quantile(ordered, count, at) for at in (tail, 1.0 - tail))
     return np.where(np.isnan(x), np.nan, np.minimum(np.maximum(x, low), high))
 
 
 def in_groups(x: Array, groups: Array, compute: Section) -> Array:
     """Return what is computed among the entities of one group on each date; an entity without a group has no value."""
-    entities, dates = np.nonzero(~(np.isnan(x) | np.isnan(groups)))
+    dates, entities = np.nonzero(~(np.isnan(x) | np.isnan(groups)))
     found = np.full(x.shape, np.nan)
-    _, codes = np.unique(groups[entities, dates], return_inverse=True)
+    _, codes = np.unique(groups[dates, entities], return_inverse=True)
     key = dates * (codes.max(initial=0) + 1) + codes
     order = np.argsort(key, kind="stable")  # so the entities of a group stay in order
     entities, dates, key = entities[order], dates[order], key[order]
@@ -90,36 +96,34 @@ def in_groups(x: Array, groups: Array, compute: Section) -> Array:
     sizes = np.diff(starts, append=len(key))
     number = np.repeat(np.arange(len(starts)), sizes)
     place = np.arange(len(key)) - starts[number]
-    for chosen, height in _of_like_size(sizes):
-        column = np.cumsum(chosen) - 1
+    for chosen, width in _of_like_size(sizes):
+        row = np.cumsum(chosen) - 1
         is_in = chosen[number]
-        block = np.full((height, int(chosen.sum())), np.nan)
-        where = place[is_in], column[number[is_in]]
-        block[where] = x[entities[is_in], dates[is_in]]
-        found[entities[is_in], dates[is_in]] = compute(block)[where]
+        block = np.full((int(chosen.sum()), width), np.nan)
+        where = row[number[is_in]], place[is_in]
+        block[where] = x[dates[is_in], entities[is_in]]
+        found[dates[is_in], entities[is_in]] = compute(block)[where]
     return found
 
 
 def _of_like_size(sizes: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.bool_], int]]:
-    """Yield which groups fit into a block of one height, at least half filled, and that height."""
-    height = 1
-    while height < 2 * sizes.max(initial=0):
-        chosen = (sizes <= height) & (sizes > height // 2)
+    """Yield which groups fit into a block of one width, at least half filled, and that width."""
+    width = 1
+    while width < 2 * sizes.max(initial=0):
+        chosen = (sizes <= width) & (sizes > width // 2)
         if chosen.any():
-            yield chosen, height
-        height *= 2
+            yield chosen, width
+        width *= 2
 
 
 def _quantile(ordered: Array, count: NDArray[np.int64], at: float) -> Array:
-    missing = len(ordered) - count
+    missing = ordered.shape[1] - count
     place = (
         np.maximum(count - 1, 0) * at + missing
     )  # the share between two values is rounded as polars rounds it
     below, above = np.floor(place), np.ceil(place)
     low, high = (
-        np.take_along_axis(
-            ordered, np.minimum(each - missing, len(ordered) - 1).astype(np.int64)[None, :], axis=0
-        )[0]
+        np.take_along_axis(ordered, np.minimum(each - missing, ordered.shape[1] - 1).astype(np.int64), axis=1)
         for each in (below, above)
     )
     found: Array = np.where(low == high, low, (place - below) * (high - low) + low)
@@ -127,14 +131,14 @@ def _quantile(ordered: Array, count: NDArray[np.int64], at: float) -> Array:
 
 
 def _mean(x: Array, is_there: NDArray[np.bool_]) -> Array:
-    mean: Array = _sum(x, is_there) / np.sum(is_there, axis=0)
+    mean: Array = _sum(x, is_there) / np.sum(is_there, axis=1, keepdims=True)
     return mean
 
 
 def _sum(x: Array, is_there: NDArray[np.bool_]) -> Array:
     """Return sums with what rounding lost in them (W. Kahan, Communications of the ACM 8, 1965)."""
-    total, lost = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    for values, there in zip(x, is_there, strict=True):
+    total, lost = np.zeros(len(x)), np.zeros(len(x))
+    for values, there in zip(_by_entity(x), _by_entity(is_there), strict=True):
         is_whole = there.all()
         term = values - lost
         if not is_whole:
@@ -143,12 +147,18 @@ def _sum(x: Array, is_there: NDArray[np.bool_]) -> Array:
         left = (added - total) - term
         lost = left if is_whole else np.where(there, left, lost)
         total = added
-    return total
+    return total[:, None]
+
+
+def _by_entity(x: NDArray[_Item]) -> Iterator[NDArray[_Item]]:
+    """Yield the values of each entity."""
+    for first in range(0, x.shape[1], _AT_ONCE):
+        yield from np.ascontiguousarray(x[:, first : first + _AT_ONCE].T)
 
 
 def _scale(x: Array) -> tuple[Array, Array | float]:
     """Return values, those of dates with very large or small ones times a power of two with which their squares are numbers."""
-    size = np.fmax.reduce(np.abs(x), axis=0, initial=0.0)
+    size = np.fmax.reduce(np.abs(x), axis=1, initial=0.0, keepdims=True)
     is_large, is_small = size > LARGE, (size < SMALL) & (size > 0)
     if not (is_large.any() or is_small.any()):
         return x, 1.0

@@ -69,7 +69,7 @@ class SplitSum(Sum):
         if n == 1:
             return None  # nothing is added
         spare = 2 * (n - 1).bit_length()  # n^2 is at most 2^spare
-        size = np.fmax.reduce(np.abs(x), axis=1, initial=0.0, keepdims=True)
+        size = np.fmax.reduce(np.abs(x), axis=0, initial=0.0, keepdims=True)
         if size.max(initial=0.0) > _LARGEST:
             return None
         _, exponent = np.frexp(size)
@@ -89,7 +89,7 @@ class SplitSum(Sum):
     def cut(self, first: int, length: int) -> Self:
         """Return blocks from a place on."""
         part = slice(first, first + length)
-        return type(self)(cut_count(self.count, part), self.upper[:, part], self.lower[:, part])
+        return type(self)(cut_count(self.count, part), self.upper[part], self.lower[part])
 
     def merge(self, newer: Self) -> Self:
         """Return the blocks that are made of these and of later ones."""
@@ -121,7 +121,7 @@ class PairSum(Sum):
     def cut(self, first: int, length: int) -> Self:
         """Return blocks from a place on."""
         part = slice(first, first + length)
-        return type(self)(cut_count(self.count, part), self.high[:, part], self.low[:, part])
+        return type(self)(cut_count(self.count, part), self.high[part], self.low[part])
 
     def merge(self, newer: Self) -> Self:
         """Return the blocks that are made of these and of later ones."""
@@ -157,7 +157,7 @@ def cross(older: Array, newer: Array, older_count: Count, newer_count: Count) ->
 
 def cut_count(count: Count, part: slice) -> Count:
     """Return the counts of some blocks."""
-    return count if isinstance(count, int) else count[:, part]
+    return count if isinstance(count, int) else count[part]
 
 
 def find_factors(older: Count, newer: Count) -> tuple[Count, Count]:

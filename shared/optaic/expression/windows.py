@@ -11,8 +11,8 @@ arbitrary-order statistical moments, 2008); `optaic.expression.sums` gives the d
 are exactly 0 between blocks that are equal throughout, so the squares of a window are 0 if and only if all its values are
 equal: the values are neither so small nor so large that a square is lost (`optaic.expression.rolling` scales them).
 
-Arrays have a row for each entity and a column for each session. A result begins with the first window that lies wholly
-in the columns.
+Arrays have a row for each session and a column for each entity, so a cut is one piece of memory. A result begins with the
+first window that lies wholly in the rows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Moments:
 
     def cut(self, first: int, length: int) -> Moments:
         """Return blocks from a place on."""
-        return Moments(self.sum.cut(first, length), self.squares[:, first : first + length])
+        return Moments(self.sum.cut(first, length), self.squares[first : first + length])
 
     def merge(self, newer: Moments) -> Moments:
         """Return the blocks that are made of these and of later ones."""
@@ -71,7 +71,7 @@ class Comoments:
     def cut(self, first: int, length: int) -> Comoments:
         """Return blocks from a place on."""
         return Comoments(
-            self.x.cut(first, length), self.y.cut(first, length), self.products[:, first : first + length]
+            self.x.cut(first, length), self.y.cut(first, length), self.products[first : first + length]
         )
 
     def merge(self, newer: Comoments) -> Comoments:
@@ -105,8 +105,8 @@ class HighMoments:
     def cut(self, first: int, length: int) -> HighMoments:
         """Return blocks from a place on."""
         part = slice(first, first + length)
-        fourths = None if self.fourths is None else self.fourths[:, part]
-        return HighMoments(self.sum.cut(first, length), self.squares[:, part], self.cubes[:, part], fourths)
+        fourths = None if self.fourths is None else self.fourths[part]
+        return HighMoments(self.sum.cut(first, length), self.squares[part], self.cubes[part], fourths)
 
     def merge(self, newer: HighMoments) -> HighMoments:
         """Return the blocks that are made of these and of later ones."""
@@ -171,7 +171,7 @@ class Weighted:
         """Return blocks from a place on."""
         part = slice(first, first + length)
         return Weighted(
-            self.size, self.plain[:, part], self.weighted[:, part], self.count[:, part], self.weights[:, part]
+            self.size, self.plain[part], self.weighted[part], self.count[part], self.weights[part]
         )
 
     def merge(self, newer: Weighted) -> Weighted:
