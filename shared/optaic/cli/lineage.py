@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import typer
 
-from optaic.cli import history
+from optaic.cli import lineage_graphs
 from optaic.cli.impact import print_impact
 from optaic.cli.output import (
     Format,
@@ -29,8 +29,8 @@ def lineage() -> None:
     """Show what depends on what, and why something is stale."""
 
 
-for command_of_history in (history.show, history.graph, history.diff):
-    app.command()(command_of_history)
+for graph_command in (lineage_graphs.show, lineage_graphs.graph, lineage_graphs.diff):
+    app.command()(graph_command)
 
 
 @app.command()

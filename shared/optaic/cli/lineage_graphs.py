@@ -35,7 +35,7 @@ def show(
     """Show the state of a flow, as it is or as it was."""
 
     async def command(client: AsyncClient) -> None:
-        when = await _moment(client, as_of)
+        when = await parse_moment(client, as_of)
         state = await client.lineage.state(await _find(client, instance, project), flow or None, as_of=when)
         if output is Format.JSON:
             print_json(state)
@@ -61,7 +61,7 @@ def graph(
     """Show the flows around a flow with what each reads, as they are or as they were."""
 
     async def command(client: AsyncClient) -> None:
-        when = await _moment(client, as_of)
+        when = await parse_moment(client, as_of)
         answer = await client.lineage.graph(
             await _find(client, instance, project),
             flow or None,
@@ -103,7 +103,7 @@ def diff(
     """Show what differs around a flow between two moments: flows, versions, statuses and edges."""
 
     async def command(client: AsyncClient) -> None:
-        first, second = await _moment(client, before), await _moment(client, after)
+        first, second = await parse_moment(client, before), await parse_moment(client, after)
         assert first is not None
         answer = await client.lineage.diff(
             await _find(client, instance, project),
@@ -135,7 +135,7 @@ async def _find(client: AsyncClient, instance: str, project: str) -> Instance | 
     return instance if is_id(instance) else await find_instance(client, instance, project)
 
 
-async def _moment(client: AsyncClient, text: str) -> MomentLike | None:
+async def parse_moment(client: AsyncClient, text: str) -> MomentLike | None:
     """Read a moment; a time without a time zone is local."""
     if not text:
         return None
