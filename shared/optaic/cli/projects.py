@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -16,6 +16,7 @@ from optaic.cli.session import (
     end_dry_run,
     run,
 )
+from optaic.cli.values import parse_labels
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
@@ -97,7 +98,7 @@ def create(
     """Create a project."""
 
     async def command(client: AsyncClient) -> None:
-        labels = _labels(label or ())
+        labels = parse_labels(label or ())
         _print(await client.projects.create(name, description=description, labels=labels), output)
 
     run(command)
@@ -119,7 +120,7 @@ def update(
     """Change name, description or labels; other labels stay."""
 
     async def command(client: AsyncClient) -> None:
-        given, removed = _labels(label or ()), set(remove_label or ())
+        given, removed = parse_labels(label or ()), set(remove_label or ())
         found = await _find(client, project)
         if name is None and description is None and not given and not removed:
             raise ValueError("nothing to change; pass --name, --description, --label or --remove-label")
@@ -199,16 +200,6 @@ def delete(
 
 async def _find(client: AsyncClient, text: str) -> instance_pb2.Project:
     return await (client.projects.get(text) if is_id(text) else client.projects.get(name=text))
-
-
-def _labels(given: Sequence[str]) -> dict[str, str]:
-    labels = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise ValueError(f"label {text!r} must have the form name=value")
-        labels[name] = value
-    return labels
 
 
 def _print(project: instance_pb2.Project, output: Format) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from optaic.cli.output import Format, LiveLines, OutputOption, moment, print_json, print_line, print_table
 from optaic.cli.session import ProjectOption, fail, find_instance, find_project, run, when_it_answers
+from optaic.cli.values import parse_labels
 from optaic.client import AsyncClient, RefreshHandle, word
 from optaic.run.v1 import refresh_pb2
 
@@ -50,7 +51,7 @@ def refresh(
         found = [await find_instance(client, each, project) for each in instances or ()]
         selection: dict[str, Any] = {
             "project": "" if found else await find_project(client, project),
-            "labels": dict(_label(each) for each in label or ()),
+            "labels": parse_labels(label or ()),
             "all": all_flows,
             "upstream": upstream,
             "downstream": downstream,
@@ -229,10 +230,3 @@ def _show(found: list[refresh_pb2.Refresh], output: Format) -> None:
             for each in found
         ],
     )
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise ValueError(f"label {text!r} must have the form name=value")
-    return name, value

@@ -27,6 +27,7 @@ from optaic.cli.session import (
     run,
     when_it_answers,
 )
+from optaic.cli.values import parse_labels
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
@@ -63,7 +64,9 @@ def list_statuses(
     flow: Annotated[
         list[str] | None, typer.Option(help="Only with a flow of this kind, for example training.")
     ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Only with this label, KEY=VALUE.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Only with this label, name=value; may be repeated.")
+    ] = None,
     owner: Annotated[str, typer.Option(help="Only of this owner.")] = "",
     name: Annotated[str, typer.Option(help="Only of this name.")] = "",
     name_prefix: Annotated[str, typer.Option(help="Only names that begin with this.")] = "",
@@ -83,7 +86,6 @@ def list_statuses(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show the status of every instance to which all filters apply, as it is or as it was."""
-    labels = dict(_label(each) for each in label or ())
     moment_of_list = _utc(as_of) or datetime.now(UTC)
     since = {
         "unchanged_since": _before(moment_of_list, unchanged_for, "--unchanged-for"),
@@ -97,7 +99,7 @@ def list_statuses(
             kinds=kind or (),
             cause_kinds=cause or (),
             flow_kinds=flow or (),
-            labels=labels,
+            labels=parse_labels(label or ()),
             owner=owner,
             name=name,
             name_prefix=name_prefix,
@@ -126,16 +128,20 @@ def list_statuses(
 def count(
     project: ProjectOption = "",
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Only with this label, KEY=VALUE.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Only with this label, name=value; may be repeated.")
+    ] = None,
     owner: Annotated[str, typer.Option(help="Only of this owner.")] = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show how many instances have each status."""
-    labels = dict(_label(each) for each in label or ())
 
     async def command(client: AsyncClient) -> None:
         found = await client.status.count(
-            project=await find_project(client, project), kinds=kind or (), labels=labels, owner=owner
+            project=await find_project(client, project),
+            kinds=kind or (),
+            labels=parse_labels(label or ()),
+            owner=owner,
         )
         if output is Format.JSON:
             print_json(found)
@@ -230,13 +236,6 @@ def _length(entry: status_pb2.StatusTransition) -> str:
 
 def _share(window: status_pb2.WindowAvailability) -> str:
     return f"{window.ready_share:.2%}" if window.HasField("ready_share") else "-"
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not key or not separator:
-        raise typer.BadParameter(f"{text!r} is no label; write KEY=VALUE", param_hint="--label")
-    return key, value
 
 
 def _before(time: datetime, text: str, option: str) -> datetime | None:

@@ -55,7 +55,7 @@ def test_statuses_are_watched_live(optaic: FakeServices) -> None:
     assert list(request.flow_kinds) == [flow_pb2.FLOW_KIND_REFRESH]
     assert dict(request.labels) == {"desk": "a=b"}
     assert (request.owner, request.name, request.name_prefix) == ("ann", "", "eod")
-    for wrong in (("--label", "desk"), ("--unchanged-for", "two days")):
+    for wrong in (("--label", "desk"), ("--label", "a=1", "--label", "a=2"), ("--unchanged-for", "two days")):
         invoke("status", "list", *wrong, status=2)
 
 
