@@ -21,6 +21,7 @@ from optaic.cli.output import (
     print_table,
 )
 from optaic.cli.session import run
+from optaic.cli.values import NO_ZONE, parse_time
 from optaic.client import AsyncClient, word
 from optaic.client.audit import TrailVerification
 from optaic.client.existence import near
@@ -50,8 +51,14 @@ def list_records(
         str, typer.Option(help="Only calls of this method, such as RunService/SubmitRun.")
     ] = "",
     resource: Annotated[str, typer.Option(help="Only changes of this resource, such as runs/<id>.")] = "",
-    since: Annotated[datetime | None, typer.Option(help="Only from this time on, in UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only before this time, in UTC.")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_time, metavar="TIME", help=f"Only from this time on; {NO_ZONE}."),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_time, metavar="TIME", help=f"Only before this time; {NO_ZONE}."),
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List the audit records of all services, oldest first."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
+from optaic.cli.values import MOMENT, parse_moment
 from optaic.client import AsyncClient, word
-from optaic.client.moments import MomentLike
 from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.rules.forms import is_id
 
-_MOMENT = (
-    "a lineage revision, a time such as 2026-11-29T12:00Z, or the id of a run, which means what that run saw"
-)
-AsOfOption = Annotated[str, typer.Option("--as-of", help=f"Show it as it was: {_MOMENT}.")]
+AsOfOption = Annotated[str, typer.Option("--as-of", help=f"Show it as it was: {MOMENT}.")]
 _Depth = Annotated[int, typer.Option(min=0, help="How many edges away at most; 0 means no limit.")]
 
 
@@ -90,9 +86,7 @@ def graph(
 
 def diff(
     instance: InstanceArgument,
-    before: Annotated[
-        str, typer.Option("--from", help=f"The earlier moment: {_MOMENT}.", show_default=False)
-    ],
+    before: Annotated[str, typer.Option("--from", help=f"The earlier moment: {MOMENT}.", show_default=False)],
     after: Annotated[str, typer.Option("--to", help="The later moment; by default now.")] = "",
     flow: FlowOption = "",
     upstream_depth: _Depth = 0,
@@ -133,20 +127,6 @@ def diff(
 async def _find(client: AsyncClient, instance: str, project: str) -> Instance | str:
     """Return an instance; an id may be that of an instance that was deleted."""
     return instance if is_id(instance) else await find_instance(client, instance, project)
-
-
-async def parse_moment(client: AsyncClient, text: str) -> MomentLike | None:
-    """Read a moment; a time without a time zone is local."""
-    if not text:
-        return None
-    if text.isdecimal():
-        return int(text)
-    if is_id(text):
-        return await client.runs.get(text)
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise ValueError(f"{text!r} is no moment; give {_MOMENT}") from None
 
 
 def _key(flow: FlowRef) -> tuple[str, int]:

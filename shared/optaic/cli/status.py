@@ -27,7 +27,7 @@ from optaic.cli.session import (
     run,
     when_it_answers,
 )
-from optaic.cli.values import parse_labels
+from optaic.cli.values import NO_ZONE, parse_labels, parse_time
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
@@ -36,16 +36,21 @@ from optaic.status.v1 import status_pb2, status_service_pb2
 app = typer.Typer(no_args_is_help=True)
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _DURATION = re.compile(r"(\d+)([dhms])")
-_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 AsOfOption = Annotated[
-    datetime | None, typer.Option("--as-of", formats=_TIMES, help="As it was at this time, in UTC.")
+    datetime | None,
+    typer.Option("--as-of", parser=parse_time, metavar="TIME", help=f"As it was at this time; {NO_ZONE}."),
 ]
 StartOption = Annotated[
     datetime | None,
-    typer.Option(formats=_TIMES, help="Begin at this time, in UTC; by default with all that is kept."),
+    typer.Option(
+        parser=parse_time,
+        metavar="TIME",
+        help=f"Begin at this time; {NO_ZONE}. By default with all that is kept.",
+    ),
 ]
 EndOption = Annotated[
-    datetime | None, typer.Option(formats=_TIMES, help="End at this time, in UTC; by default now.")
+    datetime | None,
+    typer.Option(parser=parse_time, metavar="TIME", help=f"End at this time; {NO_ZONE}. By default now."),
 ]
 InstancesArgument = Annotated[
     list[str] | None,
@@ -86,7 +91,7 @@ def list_statuses(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show the status of every instance to which all filters apply, as it is or as it was."""
-    moment_of_list = _utc(as_of) or datetime.now(UTC)
+    moment_of_list = as_of or datetime.now(UTC)
     since = {
         "unchanged_since": _before(moment_of_list, unchanged_for, "--unchanged-for"),
         "changed_since": _before(moment_of_list, changed_within, "--changed-within"),
@@ -104,7 +109,7 @@ def list_statuses(
             name=name,
             name_prefix=name_prefix,
             **since,
-            as_of=_utc(as_of),
+            as_of=as_of,
         )
         if output is Format.JSON:
             print_json(found)
@@ -167,8 +172,8 @@ def history(
     async def command(client: AsyncClient) -> None:
         found = await client.status.history(
             await find_instance(client, instance, project),
-            start=_utc(start),
-            end=_utc(end),
+            start=start,
+            end=end,
             only_status_changes=not versions,
         )
         if output is Format.JSON:
@@ -195,7 +200,9 @@ def availability(
     start: Annotated[
         datetime | None,
         typer.Option(
-            formats=_TIMES, help="Of one window from this time on, in UTC; by default three windows."
+            parser=parse_time,
+            metavar="TIME",
+            help=f"Of one window from this time on; {NO_ZONE}. By default three windows.",
         ),
     ] = None,
     end: EndOption = None,
@@ -209,7 +216,7 @@ def availability(
         found = await client.status.availability(
             [await find_instance(client, each, project) for each in instances or ()],
             project=await find_project(client, project),
-            windows=[] if start is None else [(_utc(start) or start, _utc(end))],
+            windows=[] if start is None else [(start, end)],
         )
         if output is Format.JSON:
             print_json(found)
@@ -222,10 +229,6 @@ def availability(
         print_table(("NAME", *columns, "ID"), rows)
 
     run(command)
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return None if time is None else time.replace(tzinfo=UTC)
 
 
 def _length(entry: status_pb2.StatusTransition) -> str:
