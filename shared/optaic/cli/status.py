@@ -36,6 +36,31 @@ from optaic.status.v1 import status_pb2, status_service_pb2
 app = typer.Typer(no_args_is_help=True)
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _DURATION = re.compile(r"(\d+)([dhms])")
+KindOption = Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")]
+CauseOption = Annotated[
+    list[str] | None, typer.Option(help="Only with a cause of this kind, for example overdue.")
+]
+FlowOption = Annotated[
+    list[str] | None, typer.Option(help="Only with a flow of this kind, for example training.")
+]
+LabelOption = Annotated[
+    list[str] | None, typer.Option(help="Only with this label, name=value; may be repeated.")
+]
+OwnerOption = Annotated[str, typer.Option(help="Only of this owner.")]
+NameOption = Annotated[str, typer.Option(help="Only of this name.")]
+NamePrefixOption = Annotated[str, typer.Option(help="Only names that begin with this.")]
+UnchangedForOption = Annotated[
+    str,
+    typer.Option(
+        help="Only with the same status for at least this long, until now or until --as-of; for example 2d, 6h or 30m."
+    ),
+]
+ChangedWithinOption = Annotated[
+    str,
+    typer.Option(
+        help="Only with a status that changed within this time before now, or before --as-of; for example 1h."
+    ),
+]
 AsOfOption = Annotated[
     datetime | None,
     typer.Option("--as-of", parser=parse_time, metavar="TIME", help=f"As it was at this time; {NO_ZONE}."),
@@ -62,40 +87,20 @@ InstancesArgument = Annotated[
 def list_statuses(
     project: ProjectOption = "",
     status: Annotated[list[str] | None, typer.Option(help="Only this status, for example stale.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
-    cause: Annotated[
-        list[str] | None, typer.Option(help="Only with a cause of this kind, for example overdue.")
-    ] = None,
-    flow: Annotated[
-        list[str] | None, typer.Option(help="Only with a flow of this kind, for example training.")
-    ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Only with this label, name=value; may be repeated.")
-    ] = None,
-    owner: Annotated[str, typer.Option(help="Only of this owner.")] = "",
-    name: Annotated[str, typer.Option(help="Only of this name.")] = "",
-    name_prefix: Annotated[str, typer.Option(help="Only names that begin with this.")] = "",
-    unchanged_for: Annotated[
-        str,
-        typer.Option(
-            help="Only with the same status for at least this long, until now or until --as-of; for example 2d, 6h or 30m."
-        ),
-    ] = "",
-    changed_within: Annotated[
-        str,
-        typer.Option(
-            help="Only with a status that changed within this time before now, or before --as-of; for example 1h."
-        ),
-    ] = "",
+    kind: KindOption = None,
+    cause: CauseOption = None,
+    flow: FlowOption = None,
+    label: LabelOption = None,
+    owner: OwnerOption = "",
+    name: NameOption = "",
+    name_prefix: NamePrefixOption = "",
+    unchanged_for: UnchangedForOption = "",
+    changed_within: ChangedWithinOption = "",
     as_of: AsOfOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show the status of every instance to which all filters apply, as it is or as it was."""
-    moment_of_list = as_of or datetime.now(UTC)
-    since = {
-        "unchanged_since": _before(moment_of_list, unchanged_for, "--unchanged-for"),
-        "changed_since": _before(moment_of_list, changed_within, "--changed-within"),
-    }
+    since = _since(as_of, unchanged_for, changed_within)
 
     async def command(client: AsyncClient) -> None:
         found = await client.status.list(
@@ -132,21 +137,33 @@ def list_statuses(
 @app.command()
 def count(
     project: ProjectOption = "",
-    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Only with this label, name=value; may be repeated.")
-    ] = None,
-    owner: Annotated[str, typer.Option(help="Only of this owner.")] = "",
+    kind: KindOption = None,
+    cause: CauseOption = None,
+    flow: FlowOption = None,
+    label: LabelOption = None,
+    owner: OwnerOption = "",
+    name: NameOption = "",
+    name_prefix: NamePrefixOption = "",
+    unchanged_for: UnchangedForOption = "",
+    changed_within: ChangedWithinOption = "",
+    as_of: AsOfOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show how many instances have each status."""
+    """Show how many instances have each status, of those to which all filters apply, as it is or as it was."""
+    since = _since(as_of, unchanged_for, changed_within)
 
     async def command(client: AsyncClient) -> None:
         found = await client.status.count(
             project=await find_project(client, project),
             kinds=kind or (),
+            cause_kinds=cause or (),
+            flow_kinds=flow or (),
             labels=parse_labels(label or ()),
             owner=owner,
+            name=name,
+            name_prefix=name_prefix,
+            **since,
+            as_of=as_of,
         )
         if output is Format.JSON:
             print_json(found)
@@ -239,6 +256,15 @@ def _length(entry: status_pb2.StatusTransition) -> str:
 
 def _share(window: status_pb2.WindowAvailability) -> str:
     return f"{window.ready_share:.2%}" if window.HasField("ready_share") else "-"
+
+
+def _since(as_of: datetime | None, unchanged_for: str, changed_within: str) -> dict[str, datetime | None]:
+    """Return since when a status must hold, and since when it must have changed, at the moment that is shown."""
+    shown = as_of or datetime.now(UTC)
+    return {
+        "unchanged_since": _before(shown, unchanged_for, "--unchanged-for"),
+        "changed_since": _before(shown, changed_within, "--changed-within"),
+    }
 
 
 def _before(time: datetime, text: str, option: str) -> datetime | None:

@@ -69,13 +69,21 @@ class Statuses:
             NotFoundError: There is no such project.
             OutOfRangeError: STATUS_HISTORY_NOT_KEPT; the history does not reach back to `as_of`.
         """
-        request = api.ListInstanceStatusesRequest(
-            project_id=project, page_size=LARGEST_SIZE, labels=labels, owner=owner, name=name
+        request = _list_request(
+            project_id=project,
+            page_size=LARGEST_SIZE,
+            statuses=statuses,
+            kinds=kinds,
+            cause_kinds=cause_kinds,
+            flow_kinds=flow_kinds,
+            labels=labels,
+            owner=owner,
+            name=name,
+            name_prefix=name_prefix,
+            unchanged_since_time=unchanged_since,
+            changed_since_time=changed_since,
+            as_of_time=as_of,
         )
-        words = {"statuses": statuses, "kinds": kinds, "cause_kinds": cause_kinds, "flow_kinds": flow_kinds}
-        times = {"unchanged_since_time": unchanged_since, "changed_since_time": changed_since}
-        times["as_of_time"] = as_of
-        messages.fill(request, {**words, **times, "name_prefix": name_prefix})
 
         async def page(request: Any) -> Any:
             return await self._call("ListInstanceStatuses", request)
@@ -94,18 +102,33 @@ class Statuses:
         flow_kinds: Sequence[str | int] = (),
         labels: Mapping[str, str] | None = None,
         owner: str = "",
+        name: str = "",
         name_prefix: str = "",
+        unchanged_since: datetime | None = None,
+        changed_since: datetime | None = None,
+        as_of: datetime | None = None,
     ) -> dict[str, int]:
-        """Return how many instances have each status, of all or of those to which every filter applies, most severe first.
+        """Return how many instances have each status, most severe first; the filters are those of `list`.
 
         Raises:
             NotFoundError: There is no such project.
+            OutOfRangeError: STATUS_HISTORY_NOT_KEPT; the history does not reach back to `as_of`.
         """
-        request = api.ListInstanceStatusesRequest(
-            project_id=project, page_size=1, with_counts=True, labels=labels, owner=owner
+        request = _list_request(
+            project_id=project,
+            page_size=1,
+            with_counts=True,
+            kinds=kinds,
+            cause_kinds=cause_kinds,
+            flow_kinds=flow_kinds,
+            labels=labels,
+            owner=owner,
+            name=name,
+            name_prefix=name_prefix,
+            unchanged_since_time=unchanged_since,
+            changed_since_time=changed_since,
+            as_of_time=as_of,
         )
-        words = {"kinds": kinds, "cause_kinds": cause_kinds, "flow_kinds": flow_kinds}
-        messages.fill(request, {**words, "name_prefix": name_prefix})
         answer = await self._call("ListInstanceStatuses", request)
         if not answer.status_counts:
             await require_project(self._connection, project)
@@ -205,3 +228,9 @@ class Statuses:
                         continue  # a bookmark
                     position = response.revision
                 yield response
+
+
+def _list_request(**values: Any) -> api.ListInstanceStatusesRequest:
+    request = api.ListInstanceStatusesRequest()
+    messages.fill(request, values)
+    return request

@@ -10,10 +10,30 @@ import grpc
 import pytest
 
 from optaic.common.v1 import flow_pb2
+from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 from support.command_line import ID, invoke
 from support.fake_services import FakeServices
+
+FILTERS = (
+    "--kind", "dataset", "--cause", "overdue", "--flow", "refresh", "--label", "desk=a=b", "--owner", "ann",
+    "--name", "eod_prices", "--name-prefix", "eod", "--unchanged-for", "2d", "--changed-within", "90m",
+    "--as-of", "2026-11-20",
+)  # fmt: skip
+
+
+def _check_filters(request: status_service_pb2.ListInstanceStatusesRequest) -> None:
+    """Check that every one of the filters arrived."""
+    shown = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+    assert request.as_of_time.ToDatetime(dt.UTC) == shown
+    assert request.unchanged_since_time.ToDatetime(dt.UTC) == shown - dt.timedelta(days=2)
+    assert request.changed_since_time.ToDatetime(dt.UTC) == shown - dt.timedelta(minutes=90)
+    assert list(request.kinds) == [instance_pb2.INSTANCE_KIND_DATASET]
+    assert list(request.cause_kinds) == [lineage_pb2.CAUSE_KIND_OVERDUE]
+    assert list(request.flow_kinds) == [flow_pb2.FLOW_KIND_REFRESH]
+    assert dict(request.labels) == {"desk": "a=b"}
+    assert (request.owner, request.name, request.name_prefix) == ("ann", "eod_prices", "eod")
 
 
 def test_statuses_are_watched_live(optaic: FakeServices) -> None:
@@ -42,19 +62,14 @@ def test_statuses_are_watched_live(optaic: FakeServices) -> None:
         "ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse(instance_statuses=[status])
     )
     assert "STALE" in invoke("status", "list").stdout
-    filters = (
-        "--status", "stale", "--kind", "dataset", "--cause", "overdue", "--flow", "refresh", "--label", "desk=a=b",
-        "--owner", "ann", "--name-prefix", "eod", "--unchanged-for", "2d", "--changed-within", "90m",
-    )  # fmt: skip
-    invoke("status", "list", *filters)
+    invoke("status", "list", "--status", "stale", *FILTERS)
+    request = optaic.calls("ListInstanceStatuses")[-1].request
+    assert list(request.statuses) == [flow_pb2.STATUS_STALE]
+    _check_filters(request)
+    invoke("status", "list", "--unchanged-for", "2d", "--changed-within", "90m")
     request = optaic.calls("ListInstanceStatuses")[-1].request
     assert request.unchanged_since_time.seconds + 172_800 == pytest.approx(time.time(), abs=60)
     assert request.changed_since_time.seconds + 5_400 == pytest.approx(time.time(), abs=60)
-    assert list(request.statuses) == [flow_pb2.STATUS_STALE]
-    assert list(request.cause_kinds) == [lineage_pb2.CAUSE_KIND_OVERDUE]
-    assert list(request.flow_kinds) == [flow_pb2.FLOW_KIND_REFRESH]
-    assert dict(request.labels) == {"desk": "a=b"}
-    assert (request.owner, request.name, request.name_prefix) == ("ann", "", "eod")
     for wrong in (("--label", "desk"), ("--label", "a=1", "--label", "a=2"), ("--unchanged-for", "two days")):
         invoke("status", "list", *wrong, status=2)
 
@@ -118,3 +133,5 @@ def test_statuses_are_counted(optaic: FakeServices) -> None:
     assert "STALE" in invoke("status", "count").stdout
     request = optaic.calls("ListInstanceStatuses")[0].request
     assert (request.owner, request.with_counts) == ("ann", True)
+    invoke("status", "count", *FILTERS)
+    _check_filters(optaic.calls("ListInstanceStatuses")[-1].request)
