@@ -11,12 +11,16 @@ from optaic.cli.output import Format, OutputOption, moment, print_json, print_li
 from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
 from optaic.cli.values import MOMENT, parse_moment
 from optaic.client import AsyncClient, word
+from optaic.common.v1 import flow_pb2
 from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.instance.v1.instance_pb2 import Instance
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.rules.forms import is_id
 
+_HIDDEN = "a flow in a project that you may not read"
+# Statuses that say whether a flow is fresh.
+_SAY_FRESHNESS = {flow_pb2.STATUS_READY, flow_pb2.STATUS_STALE}
 AsOfOption = Annotated[str, typer.Option("--as-of", help=f"Show it as it was: {MOMENT}.")]
 _Depth = Annotated[int, typer.Option(min=0, help="How many edges away at most; 0 means no limit.")]
 
@@ -139,7 +143,7 @@ def _name(flow: FlowRef, instance_name: str) -> str:
 
 def _line(state: lineage_pb2.FlowState) -> tuple[str, ...]:
     if state.hidden:
-        return ("a flow in a project that you may not read", word(state, "status"))
+        return (_HIDDEN, word(state, "status"))
     return (
         _name(state.flow, state.instance_name),
         word(state, "status"),
@@ -162,9 +166,10 @@ def _difference(each: api.FlowDifference) -> Iterator[str]:
         yield f"- {name}: {word(each.before, 'status')}, version {each.before.current_version.version}"
     else:
         changes = ", ".join(_changes(each))
-        yield f"~ {name}: {changes or 'other inputs'}"
+        yield f"~ {name}: {changes}" if changes else f"~ {name}"
     for edge in each.edges:
         if edge.hidden:
+            yield f"    ~ {_HIDDEN}"
             continue
         name = _name(edge.upstream, edge.upstream_name)
         if not edge.HasField("before"):
@@ -172,17 +177,32 @@ def _difference(each: api.FlowDifference) -> Iterator[str]:
         elif not edge.HasField("after"):
             yield f"    - {name} as {edge.before.role}{_consumed(edge.before)}"
         else:
-            consumed = f"{edge.before.consumed_version} -> {edge.after.consumed_version}"
-            yield f"    ~ {name} as {edge.after.role}: read version {consumed}"
+            yield f"    ~ {name} as {edge.after.role}: {', '.join(_edge_changes(edge))}"
 
 
 def _changes(each: api.FlowDifference) -> Iterator[str]:
+    """Yield what differs in a flow itself; nothing if only the edges into it differ."""
     before, after = each.before, each.after
     if before.status != after.status:
         yield f"{word(before, 'status')} -> {word(after, 'status')}"
+    if before.is_fresh != after.is_fresh and not {before.status, after.status} <= _SAY_FRESHNESS:
+        yield "not fresh -> fresh" if after.is_fresh else "fresh -> not fresh"
     if before.current_version.version != after.current_version.version:
         yield f"version {before.current_version.version} -> {after.current_version.version}"
+    elif before.current_version.version_id != after.current_version.version_id:
+        yield f"another output as version {after.current_version.version}"
     if each.before_fingerprint != each.after_fingerprint:
         yield "other configuration"
+    if before.current_version.compute_fingerprint != after.current_version.compute_fingerprint:
+        yield "output of another configuration"
     if before.instance_name != after.instance_name:
         yield f"was named {before.instance_name}"
+
+
+def _edge_changes(edge: api.EdgeDifference) -> Iterator[str]:
+    """Yield what differs in an edge that is there at both moments."""
+    before, after = edge.before, edge.after
+    if before.kind != after.kind:
+        yield f"{word(before, 'kind')} -> {word(after, 'kind')}"
+    if before.consumed_version != after.consumed_version:
+        yield f"read version {before.consumed_version} -> {after.consumed_version}"

@@ -1,12 +1,21 @@
 """Lineage as it was: what the client and `optaic lineage show`, `graph` and `diff` ask, and what they print."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from optaic.client import AsyncClient
 from optaic.client.moments import moment
-from optaic.common.v1.flow_pb2 import FLOW_KIND_REFRESH, STATUS_READY, STATUS_STALE, FlowRef
+from optaic.common.v1.flow_pb2 import (
+    FLOW_KIND_REFRESH,
+    STATUS_READY,
+    STATUS_RUNNING,
+    STATUS_STALE,
+    FlowRef,
+    VersionRef,
+)
+from optaic.instance.v1.instance_pb2 import EDGE_KIND_DATA, EDGE_KIND_SIGNAL
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_pb2 import Edge, FlowState
 from optaic.run.v1.run_pb2 import Run
@@ -104,4 +113,66 @@ def test_a_difference_is_shown_flow_by_flow(optaic: FakeServices) -> None:
         "~ signal/refresh: READY -> STALE, version 4 -> 5",
         "    + prices/refresh as input version 2",
         "+ prices/refresh: READY, version 2",
+    ]
+
+
+def _differing(**other: Any) -> api.FlowDifference:
+    """Return a flow in which only this differs, after a moment at which it was fresh and running."""
+    running: dict[str, Any] = {
+        "flow": FLOW,
+        "instance_name": "signal",
+        "status": STATUS_RUNNING,
+        "is_fresh": True,
+        "current_version": VersionRef(version=4, version_id="run 4", compute_fingerprint="one"),
+    }
+    return api.FlowDifference(
+        flow=FLOW,
+        instance_name="signal",
+        change=api.LINEAGE_CHANGE_CHANGED,
+        before=FlowState(**running),
+        after=FlowState(**{**running, **other}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ({"is_fresh": False}, ": fresh -> not fresh"),
+        ({"status": STATUS_STALE, "is_fresh": False}, ": RUNNING -> STALE, fresh -> not fresh"),
+        (
+            {"current_version": VersionRef(version=4, version_id="run 4", compute_fingerprint="two")},
+            ": output of another configuration",
+        ),
+        (
+            {"current_version": VersionRef(version=4, version_id="run 5", compute_fingerprint="one")},
+            ": another output as version 4",
+        ),
+        ({"instance_name": "momentum"}, ": was named signal"),
+        ({}, ""),
+    ],
+)
+def test_a_difference_says_what_differs_in_a_flow(
+    optaic: FakeServices, other: dict[str, Any], shown: str
+) -> None:
+    optaic.on("DiffLineage", api.DiffLineageResponse(flows=[_differing(**other)]))
+    lines = invoke("lineage", "diff", "prices", "--from", "3").stdout.splitlines()
+    assert lines[1:] == [f"~ signal/refresh{shown}"]
+
+
+def test_a_difference_says_what_differs_in_an_edge(optaic: FakeServices) -> None:
+    flow = _differing()
+    for role, kind, version in (("input", EDGE_KIND_SIGNAL, 3), ("prices", EDGE_KIND_DATA, 4)):
+        flow.edges.add(
+            upstream=OTHER,
+            upstream_name="prices",
+            before=Edge(role=role, kind=EDGE_KIND_DATA, consumed_version=3),
+            after=Edge(role=role, kind=kind, consumed_version=version),
+        )
+    flow.edges.add(upstream=OTHER, hidden=True)
+    optaic.on("DiffLineage", api.DiffLineageResponse(flows=[flow]))
+    assert invoke("lineage", "diff", "prices", "--from", "3").stdout.splitlines()[1:] == [
+        "~ signal/refresh",
+        "    ~ prices/refresh as input: DATA -> SIGNAL",
+        "    ~ prices/refresh as prices: read version 3 -> 4",
+        "    ~ a flow in a project that you may not read",
     ]
