@@ -1,4 +1,4 @@
-"""Keep the digests of a Delta table's days beside it, so that those of unchanged days are not computed again."""
+"""Keep the digests of a Delta table's days in its folder, so that those of unchanged days are not computed again."""
 
 from __future__ import annotations
 
