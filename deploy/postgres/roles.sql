@@ -4,7 +4,7 @@
 --   optaic.service            short name, e.g. instance
 --   optaic.owner_password     login <service>_owner: migrations; owns the tables
 --   optaic.app_password       login <service>_app: requests; row-level security, set per transaction
---   optaic.infra_password     login <service>_infra: outbox, inbox and work queues, across tenants
+--   optaic.infra_password     login <service>_infra: outbox, inbox, work queues and what loops look at, across tenants
 -- The grants on tables and their policies come with the tables, in the service's migrations.
 do $$
 declare
