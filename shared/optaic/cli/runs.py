@@ -91,7 +91,10 @@ def report(
         str, typer.Option(help="What the other system calls the version.", show_default=False)
     ],
     last_date: Annotated[
-        str, typer.Option(help="The newest date in the data; required if there is a freshness policy.")
+        str,
+        typer.Option(
+            help="The newest date in the data; required if there is a freshness policy, unless it is irregular."
+        ),
     ] = "",
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,

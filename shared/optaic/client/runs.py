@@ -194,7 +194,7 @@ class Runs:
         Args:
             instance: An external dataset, or its id.
             version: What the other system calls the version. That of the current version changes nothing.
-            last_data_date: The newest date in the data; required if the instance has a freshness policy.
+            last_data_date: The newest date in the data; required if the instance has a freshness policy, unless it is irregular.
             request_id: Repeats with the same id get the first answer.
 
         Raises:
