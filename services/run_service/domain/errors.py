@@ -137,10 +137,7 @@ def flow_external(instance_name: str) -> FailedPreconditionError:
 
 def flow_not_external(instance_name: str) -> FailedPreconditionError:
     """Return the refusal FLOW_NOT_EXTERNAL, which names the field that names the instance."""
-    text = (
-        f"names {instance_name}, which runs compute; submit a run of it, or report versions of an instance whose store "
-        "reads in place"
-    )
+    text = f"names {instance_name}, whose data is computed by runs; submit a run instead"
     return FailedPreconditionError(
         "FLOW_NOT_EXTERNAL",
         f"instance_id {text}",

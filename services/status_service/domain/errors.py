@@ -56,7 +56,7 @@ def history_not_kept(field: str, start_time: datetime) -> OutOfRangeError:
 
 def window_is_empty(field: str) -> InvalidArgumentError:
     """Return the refusal INVALID_WINDOW of a window that ends before it begins, or begins in the future."""
-    text = "must be before the end of the window and before now; ask for a window that has begun"
+    text = "must be before the end of the window, and the window ends now at the latest; send an earlier start or a later end"
     violation = FieldViolation(field, text, "INVALID_WINDOW")
     return InvalidArgumentError("INVALID_WINDOW", f"{field} {text}", field_violations=[violation])
 

@@ -83,7 +83,7 @@ def graph(
             for edge in inputs.get(_key(state.flow), ()):
                 print_line(f"  reads {names[_key(edge.upstream)]}{_consumed(edge)}")
         if answer.is_truncated:
-            print_line("and more; give smaller depths, or ask about a flow farther away")
+            print_line("and more; give smaller depths, or ask about a flow farther up or down")
 
     run(command)
 
@@ -122,7 +122,7 @@ def diff(
                 print_line(line)
         if answer.is_truncated:
             print_line(
-                "only the nearest flows are compared; give smaller depths, or ask about a flow farther away"
+                "only the nearest flows are compared; give smaller depths, or ask about a flow farther up or down"
             )
 
     run(command)
