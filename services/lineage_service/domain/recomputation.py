@@ -7,10 +7,10 @@ from lineage_service.domain.flows import Flow
 
 
 def is_right(graph: Graph, flow: Flow) -> bool:
-    """Return whether a flow is stored as fresh exactly if nothing keeps it from being so.
+    """Return whether the stored freshness of a flow follows from its own causes and its direct upstreams.
 
-    The graph must hold the direct upstreams; what they say of themselves is believed. Edges make no circle, so if this is
-    true of every flow, then all of them are right.
+    The graph must hold the direct upstreams; their stored freshness is believed. Edges make no circle, so if this is true of
+    every flow, then all of them are right.
     """
     is_fresh = not local_causes(graph, flow) and all(
         upstream.is_fresh for upstream in graph.upstreams_of(flow)

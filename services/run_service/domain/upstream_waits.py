@@ -72,9 +72,9 @@ class Verdict:
 
     waits_for: tuple[Waited, ...] = ()
     ignored: frozenset[FlowKey] = frozenset()
-    # What it waits for is not under way yet: a refresh is to be submitted,
+    # A refresh must be submitted.
     submits_refresh: bool = False
-    # or is under way, by the refresh of this id.
+    # The refresh that is joined; empty: none.
     joined_refresh_id: str = ""
 
 
@@ -89,8 +89,8 @@ def judge(
     It waits for work of theirs that was due or submitted up to it, and while one is not READY and has work that can make it
     so. It does not wait if nothing can make one of them READY: admission then refuses it.
 
-    With the policy REFRESH, it first has the refresh `refresh_id`, which it has submitted or joined: once, and only when there is no
-    other work to wait for.
+    With REFRESH, a scheduled time without a refresh submits or joins one, once there is no other work to wait for. `refresh_id` names
+    the one that it has; empty: none.
     """
     if policy is UpstreamPolicy.REFRESH and not refresh_id:
         verdict = _judge_refresh(scheduled_time, upstreams)

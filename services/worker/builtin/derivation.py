@@ -27,8 +27,8 @@ from optaic.rules.columns import DATE, ENTITY, VALUE
 from optaic.rules.roles import INPUT
 from worker.builtin.parameters import read_text
 
-# Where they compare all of a date, the last bit of their results depends on how many entities the whole table has: of one on that
-# number, of the other on whether it is 1.
+# Where they compare all entities of a date, the last bit of their results depends on how many entities the whole table has:
+# WINSORIZE depends on the number, SCALE on whether it is 1.
 _OF_ALL_ENTITIES = frozenset({"WINSORIZE"})
 _OF_SEVERAL_ENTITIES = frozenset({"SCALE"})
 
