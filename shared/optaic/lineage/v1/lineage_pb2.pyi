@@ -114,7 +114,9 @@ class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.V
     CAUSE_KIND_NEVER_SUCCEEDED: _CauseKind.ValueType  # 7
     """It has never succeeded."""
     CAUSE_KIND_PARTIAL_RANGE: _CauseKind.ValueType  # 8
-    """Its newest run read its upstreams for a range of dates only; a run without a range clears it."""
+    """Its newest run read its upstreams for a range of dates only. A run without a range clears it, or one whose range covers the
+    changes (`Run.covers_changes`).
+    """
     CAUSE_KIND_UPSTREAM_NOT_FRESH: _CauseKind.ValueType  # 9
     """An upstream has the version that was consumed, but is not fresh itself. States and statuses have this cause; ExplainStaleness
     has the root causes instead.
@@ -145,7 +147,9 @@ CAUSE_KIND_INVALIDATED: CauseKind.ValueType  # 6
 CAUSE_KIND_NEVER_SUCCEEDED: CauseKind.ValueType  # 7
 """It has never succeeded."""
 CAUSE_KIND_PARTIAL_RANGE: CauseKind.ValueType  # 8
-"""Its newest run read its upstreams for a range of dates only; a run without a range clears it."""
+"""Its newest run read its upstreams for a range of dates only. A run without a range clears it, or one whose range covers the
+changes (`Run.covers_changes`).
+"""
 CAUSE_KIND_UPSTREAM_NOT_FRESH: CauseKind.ValueType  # 9
 """An upstream has the version that was consumed, but is not fresh itself. States and statuses have this cause; ExplainStaleness
 has the root causes instead.
@@ -314,7 +318,7 @@ class FlowState(_message.Message):
     passed. Empty: nothing is expected.
     """
     as_of_revision: _builtins.int
-    """Of GetFlowState with `as_of`: the lineage revision for which the answer holds. `revision` is not told then."""
+    """Of GetFlowState with `as_of`: the lineage revision for which the answer holds. `revision` is 0 then."""
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     @_builtins.property

@@ -679,7 +679,7 @@ class GetLineageGraphResponse(_message.Message):
     is_truncated: _builtins.bool
     """True: the answer does not contain everything."""
     as_of_revision: _builtins.int
-    """With `as_of`: the lineage revision for which the answer holds. The `revision` of each flow is not told then."""
+    """With `as_of`: the lineage revision for which the answer holds. The `revision` of each flow is 0 then."""
     @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.FlowState]:
         """10,000 at most, nearest first."""

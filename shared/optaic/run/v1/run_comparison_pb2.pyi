@@ -68,7 +68,9 @@ class RunEntry(_message.Message):
     completed_run_number: _builtins.int
     """Of the newest run that completed."""
     full_run_number: _builtins.int
-    """Of the newest run that completed without a range of dates; 0 also from a service that does not report it."""
+    """Of the newest run that completed without a range of dates, or whose range covers the changes (`Run.covers_changes`); 0 also
+    from a service that does not report it.
+    """
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef: ...
     def __init__(

@@ -357,7 +357,7 @@ class Run(_message.Message):
     """Where that is false although it has inputs: the reason, as text for readers."""
     covers_changes: _builtins.bool
     """True, once a run for a range of dates has completed: a run without a range would have changed no date outside the range. So it
-    counts as one without: it clears the causes that its inputs are, and the next run may build on its output.
+    counts as one without: it clears the causes that came from its inputs, and the next run may build on its output.
     """
     external_version: _builtins.str
     """Of a run with the trigger EXTERNAL: what the other system calls the version that it reported. Else empty."""

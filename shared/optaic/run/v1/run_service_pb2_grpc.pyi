@@ -59,8 +59,8 @@ class RunServiceStub:
     it, unless the configuration has changed since; every other one makes a new version, also one that was reported earlier: the
     data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
     INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
-    is no date, that is missing although the instance has a freshness policy, or that differs from the one of the current version;
-    UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
+    is no date, that is missing although the instance has a freshness policy (unless the policy is irregular), or that differs from
+    the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -161,8 +161,8 @@ class RunServiceAsyncStub(RunServiceStub):
     it, unless the configuration has changed since; every other one makes a new version, also one that was reported earlier: the
     data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
     INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
-    is no date, that is missing although the instance has a freshness policy, or that differs from the one of the current version;
-    UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
+    is no date, that is missing although the instance has a freshness policy (unless the policy is irregular), or that differs from
+    the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -278,8 +278,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         it, unless the configuration has changed since; every other one makes a new version, also one that was reported earlier: the
         data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
         INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
-        is no date, that is missing although the instance has a freshness policy, or that differs from the one of the current version;
-        UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
+        is no date, that is missing although the instance has a freshness policy (unless the policy is irregular), or that differs from
+        the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
         """
 
     @_abc_1.abstractmethod

@@ -195,7 +195,7 @@ class ListInstanceStatusesRequest(_message.Message):
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
         """The statuses that instances had at this time, without flows and state, also of those that have been deleted since. Names,
-        owners, labels and flow kinds are those of today, or of the deletion. Of the future: as they are now.
+        owners, labels and flow kinds are those of today, or of the deletion. A time in the future means now.
         """
 
     def __init__(
