@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from optaic.rules.events import INSTANCE_EVENTS, LINEAGE_EVENTS, ROLE_BINDING_SUBJECTS
 from run_service.use_cases import auto_refresh, cancellation, refresh_steps, timeline, upstream_waits
@@ -26,18 +26,22 @@ INSTANCE_SUBJECTS = (
 
 def build_consumers(deps: Dependencies, broker: Broker) -> list[Consumer]:
     """Build the consumers of this service."""
+    due: list[Callable[[], None]] = []  # wakes the loops for which the last batch made something due
 
     async def apply_lineage_events(connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
         """Add to the timelines how many flows became stale; look at what waits for changed flows or follows them."""
-        await refresh_steps.wake_concerned(deps, connection, tenant_id, batch)
+        due.clear()
+        if await refresh_steps.wake_concerned(deps, connection, tenant_id, batch):
+            due.append(deps.wake_refresher)
         await timeline.add_affected_downstream(deps, connection, tenant_id, batch)
-        await upstream_waits.wake_waiting(deps, connection, tenant_id, batch)
-        await auto_refresh.wake_changed(deps, connection, tenant_id, batch)
+        if await upstream_waits.wake_waiting(deps, connection, tenant_id, batch):
+            due.append(deps.wake_ticker)
+        if await auto_refresh.wake_changed(deps, connection, tenant_id, batch):
+            due.append(deps.wake_follower)
 
     def wake_after_lineage_events() -> None:
-        deps.wake_ticker()
-        deps.wake_refresher()
-        deps.wake_follower()
+        for wake in due:
+            wake()
 
     async def apply_instance_events(
         connection: Connection, tenant_id: str, batch: Sequence[Received]

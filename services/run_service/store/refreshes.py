@@ -87,6 +87,7 @@ _WAKE = sa.text("""
         select refresh_id from refresh_flows
         where tenant_id = :tenant_id and instance_id = any(cast(:instance_ids as uuid[]))
           and status in ('waiting', 'running'))
+    returning 1
 """)
 _PURGE = sa.text("""
     with old as (
@@ -281,10 +282,10 @@ async def claim_refreshes(
 
 async def wake_refreshes(
     connection: Connection, tenant_id: str, instance_ids: Collection[str], now: datetime
-) -> None:
-    """Have running refreshes looked at now that have unsettled flows of the instances."""
+) -> bool:
+    """Have running refreshes looked at now that have unsettled flows of the instances; return whether there are any."""
     parameters = {"tenant_id": tenant_id, "instance_ids": sorted(instance_ids), "now": now}
-    await connection.execute(_WAKE, parameters)
+    return (await connection.execute(_WAKE, parameters)).first() is not None
 
 
 async def delete_ended(connection: Connection, before: datetime, most: int) -> int:

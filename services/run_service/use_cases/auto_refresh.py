@@ -95,8 +95,8 @@ async def note_instances(
 
 async def wake_changed(
     deps: Dependencies, connection: Connection, tenant_id: str, batch: Sequence[Received]
-) -> None:
-    """Decide anew about flows whose state, or the state of an upstream flow, has changed."""
+) -> bool:
+    """Decide anew about flows whose state, or the state of an upstream flow, has changed; return whether any follows."""
     changed = {
         _key(change.flow)
         for item in batch
@@ -104,8 +104,9 @@ async def wake_changed(
         for change in item.message.changes
         if is_id(change.flow.instance_id)
     }
-    if changed:
-        await store.wake(connection, tenant_id, changed, deps.clock.now())
+    if not changed:
+        return False
+    return await store.wake(connection, tenant_id, changed, deps.clock.now())
 
 
 async def follow_upstreams(deps: Dependencies, flow: FlowKey) -> None:

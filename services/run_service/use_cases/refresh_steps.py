@@ -48,16 +48,17 @@ _log = structlog.get_logger(__name__)
 
 async def wake_concerned(
     deps: Dependencies, connection: Connection, tenant_id: str, batch: Sequence[Received]
-) -> None:
-    """Have the running refreshes looked at whose flows have changed."""
+) -> bool:
+    """Have the running refreshes looked at whose flows have changed; return whether there are any."""
     instance_ids = {
         change.flow.instance_id
         for item in batch
         if isinstance(item.message, lineage_events_pb2.FlowStatusesChanged)
         for change in item.message.changes
     }
-    if instance_ids:
-        await refreshes.wake_refreshes(connection, tenant_id, instance_ids, deps.clock.now())
+    if not instance_ids:
+        return False
+    return await refreshes.wake_refreshes(connection, tenant_id, instance_ids, deps.clock.now())
 
 
 async def carry_on(deps: Dependencies, key: RefreshKey) -> None:

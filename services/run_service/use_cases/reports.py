@@ -242,7 +242,7 @@ async def complete_run(
             flow_run="ends_itself",
         )
         await raise_alerts(deps, connection, tenant_id, completed, request.monitoring)
-    announce(deps, tenant_id, [completed])
+    announce(deps, tenant_id, [completed], "ends_itself")
     return completed.run
 
 
@@ -298,7 +298,7 @@ async def fail_run(
         )
         if traceback:
             await tracebacks.insert_traceback(connection, tenant_id, request.run_id, traceback)
-    announce(deps, tenant_id, [failed])
+    announce(deps, tenant_id, [failed], "ends_itself")
     return failed.run
 
 

@@ -132,9 +132,13 @@ async def fail_runs(
     return records
 
 
-def announce(deps: Dependencies, tenant_id: str, records: Collection[Record]) -> None:
-    """Send committed changes to watchers, and wake the loops that end flow runs."""
+def announce(
+    deps: Dependencies, tenant_id: str, records: Collection[Record], flow_run: Manner = "must_end"
+) -> None:
+    """Send committed changes to watchers, and wake the loops that have to end flow runs now."""
     deps.watches.publish(tenant_id, records)
-    if any(record.status in ENDED for record in records):
+    ended = [record for record in records if record.status in ENDED]
+    if any(not record.run.orchestrator_run_id for record in ended):
         deps.wake_dispatcher()
+    if flow_run == "must_end" and any(record.run.orchestrator_run_id for record in ended):
         deps.wake_ender()

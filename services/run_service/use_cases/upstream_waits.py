@@ -284,8 +284,8 @@ async def _publish(
 
 async def wake_waiting(
     deps: Dependencies, connection: Connection, tenant_id: str, batch: Sequence[Received]
-) -> None:
-    """Have the scheduled times looked at that wait for flows whose status has changed."""
+) -> bool:
+    """Have the scheduled times looked at that wait for flows whose status has changed; return whether there are any."""
     changed = {
         change.flow.instance_id
         for item in batch
@@ -293,5 +293,6 @@ async def wake_waiting(
         for change in item.message.changes
         if is_id(change.flow.instance_id)
     }
-    if changed:
-        await ticks.wake_waiting(connection, tenant_id, changed, deps.clock.now())
+    if not changed:
+        return False
+    return await ticks.wake_waiting(connection, tenant_id, changed, deps.clock.now())
