@@ -285,7 +285,7 @@ class Database:
         """Lend an infrastructure connection without a transaction; afterwards it is closed, never reused."""
         async with self._infra.connect() as connection:
             try:
-                yield connection
+                yield await DirectConnection.of(connection)
             finally:
                 await connection.invalidate()  # a session lock must not survive in the pool
 
@@ -373,10 +373,8 @@ async def _begun(engine: AsyncEngine, begin: bytes) -> DirectConnection:
     for others in range(pool.size(), -1, -1):
         connection = await engine.connect()
         try:
-            raw = await connection.get_raw_connection()
-            driver = raw.driver_connection
-            assert isinstance(driver, psycopg.AsyncConnection)
-            await driver.execute(begin, prepare=False)
+            begun = await DirectConnection.of(connection)
+            await begun.driver.execute(begin, prepare=False)
         except psycopg.OperationalError:
             await connection.invalidate()
             await connection.close()
@@ -387,7 +385,7 @@ async def _begun(engine: AsyncEngine, begin: bytes) -> DirectConnection:
             await connection.close()
             raise
         else:
-            return DirectConnection(connection, driver)
+            return begun
     raise AssertionError("unreachable")
 
 

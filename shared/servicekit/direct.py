@@ -1,6 +1,6 @@
 """Execute texts of SQL directly on the driver: SQLAlchemy would take as much time again for each as the driver does.
 
-Everything else that a connection can do, SQLAlchemy does.
+Everything else that a connection can do, SQLAlchemy does. It converts no value of a text: ids come as UUIDs.
 """
 
 from __future__ import annotations
@@ -11,18 +11,27 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy types its constructor loosely
+_NAMED = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call] # the same
 
 
 @functools.lru_cache(maxsize=4096)
 def text_of(statement: sa.TextClause) -> bytes:
     """Convert a statement into the text that the driver takes."""
     return str(statement.compile(dialect=_DIALECT)).encode()
+
+
+def as_text(statement: sa.Select[Any]) -> sa.TextClause:
+    """Convert a statement whose values are all named parameters into a text."""
+    compiled = statement.compile(dialect=_NAMED)
+    assert all(bind.required for bind in compiled.binds.values()), "a value is not a named parameter"
+    return sa.text(str(compiled))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -43,7 +52,14 @@ class DirectConnection(AsyncConnection):
 
     def __init__(self, opened: AsyncConnection, driver: psycopg.AsyncConnection[Any]) -> None:
         super().__init__(opened.engine, opened.sync_connection)
-        self._driver = driver
+        self.driver = driver
+
+    @classmethod
+    async def of(cls, opened: AsyncConnection) -> DirectConnection:
+        """Return the same connection as one that executes texts directly."""
+        driver = (await opened.get_raw_connection()).driver_connection
+        assert isinstance(driver, psycopg.AsyncConnection)
+        return cls(opened, driver)
 
     async def execute(self, statement: Any, parameters: Any = None, **options: Any) -> Any:
         """Execute a statement and return its rows; they are all here already."""
@@ -53,7 +69,7 @@ class DirectConnection(AsyncConnection):
 
     async def _execute_text(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> _Rows:
         try:
-            cursor = await self._driver.execute(text_of(statement), parameters)
+            cursor = await self.driver.execute(text_of(statement), parameters)
             if cursor.description is None:
                 return _Rows((), [], cursor.rowcount)
             columns = tuple(column.name for column in cursor.description)  # a row may have none
@@ -68,12 +84,12 @@ class DirectConnection(AsyncConnection):
         if self.in_transaction():  # SQLAlchemy has executed some
             await super().commit()
         else:
-            await self._driver.commit()
+            await self.driver.commit()
 
     async def close(self) -> None:
         """Give the connection back to its pool; one that the driver has closed is replaced there."""
         if (
-            self._driver.closed
+            self.driver.closed
         ):  # an error did it, or a caller who gave up while a statement was being cancelled
             await self.invalidate()
         await super().close()

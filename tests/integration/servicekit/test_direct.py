@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from integration.servicekit.sample import insert_note, list_notes
 from servicekit.database import ConstraintError, Database
+from servicekit.direct import as_text
 from servicekit.errors import InvalidArgumentError
 from support.polling import eventually
 
@@ -101,3 +102,11 @@ async def test_a_caller_that_gives_up_twice_leaves_no_closed_connection_in_the_p
     await eventually(lambda: database._app.pool.status().endswith("Current Checked out connections: 0"))
     await database.ping()
     assert [record.message for record in caplog.records if record.name.startswith("sqlalchemy")] == []
+
+
+def test_a_statement_becomes_a_text_only_if_all_its_values_are_named_parameters() -> None:
+    table = sa.table("things", sa.column("id"))
+    most = sa.bindparam("most", type_=sa.Integer)
+    assert ":most" in as_text(sa.select(table.c.id).limit(most)).text
+    with pytest.raises(AssertionError, match="named parameter"):
+        as_text(sa.select(table.c.id).where(table.c.id == "one"))
