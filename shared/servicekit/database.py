@@ -138,6 +138,8 @@ class Database:
             url,
             pool_size=size,
             max_overflow=0,
+            # The connection that was used last has its statements prepared, and its caches are warm.
+            pool_use_lifo=True,
             pool_timeout=self._settings.pool_timeout_seconds,
             hide_parameters=True,  # or an error would show the values that were to be stored
             query_cache_size=_COMPILED,
