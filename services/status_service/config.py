@@ -16,8 +16,12 @@ class Settings(WatchSettings):
         ge=1,
         description="Changes that may wait for one watcher; one more ends the watch as too slow.",
     )
+    # At least the longest window that ListInstanceAvailability answers by default.
     status_history_days: float = Field(
-        default=90, gt=0, description="How long the changes of an instance's status are kept."
+        default=90,
+        ge=30,
+        le=3650,
+        description="How long the changes of an instance's status are kept; 30 to 3650.",
     )
     compaction_interval_seconds: float = Field(
         default=60, gt=0, description="Time between two removals of old changes and of old history."
