@@ -208,7 +208,9 @@ class Lineage:
     async def state_as_of(self, as_of: AsOf) -> tuple[dict[FlowKey, FlowSummary], dict[FlowKey, State]]:
         """Return all flows that were defined at an earlier moment, and what GetFlowState answers of each."""
         async with self.database.read(self.tenant_id) as connection:
-            return await self._summarize(connection, await open_past(connection, self.tenant_id, as_of))
+            return await self._summarize(
+                connection, await open_past(connection, self.tenant_id, as_of, "as_of")
+            )
 
     async def _summarize(
         self, connection: Connection, view: View

@@ -109,20 +109,20 @@ def too_many_flows(limit: int) -> ResourceExhaustedError:
     return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
 
 
-def history_not_kept(start_revision: int, start_time: datetime) -> OutOfRangeError:
-    """Return the error HISTORY_NOT_KEPT for a moment before the first one that can be shown."""
+def history_not_kept(field: str, start_revision: int, start_time: datetime) -> OutOfRangeError:
+    """Return the error HISTORY_NOT_KEPT for a field with a moment before the first one that can be shown."""
     return OutOfRangeError(
         "HISTORY_NOT_KEPT",
-        f"as_of: history is kept from revision {start_revision} of {start_time.isoformat()} on; ask for that or a later one",
+        f"{field}: history is kept from revision {start_revision} of {start_time.isoformat()} on; ask for that or a later one",
         metadata={"start_revision": str(start_revision), "start_time": start_time.isoformat()},
     )
 
 
-def revision_unknown(revision: int, newest: int) -> OutOfRangeError:
-    """Return the error REVISION_UNKNOWN for a revision that has not been reached."""
+def revision_unknown(field: str, revision: int, newest: int) -> OutOfRangeError:
+    """Return the error REVISION_UNKNOWN for a field with a revision that has not been reached."""
     return OutOfRangeError(
         "REVISION_UNKNOWN",
-        f"as_of: there is no revision {revision} yet, the newest is {newest}; ask for that or an earlier one",
+        f"{field}: there is no revision {revision} yet, the newest is {newest}; ask for that or an earlier one",
         metadata={"newest_revision": str(newest)},
     )
 

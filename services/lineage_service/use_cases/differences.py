@@ -56,7 +56,10 @@ async def diff_lineage(
         if not after.WhichOneof("moment"):
             newest = (await history.find_revision(connection, tenant_id, 0)).newest
             after = api.AsOf(revision=newest)
-        pasts = [await open_past(connection, tenant_id, each) for each in (before, after)]
+        pasts = [
+            await open_past(connection, tenant_id, each, name)
+            for each, name in ((before, "before"), (after, "after"))
+        ]
         order, sides, is_truncated = await _load(connection, tenant_id, key, pasts, depths)
 
     def answer() -> api.DiffLineageResponse:

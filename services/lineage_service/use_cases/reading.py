@@ -98,7 +98,7 @@ async def get_flow_state(deps: Dependencies, tenant_id: str, request: GetFlowSta
     async with deps.database.read(tenant_id) as connection:
         if not request.HasField("as_of"):
             return state_message(await load_state(connection, tenant_id, key))
-        past = await open_past(connection, tenant_id, request.as_of)
+        past = await open_past(connection, tenant_id, request.as_of, "as_of")
         (state,) = await past.list_states([await past.find_flow(key)])
     message = state_message(state)
     message.as_of_revision = past.moment.revision
@@ -170,7 +170,7 @@ async def get_lineage_graph(
     async with deps.database.read(tenant_id) as connection:
         view: Present | Past = Present(connection, tenant_id)
         if request.HasField("as_of"):
-            view = await open_past(connection, tenant_id, request.as_of)
+            view = await open_past(connection, tenant_id, request.as_of, "as_of")
         found = await load_surroundings(view, key, request.upstream_depth, request.downstream_depth)
 
     def answer() -> GetLineageGraphResponse:

@@ -171,8 +171,8 @@ async def _states(graph: Graph, flow_ids: Sequence[int]) -> list[State]:
     return await off_loop.run_if_large(len(graph.flows) * _BYTES_OF_A_FLOW, states)
 
 
-async def open_past(connection: Connection, tenant_id: str, as_of: AsOf) -> Past:
-    """Return the graph as of a revision or a time.
+async def open_past(connection: Connection, tenant_id: str, as_of: AsOf, field_name: str) -> Past:
+    """Return the graph as of a revision or a time; an error names the field that has it.
 
     Raises:
         OutOfRangeError: HISTORY_NOT_KEPT: it is older than what is kept; REVISION_UNKNOWN: there is no such revision yet.
@@ -180,10 +180,10 @@ async def open_past(connection: Connection, tenant_id: str, as_of: AsOf) -> Past
     if as_of.WhichOneof("moment") == "revision":
         known = await history.find_revision(connection, tenant_id, as_of.revision)
         if known.revision > known.newest:
-            raise revision_unknown(known.revision, known.newest)
+            raise revision_unknown(field_name, known.revision, known.newest)
     else:
         time = as_of.time.ToDatetime(UTC)
         known = await history.find_revision_at(connection, tenant_id, time)
     if known.start_time is not None and known.revision < (known.start_revision or 0):
-        raise history_not_kept(known.start_revision or 0, known.start_time)
+        raise history_not_kept(field_name, known.start_revision or 0, known.start_time)
     return Past(connection, tenant_id, Moment(known.revision, known.change_time))

@@ -20,11 +20,13 @@ from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Input, Phase, RunFact
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from lineage_service.reconcile.pruning import Pruner
-from lineage_service.use_cases import reading
+from lineage_service.use_cases import differences, reading
 from optaic.common.v1.flow_pb2 import STATUS_READY, STATUS_STALE
 from optaic.lineage.v1.lineage_pb2 import CAUSE_KIND_UPSTREAM_NOT_FRESH, FlowState
 from optaic.lineage.v1.lineage_service_pb2 import (
     AsOf,
+    DiffLineageRequest,
+    DiffLineageResponse,
     GetFlowStateRequest,
     GetLineageGraphRequest,
     GetLineageGraphResponse,
@@ -96,6 +98,11 @@ class Chain:
     async def state(self, number: int, as_of: AsOf | None = None) -> FlowState:
         request = GetFlowStateRequest(flow=conversion.flow_ref(*self.keys[number]), as_of=as_of)
         return await reading.get_flow_state(self.lineage.deps, self.lineage.tenant_id, request)
+
+    async def diff(self, number: int, before: AsOf, after: AsOf) -> DiffLineageResponse:
+        flow = conversion.flow_ref(*self.keys[number])
+        request = DiffLineageRequest(flow=flow, before=before, after=after)
+        return await differences.diff_lineage(self.lineage.deps, self.lineage.tenant_id, request)
 
     async def graph(self, number: int, as_of: AsOf | None = None) -> GetLineageGraphResponse:
         request = GetLineageGraphRequest(flow=conversion.flow_ref(*self.keys[number]), as_of=as_of)
@@ -194,6 +201,24 @@ async def test_a_revision_that_is_not_reached_is_refused(database: Database) -> 
     assert refusal.value.metadata == {"newest_revision": str(await chain.lineage.revision())}
     later = chain.time(timedelta(days=-1))
     assert (await chain.state(0, later)).as_of_revision == await chain.lineage.revision()
+
+
+async def test_a_refusal_names_the_field_with_the_moment(database: Database) -> None:
+    chain = Chain(database)
+    await chain.begin()
+    chain.clock.advance(6 * 86_400)
+    await chain.run(0, 2)
+    await Pruner(chain.lineage.deps, timedelta(days=5)).step()
+    newest = AsOf(revision=await chain.lineage.revision())
+    for wrong in (AsOf(revision=1_000), AsOf(revision=1)):
+        for read, field in (
+            (chain.state(0, wrong), "as_of"),
+            (chain.graph(0, wrong), "as_of"),
+            (chain.diff(0, wrong, newest), "before"),
+            (chain.diff(0, newest, wrong), "after"),
+        ):
+            with pytest.raises(OutOfRangeError, match=f"^{field}: "):
+                await read
 
 
 async def test_what_is_older_than_the_retention_is_removed_and_what_is_kept_stays_right(
