@@ -6,7 +6,7 @@ It never looks inside a body: the texts of a flow or a status are opaque here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from optaic.rules.statuses import MIN_SEVERITY, NOT_INITIALIZED
@@ -34,7 +34,8 @@ class Instance:
     # None if the known state is that of a release that did not store owners and labels.
     owner: str | None = ""
     is_deleted: bool = False
-    label_terms: tuple[str, ...] = ()
+    # None: those that are stored.
+    label_terms: tuple[str, ...] | None = None
 
     def supersedes(self, other: Instance | None) -> bool:
         """Return whether this news is newer than the known state."""
@@ -126,6 +127,10 @@ class Board:
         return list(touched)
 
     def _put_instance(self, instance: Instance) -> None:
+        known = self.instances.get(instance.instance_id)
+        if instance.is_deleted and not instance.revision and known is not None:
+            # Its owner only knows that it is gone; the history still tells of what it was.
+            instance = replace(known, is_deleted=True)
         self.instances[instance.instance_id] = instance
         self.changed_instances.add(instance.instance_id)
         if instance.is_deleted:

@@ -58,17 +58,17 @@ async def update_board(connection: Connection, tenant_id: str, board: Board) -> 
 
 
 async def _update_labels(connection: Connection, tenant_id: str, changed: Sequence[Instance]) -> None:
-    if changed:
+    """Store the labels that are told; those of deleted instances stay, for the lists as of a time before."""
+    told = {each.instance_id: each.label_terms for each in changed if each.label_terms is not None}
+    if told:
         table = instance_labels.c
-        ids = any_of([instance.instance_id for instance in changed])
         await connection.execute(
-            instance_labels.delete().where(table.tenant_id == tenant_id, table.instance_id == ids)
+            instance_labels.delete().where(
+                table.tenant_id == tenant_id, table.instance_id == any_of(list(told))
+            )
         )
     labels = [
-        {"instance_id": instance.instance_id, "term": term}
-        for instance in changed
-        if not instance.is_deleted
-        for term in instance.label_terms
+        {"instance_id": instance_id, "term": term} for instance_id, terms in told.items() for term in terms
     ]
     await insert(connection, _INSERT_LABELS, tenant_id, labels)
 

@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
-from optaic.instance.v1 import instance_events_pb2
+from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.lineage.v1.lineage_pb2 import CAUSE_KIND_OVERDUE
 from optaic.rules.statuses import SEVERITY
 from optaic.status.v1 import status_service_pb2 as api
@@ -245,6 +245,43 @@ async def test_a_deleted_instance_is_in_the_past_and_no_longer_in_the_present(
     assert not history.transitions[0].HasField("duration")
     shares = await service.stub.ListInstanceAvailability(api.ListInstanceAvailabilityRequest())
     assert not shares.instance_availabilities
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_deleted_instance_is_found_in_the_past_by_every_filter(
+    service: RunningStatusService, *, is_told: bool
+) -> None:
+    """The news of a deletion tells what the instance was, or only that it is gone, if no other news has arrived."""
+    shown = instance(new_id())
+    shown.owner = "ann"
+    shown.labels["desk"] = "equity"
+    created = instance_events_pb2.InstanceCreated(instance=shown)
+    other = instance_events_pb2.InstanceCreated(instance=instance(new_id(), "other"))
+    await service.applied(*await service.publish(created, other))
+    alive = _stamp(datetime.now(UTC))
+    gone = instance_pb2.Instance(instance_id=shown.instance_id)
+    if is_told:
+        shown.revision = 2
+        shown.labels["desk"] = "rates"
+        gone = shown
+    await service.applied(*await service.publish(instance_events_pb2.InstanceDeleted(instance=gone)))
+    filters: list[dict[str, Any]] = [
+        {"labels": {"desk": "rates" if is_told else "equity"}},
+        {"owner": "ann"},
+        {"name": "prices"},
+        {"project_id": shown.project_id, "name_prefix": "pri"},
+        {"kinds": [shown.kind], "owner": "ann"},
+        {"flow_kinds": [shown.flows[0].flow_kind], "owner": "ann"},
+    ]
+    for each in filters:
+        past = api.ListInstanceStatusesRequest(as_of_time=alive, with_counts=True, **each)
+        answer = await service.stub.ListInstanceStatuses(past)
+        assert [status.instance_name for status in answer.instance_statuses] == ["prices"], each
+        assert [counted.instance_count for counted in answer.status_counts] == [1], each
+        present = await service.stub.ListInstanceStatuses(api.ListInstanceStatusesRequest(**each))
+        assert not present.instance_statuses, each
+    before = api.ListInstanceStatusesRequest(as_of_time=alive, labels={"desk": "moved"})
+    assert not (await service.stub.ListInstanceStatuses(before)).instance_statuses
 
 
 async def test_without_windows_the_last_day_week_and_month_are_answered(

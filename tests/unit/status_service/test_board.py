@@ -1,6 +1,7 @@
 """Facts in any order, any number of times, give the same board."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optaic.instance.v1 import instance_events_pb2
+from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from servicekit.consumer import Received
 from status_service import consumers, conversion
 from status_service.domain.board import Board, Fact
@@ -154,6 +155,15 @@ def test_a_late_event_does_not_resurrect_a_deleted_instance() -> None:
         board.put(_lineage_fact(flow_statuses(9, flow_change(_IDS[0], "READY", flow_kind="TRAINING")))) == []
     )
     assert board.instances[_IDS[0]].is_deleted
+
+
+def test_the_news_that_an_instance_is_gone_forgets_nothing_of_it() -> None:
+    board = Board()
+    board.put(_created(_IDS[0], 3, name="momentum"))
+    known = board.instances[_IDS[0]]
+    bare = instance_pb2.Instance(instance_id=_IDS[0])
+    board.put(_instance_fact(instance_events_pb2.InstanceDeleted(instance=bare)))
+    assert board.instances[_IDS[0]] == replace(known, is_deleted=True)
 
 
 def test_components_have_no_status() -> None:
