@@ -126,10 +126,7 @@ def _judge_refresh(scheduled_time: datetime, upstreams: Mapping[FlowKey, Upstrea
             for flow, each in upstreams.items()
             if each.may_be_refreshed and each.readiness is Readiness.LATE_ABOVE
         }
-    works = {
-        flow: _due(scheduled_time, each) or _cure(each) if flow in stale else _work(scheduled_time, each)
-        for flow, each in upstreams.items()
-    }
+    works = {flow: _work(scheduled_time, each) for flow, each in upstreams.items()}
     is_lost = any(
         each.readiness is Readiness.BROKEN and flow not in stale and not works[flow]
         for flow, each in upstreams.items()
@@ -143,15 +140,15 @@ def _judge_refresh(scheduled_time: datetime, upstreams: Mapping[FlowKey, Upstrea
         if works[flow]
     ):
         return Verdict(waits)
-    uncured = tuple(
-        Waited(flow, each.name, "it is not READY, and a refresh of it begins")
-        for flow, each in stale.items()
-        if not works[flow]
-    )
-    if uncured:
-        return Verdict((*waits, *uncured), submits_refresh=True)
     common = frozenset.intersection(*(each.refreshes for each in stale.values()))
-    return Verdict(waits, joined_refresh_id=min(common, default=""))
+    unworked = [(flow, each.name) for flow, each in stale.items() if not works[flow]]
+    if common:
+        joins = tuple(Waited(flow, name, "a refresh brings it up to date") for flow, name in unworked)
+        return Verdict((*waits, *joins), joined_refresh_id=min(common))
+    begins = tuple(
+        Waited(flow, name, "it is not READY, and a refresh of it begins") for flow, name in unworked
+    )
+    return Verdict((*waits, *begins), submits_refresh=bool(begins))
 
 
 def _may_gain(upstream: Upstream) -> bool:
@@ -202,5 +199,4 @@ def _cure(upstream: Upstream) -> str:
         return "it is not READY, and a refresh brings it up to date"
     if upstream.has_retry:
         return "its last run failed, and a retry follows"
-    follows = upstream.follows and upstream.readiness not in _LATE
-    return "it is not READY, and runs by itself when its upstream flows are READY" if follows else ""
+    return "it is not READY, and runs by itself when its upstream flows are READY" if upstream.follows else ""

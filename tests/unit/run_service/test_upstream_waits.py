@@ -141,7 +141,8 @@ def test_a_refresh_comes_after_all_other_work() -> None:
             assert not any(map(is_due, upstreams)), upstreams
             for each in filter(may_gain, upstreams):
                 is_planned = each.planned_times or each.waiting_time or each.has_retry
-                assert each.refreshes or not is_planned, upstreams
+                counts_as_ready = each.readiness is Readiness.LATE  # so that only what was due counts
+                assert each.refreshes or counts_as_ready or not is_planned, upstreams
             assert len(verdict.waits_for) >= sum(map(may_gain, upstreams)), upstreams
 
 
@@ -164,6 +165,41 @@ def test_without_something_to_refresh_the_rule_is_that_of_waiting() -> None:
             assert verdict == waits, upstreams
         # It refuses nothing that would wait without it.
         assert verdict.waits_for or not waits.waits_for, upstreams
+
+
+def test_what_waiting_runs_is_run_or_refreshed_and_awaits_no_later_work() -> None:
+    late = [each for each in PRODUCT if each.readiness in LATE]
+    ready = {Readiness.READY, Readiness.AHEAD, *LATE}
+    singles = ([each] for each in late)
+    for upstreams in (*singles, *(list(some) for *some, _ in pairs())):
+        flows = keyed(upstreams)
+        if judge(T, flows).waits_for or any(each.readiness not in ready for each in upstreams):
+            continue
+        verdict = judge(T, flows, UpstreamPolicy.REFRESH)
+        has_refresh = verdict.submits_refresh or bool(verdict.joined_refresh_id)
+        assert has_refresh == any(map(may_gain, upstreams)), upstreams
+        assert bool(verdict.waits_for) == has_refresh, upstreams
+
+
+def test_late_data_that_is_scheduled_every_minute_is_refreshed_at_once() -> None:
+    for each in (
+        Upstream("u", Readiness.LATE, planned_times=(LATER,)),
+        Upstream("u", Readiness.LATE, waiting_time=LATER),
+        Upstream("u", Readiness.LATE, active_time=LATER),
+    ):
+        assert judge(T, keyed([each]), UpstreamPolicy.REFRESH).submits_refresh, each
+        due = replace(each, planned_times=(T,))
+        assert not judge(T, keyed([due]), UpstreamPolicy.REFRESH).submits_refresh, due
+
+
+def test_a_refresh_of_other_flows_holds_none_whose_data_is_late() -> None:
+    one = Upstream("one", Readiness.LATE, refreshes=frozenset({"r1"}))
+    other = Upstream("other", Readiness.LATE, refreshes=frozenset({"r2"}))
+    assert judge(T, keyed([one, other]), UpstreamPolicy.REFRESH).submits_refresh
+    both = replace(other, refreshes=frozenset({"r1", "r2"}))
+    verdict = judge(T, keyed([one, both]), UpstreamPolicy.REFRESH)
+    assert (verdict.submits_refresh, verdict.joined_refresh_id) == (False, "r1")
+    assert [each.name for each in verdict.waits_for] == ["one", "other"]
 
 
 def test_what_no_refresh_may_run_refuses_at_once() -> None:
