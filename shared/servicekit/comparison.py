@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -32,6 +33,7 @@ _SETTLING_SECONDS = 2.0
 _LONGEST_PAUSE = 3600.0  # seconds between two requests for the same key
 _MOST_ASKED = 5_000  # keys of one tenant and topic in one grace period
 _MOST_REMEMBERED = 100_000
+_LONGEST_UNSEEN = 3600.0  # seconds after which a key that no comparison names makes room
 _log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
 K = TypeVar("K", bound=Hashable)
@@ -42,32 +44,39 @@ Lacked: TypeAlias = Hashable  # the state of a resource that a service does not 
 class _Lack:
     what: Lacked
     due: float
+    seen: float = 0.0  # when a comparison last named it
     asked: int = 0  # how many times it was asked for
 
 
 class Lacks:
-    """The resources that are missing, since when, and how often they were asked for; in this process only, bounded."""
+    """The resources that are missing, since when, and how often they were asked for; in this process only, bounded.
+
+    If there is no room, a key that was asked for makes room for one that was not, and so does one that no comparison has named
+    for a while, because it has arrived. Otherwise the newcomer is not remembered; the next comparison brings it again.
+    """
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._grace = grace
         self._clock = clock
-        self._lacks: dict[Hashable, _Lack] = {}  # ordered by when they were last seen
-        self._asked: dict[
-            Hashable, tuple[float, int]
-        ] = {}  # when a grace period began, and how many keys were asked for in it
+        # Both ordered by when they were last seen.
+        self._waiting: OrderedDict[Hashable, _Lack] = OrderedDict()  # never asked for
+        self._asked: OrderedDict[Hashable, _Lack] = OrderedDict()
+        # When a grace period began, and how many keys were asked for in it.
+        self._periods: dict[Hashable, tuple[float, int]] = {}
 
     def choose(self, scope: Hashable, lacked: Mapping[K, Lacked], *, at_once: bool) -> list[K]:
         """Return which of the lacking keys to ask for now; with `at_once` all of them."""
         now, chosen = self._clock(), []
-        begin, count = self._asked.get(scope, (now, 0))
+        begin, count = self._periods.get(scope, (now, 0))
         if now - begin >= self._grace:
             begin, count = now, 0
         found: dict[K, _Lack] = {}
         for key, what in lacked.items():
-            lack = self._lacks.pop((scope, key), None)
+            lack = self._waiting.pop((scope, key), None) or self._asked.pop((scope, key), None)
             if lack is None or lack.what != what:
                 lack = _Lack(what, now + self._grace)
-            found[key] = self._lacks[(scope, key)] = lack
+            lack.seen = now
+            found[key] = lack
         for key in sorted(found, key=lambda key: found[key].due):  # keys that were never asked for come first
             lack = found[key]
             if at_once or (now >= lack.due and count < _MOST_ASKED):
@@ -75,10 +84,27 @@ class Lacks:
                 count += 1
                 lack.asked += 1
                 lack.due = now + backoff(lack.asked, first=2 * self._grace, longest=_LONGEST_PAUSE)
-        self._asked[scope] = (begin, count)
-        while len(self._lacks) > _MOST_REMEMBERED:
-            del self._lacks[next(iter(self._lacks))]
+        self._periods[scope] = (begin, count)
+        self._remember(scope, found, now)
         return chosen
+
+    def _remember(self, scope: Hashable, found: Mapping[K, _Lack], now: float) -> None:
+        for key, lack in found.items():
+            if lack.asked:
+                self._asked[(scope, key)] = lack
+            elif self._has_room(now):
+                self._waiting[(scope, key)] = lack
+        while self._asked and len(self._waiting) + len(self._asked) > _MOST_REMEMBERED:
+            self._asked.popitem(last=False)
+
+    def _has_room(self, now: float) -> bool:
+        if len(self._waiting) < _MOST_REMEMBERED:
+            return True
+        oldest = next(iter(self._waiting))
+        is_unseen = now - self._waiting[oldest].seen > _LONGEST_UNSEEN
+        if is_unseen:
+            del self._waiting[oldest]
+        return is_unseen
 
 
 class Comparison:

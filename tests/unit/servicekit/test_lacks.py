@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
+import servicekit.comparison
 from servicekit.comparison import Lacks
 
 GRACE = 60.0
@@ -59,8 +64,54 @@ def test_each_tenant_has_its_own_limit_of_requests() -> None:
     assert [len(world.at(60, many, scope=scope)) for scope in ("one", "two")] == [5_000, 5_000]
 
 
+def _pass(world: _World, seconds: float, keys: Sequence[int], page: int = 1_000) -> list[str]:
+    """Compare page by page, as the owner announces them."""
+    asked = []
+    for start in range(0, len(keys), page):
+        asked += world.at(seconds, {f"{key:06}": 1 for key in keys[start : start + page]})
+    return asked
+
+
+def _remembered(world: _World) -> int:
+    return len(world.lacks._waiting) + len(world.lacks._asked)
+
+
 def test_the_list_of_missing_resources_is_bounded() -> None:
     world = _World()
     for number in range(30):
         world.at(number, {f"{number}-{each}": 1 for each in range(5_000)})
-    assert len(world.lacks._lacks) == 100_000
+    assert _remembered(world) == 100_000
+
+
+def test_of_more_than_may_be_remembered_some_are_asked_for_at_each_pass() -> None:
+    world = _World()
+    passes = [_pass(world, 300 * number, range(150_000)) for number in range(3)]
+    assert [len(each) for each in passes] == [0, 5_000, 5_000]
+    assert not set(passes[1]) & set(passes[2]), "first those that were never asked for"
+    assert _remembered(world) == 100_000
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicekit.comparison, "_MOST_REMEMBERED", 1_000)
+    monkeypatch.setattr(servicekit.comparison, "_MOST_ASKED", 50)
+
+
+@pytest.mark.usefixtures("_small")
+def test_what_may_not_be_remembered_comes_later() -> None:
+    world, asked = _World(), set[str]()
+    for number in range(32):
+        asked.update(
+            _pass(world, 300 * number, [key for key in range(1_500) if f"{key:06}" not in asked], 10)
+        )
+    assert len(asked) == 1_500, "what was asked for has come"
+    assert _remembered(world) <= 1_000
+
+
+@pytest.mark.usefixtures("_small")
+def test_what_arrives_without_being_asked_for_makes_room() -> None:
+    world = _World()
+    _pass(world, 0, range(1_000), 10)
+    passes = [_pass(world, 300 * number, range(1_000, 2_000), 10) for number in range(1, 20)]
+    assert any(passes)
+    assert _remembered(world) <= 1_000
