@@ -40,13 +40,18 @@ _DURATIONS = sa.text("""
 """)
 _TRIM = sa.text("""
     with passed as (
-        select tenant_id, instance_id, revision, to_status, create_time from status_history
+        select tenant_id, instance_id, revision, from_status, to_status, create_time from status_history
         where create_time > :after and create_time <= :horizon
         order by create_time fetch first :step rows with ties
+    ), newest as (
+        select tenant_id, instance_id, max(revision) as revision,
+            max(revision) filter (where from_status <> to_status) as change, max(revision) filter (where to_status = '') as deletion
+        from passed group by tenant_id, instance_id
     ), trimmed as (
-        delete from status_history as old using passed
-        where old.tenant_id = passed.tenant_id and old.instance_id = passed.instance_id
-            and (old.revision < passed.revision or (old.revision = passed.revision and passed.to_status = ''))
+        delete from status_history as old using newest
+        where old.tenant_id = newest.tenant_id and old.instance_id = newest.instance_id and (
+            old.revision <= newest.deletion or old.revision < newest.change
+            or (old.revision < newest.revision and old.from_status = old.to_status))
     )
     select max(create_time) from passed
 """)
@@ -161,7 +166,8 @@ async def trim_history(
 ) -> datetime | None:
     """Remove what entries after one time up to another have replaced; return the newest time of these, if there were any.
 
-    The last entry of an instance stays, because it still holds; but nothing holds after a deletion.
+    The last entry of an instance stays, because it still holds, and so does the one that brought its status; but nothing holds
+    after a deletion.
     """
     parameters = {"after": after, "horizon": horizon, "step": step}
     return (await connection.execute(_TRIM, parameters)).scalar_one()  # type: ignore[no-any-return]  # of the only column

@@ -142,12 +142,10 @@ async def apply_facts(
 async def _known_statuses(
     connection: Connection, tenant_id: str, instance_ids: Collection[str]
 ) -> dict[str, StatusRow]:
-    """Return the present statuses; those of an earlier release get from the history since when they hold."""
+    """Return the present statuses; those of an earlier release get from the history since when they hold, if it says so."""
     known = await statuses.get_statuses(connection, tenant_id, instance_ids)
     old = {each: row for each, row in known.items() if row.since_time is None}
     if old:
         since = await history.list_since(connection, tenant_id, old)
-        known |= {
-            each: replace(row, since_time=since.get(each, row.update_time)) for each, row in old.items()
-        }
+        known |= {each: replace(row, since_time=since.get(each)) for each, row in old.items()}
     return known

@@ -64,6 +64,19 @@ class _World:
             if entry.create_time <= moment and entry.from_status != entry.to_status
         )
 
+    def needed(self, horizon: datetime) -> set[tuple[str, int]]:
+        """Return the entries that some question about a time from the horizon on needs."""
+        entries = set()
+        for instance_id, history in self.entries.items():
+            later = [entry for entry in history if entry.create_time > horizon]
+            entries |= {(instance_id, entry.revision) for entry in later}
+            for moment in (horizon, *(entry.create_time for entry in later)):
+                held = [entry for entry in history if entry.create_time <= moment]
+                changes = [entry for entry in held if entry.from_status != entry.to_status]
+                if held and held[-1].to_status:
+                    entries |= {(instance_id, entry.revision) for entry in (held[-1], changes[-1])}
+        return entries
+
     def durations(self, instance_id: str, start: datetime, end: datetime) -> tuple[timedelta, timedelta]:
         """Return how long it was READY and how long it existed: every moment between two bounds has one status."""
         times = {entry.create_time for entry in self.entries[instance_id]}
@@ -352,9 +365,61 @@ async def test_trimming_keeps_what_still_held_when_the_kept_history_began(
         async with service.app.deps.database.read(TENANT) as connection:
             rows = await connection.execute(sa.text("select instance_id, revision from status_history"))
             left = {(str(row.instance_id), row.revision) for row in rows}
-        expected = set()
-        for instance_id, history in world.entries.items():
-            old = [entry for entry in history if entry.create_time <= horizon]
-            stays = [*old[-1:], *(entry for entry in history if entry.create_time > horizon)]
-            expected |= {(instance_id, entry.revision) for entry in stays}
-        assert left == expected
+        world.entries[gone] = ended
+        assert left == world.needed(horizon)
+
+
+async def test_after_trimming_the_kept_time_is_answered_as_before(
+    postgres_server: Postgres, nats_url: str
+) -> None:
+    del postgres_server
+    async with status_service(nats_url, compaction_interval_seconds=3_600) as service:
+        world = await _world(service, 11)
+        kept = timedelta(days=15)
+        horizon = service.app.deps.clock.now() - kept
+        times = [entry.create_time for history in world.entries.values() for entry in history]
+        moments = [horizon, *(time for time in times if time > horizon), world.now]
+
+        async def answers() -> list[Any]:
+            found: list[Any] = []
+            for moment in moments:
+                request = api.ListInstanceStatusesRequest(as_of_time=_stamp(moment))
+                found.append(await service.stub.ListInstanceStatuses(request))
+                request.unchanged_since_time.CopyFrom(_stamp(horizon - timedelta(days=1)))
+                found.append(await service.stub.ListInstanceStatuses(request))
+            for each in world.entries:
+                page = await service.stub.GetStatusHistory(
+                    api.GetStatusHistoryRequest(
+                        instance_id=each, start_time=_stamp(horizon), only_status_changes=True
+                    )
+                )
+                found.append([(entry.revision, entry.create_time) for entry in page.transitions])
+            return found
+
+        before = await answers()
+        trimming = Trimming(service.app.deps.database, service.app.deps.clock, kept)
+
+        async def is_done() -> bool:
+            return not await trimming.step()
+
+        await eventually(is_done)
+        assert await answers() == before
+
+
+async def test_since_when_a_status_holds_is_not_guessed(service: RunningStatusService) -> None:
+    instance_id = new_id()
+    created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
+    ready = flow_statuses(1, flow_change(instance_id, "READY", version=1))
+    await service.applied(*await service.publish(created, ready))
+    async with service.app.deps.database.transaction(TENANT) as connection:
+        await connection.execute(sa.text("update instance_statuses set since_time = null"))
+        await connection.execute(sa.text("delete from status_history"))
+
+    async def is_known() -> bool:
+        request = api.GetInstanceStatusRequest(instance_id=instance_id)
+        return bool((await service.stub.GetInstanceStatus(request)).HasField("status_since_time"))
+
+    for number, (status, expected) in enumerate((("READY", False), ("STALE", True)), start=2):
+        change = flow_statuses(number, flow_change(instance_id, status, version=number))
+        await service.applied(*await service.publish(change))
+        assert await is_known() is expected
