@@ -39,11 +39,21 @@ class Instance:
 
     def supersedes(self, other: Instance | None) -> bool:
         """Return whether this news is newer than the known state."""
-        if other is None or other.is_deleted:
-            return other is None
+        if other is None:
+            return True
+        if other.is_deleted:  # a tombstone learns what it was, if its owner no longer knew that
+            return bool(self.project_id) and self.position > other.position
         if other.owner is None:  # the same news has more to say than what is known
             return self.is_deleted or self.position[:2] >= other.position[:2]
         return self.is_deleted or self.position > other.position
+
+    def after(self, other: Instance | None) -> Instance:
+        """Return what is known with this news; a deletion is for ever, and one without a project says nothing else."""
+        if other is None:
+            return self
+        if not self.project_id:
+            return replace(other, is_deleted=True, owner=other.owner or "")
+        return replace(self, is_deleted=self.is_deleted or other.is_deleted)
 
     @property
     def position(self) -> tuple[int, datetime, int]:
@@ -115,9 +125,11 @@ class Board:
         """Take a fact in; return the instances that have news, in the order of the fact."""
         touched: dict[str, None] = {}
         for instance in fact.instances:
-            if instance.supersedes(self.instances.get(instance.instance_id)):
+            known = self.instances.get(instance.instance_id)
+            if instance.supersedes(known):
                 self._put_instance(instance)
-                touched[instance.instance_id] = None
+                if known is None or not known.is_deleted:
+                    touched[instance.instance_id] = None
         for key, flow in fact.flows.items():
             if self._put_flow(key, flow):
                 touched[key[0]] = None
@@ -127,13 +139,11 @@ class Board:
         return list(touched)
 
     def _put_instance(self, instance: Instance) -> None:
-        known = self.instances.get(instance.instance_id)
-        if instance.is_deleted and not instance.revision and known is not None:
-            # Its owner only knows that it is gone; the history still tells of what it was.
-            instance = replace(known, is_deleted=True)
-        self.instances[instance.instance_id] = instance
+        known = self.instances[instance.instance_id] = instance.after(
+            self.instances.get(instance.instance_id)
+        )
         self.changed_instances.add(instance.instance_id)
-        if instance.is_deleted:
+        if known.is_deleted:
             self.flows.pop(instance.instance_id, None)
             self.waits.pop(instance.instance_id, None)
             self.changed_flows = {key for key in self.changed_flows if key[0] != instance.instance_id}

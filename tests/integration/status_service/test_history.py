@@ -234,16 +234,19 @@ async def test_each_entry_of_the_history_lasts_until_the_next(
                     assert each.duration.ToTimedelta() > _ZERO
 
 
+@pytest.mark.parametrize("is_known", [True, False])
 async def test_a_deleted_instance_is_in_the_past_and_no_longer_in_the_present(
-    service: RunningStatusService,
+    service: RunningStatusService, *, is_known: bool
 ) -> None:
+    """Also if its owner no longer knows what it was."""
     instance_id = new_id()
+    news = instance(instance_id, revision=2) if is_known else instance_pb2.Instance(instance_id=instance_id)
     created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
     ready = flow_statuses(1, flow_change(instance_id, "READY", version=1))
     for event in (created, ready):
         await service.applied(*await service.publish(event))
     alive = datetime.now(UTC)
-    deleted = instance_events_pb2.InstanceDeleted(instance=instance(instance_id, revision=2))
+    deleted = instance_events_pb2.InstanceDeleted(instance=news)
     await service.applied(*await service.publish(deleted))
     for moment, expected in ((alive, ["prices"]), (datetime.now(UTC), [])):
         request = api.ListInstanceStatusesRequest(as_of_time=_stamp(moment))

@@ -52,6 +52,12 @@ def _deleted(instance_id: str, revision: int) -> Fact:
     return _instance_fact(instance_events_pb2.InstanceDeleted(instance=shown))
 
 
+def _gone(instance_id: str) -> Fact:
+    """The deletion that an owner publishes when it no longer knows the instance."""
+    shown = instance_pb2.Instance(instance_id=instance_id)
+    return _instance_fact(instance_events_pb2.InstanceDeleted(instance=shown))
+
+
 @st.composite
 def _facts(draw: st.DrawFn) -> list[Fact]:
     facts = []
@@ -63,6 +69,8 @@ def _facts(draw: st.DrawFn) -> list[Fact]:
                 facts.append(_activated(instance_id, revision))
         if draw(st.booleans()):
             facts.append(_deleted(instance_id, 9))
+        if draw(st.booleans()):
+            facts.append(_gone(instance_id))
     words = st.sampled_from(["ERROR", "STALE", "RUNNING", "NOT_INITIALIZED", "READY"])
     for revision in range(1, draw(st.integers(1, 9))):
         changes = [
@@ -79,7 +87,7 @@ def _facts(draw: st.DrawFn) -> list[Fact]:
     return facts
 
 
-def _result(facts: Sequence[Fact]) -> tuple[dict[str, bytes], set[str], set[str]]:
+def _result(facts: Sequence[Fact]) -> tuple[dict[str, bytes], dict[str, tuple[Any, ...]], set[str]]:
     board = Board()
     for fact in facts:
         board.put(fact)
@@ -88,7 +96,11 @@ def _result(facts: Sequence[Fact]) -> tuple[dict[str, bytes], set[str], set[str]
         each: conversion.instance_status_of(board, each).SerializeToString(deterministic=True)
         for each in live
     }
-    deleted = {each for each, known in board.instances.items() if known.is_deleted}
+    deleted = {
+        each: (known.name, known.project_id, known.kind, known.flow_kinds, known.owner)
+        for each, known in board.instances.items()
+        if known.is_deleted
+    }
     return shown, deleted, {each for each, flows in board.flows.items() if flows}
 
 
@@ -145,6 +157,21 @@ def test_an_instance_without_known_flows_is_not_initialized() -> None:
     status = conversion.instance_status_of(board, _IDS[0])
     assert board.status(_IDS[0]) == "NOT_INITIALIZED"
     assert [flow.flow_kind for flow in status.flows] == [3, 4]
+
+
+def test_a_deletion_of_what_its_owner_no_longer_knows_empties_no_tombstone() -> None:
+    created = _created(_IDS[0], name="momentum")
+    for facts in (
+        (created, _gone(_IDS[0])),
+        (_gone(_IDS[0]), created),
+        (created, _deleted(_IDS[0], 2), _gone(_IDS[0])),
+    ):
+        board = Board()
+        for fact in facts:
+            board.put(fact)
+        known = board.instances[_IDS[0]]
+        assert known.is_deleted
+        assert (known.kind, bool(known.project_id)) == ("model", True)
 
 
 def test_a_late_event_does_not_resurrect_a_deleted_instance() -> None:
