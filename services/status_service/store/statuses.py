@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from servicekit.coalescing import Coalesced
 from servicekit.database import Connection, Database
 from status_service.store.statements import insert, insert_of, select_of
-from status_service.store.tables import instance_statuses
+from status_service.store.tables import instance_statuses, instances
 
 _GET_STATUSES = sa.text("""
     select cast(instance_id as text), project_id, kind, status, revision, update_time, body, since_time, cause_kinds
@@ -89,10 +89,10 @@ async def upsert_statuses(connection: Connection, tenant_id: str, rows: Sequence
 
 
 async def locate_instances(connection: Connection, tenant_id: str, ids: Collection[str]) -> dict[str, str]:
-    """Return the project of each of the ids that is an instance's."""
-    table = instance_statuses.c
-    columns = (table.instance_id, table.project_id)
-    query = select_of(instance_statuses, tenant_id, ids).with_only_columns(*columns)
+    """Return the project of each of the ids that is or was an instance's."""
+    columns = (instances.c.instance_id, instances.c.project_id)
+    query = select_of(instances, tenant_id, ids).with_only_columns(*columns)
+    query = query.where(instances.c.project_id != "")
     return {row.instance_id: row.project_id for row in (await connection.execute(query)).all()}
 
 

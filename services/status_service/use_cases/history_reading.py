@@ -90,8 +90,9 @@ async def list_instance_availability(
     filters = (request.project_id, kinds, sorted(request.instance_ids), given)
     tokens = pages.PageTokens(deps.signer, context.tenant_id, "ListInstanceAvailability", *filters)
     position = tokens.decode(request.page_token)
-    now = datetime.fromisoformat(position["now"]) if position else deps.clock.now()
-    windows = _windows(request, now, now - deps.kept_history)
+    present = deps.clock.now()
+    now = datetime.fromisoformat(position["now"]) if position else present
+    windows = _windows(request, now, present - deps.kept_history)
     size = request.page_size or DEFAULT_SIZE
     wanted = Selection(
         project_id=request.project_id,

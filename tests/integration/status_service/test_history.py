@@ -1,5 +1,6 @@
 """The history of statuses: durations, availability and lists as of a time, compared with plain arithmetic over the same entries."""
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Sequence
@@ -16,19 +17,21 @@ from grpc_status import rpc_status
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
-from optaic.instance.v1 import instance_events_pb2, instance_pb2
+from optaic.instance.v1 import instance_events_pb2
 from optaic.lineage.v1.lineage_pb2 import CAUSE_KIND_OVERDUE
 from optaic.rules.statuses import SEVERITY
 from optaic.status.v1 import status_service_pb2 as api
+from servicekit.context import RequestContext
+from servicekit.errors import OutOfRangeError
 from servicekit.ids import new_id
 from status_service.reconcile import Trimming
 from status_service.store.history import TransitionRow, insert_transitions
+from status_service.use_cases.history_reading import list_instance_availability
+from support.clock import FakeClock
 from support.polling import eventually
 from support.status_service import (
     TENANT,
     RunningStatusService,
-    flow_change,
-    flow_statuses,
     instance,
     status_service,
 )
@@ -234,72 +237,6 @@ async def test_each_entry_of_the_history_lasts_until_the_next(
                     assert each.duration.ToTimedelta() > _ZERO
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-async def test_a_deleted_instance_is_in_the_past_and_no_longer_in_the_present(
-    service: RunningStatusService, *, is_known: bool
-) -> None:
-    """Also if its owner no longer knows what it was."""
-    instance_id = new_id()
-    news = instance(instance_id, revision=2) if is_known else instance_pb2.Instance(instance_id=instance_id)
-    created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
-    ready = flow_statuses(1, flow_change(instance_id, "READY", version=1))
-    for event in (created, ready):
-        await service.applied(*await service.publish(event))
-    alive = datetime.now(UTC)
-    deleted = instance_events_pb2.InstanceDeleted(instance=news)
-    await service.applied(*await service.publish(deleted))
-    for moment, expected in ((alive, ["prices"]), (datetime.now(UTC), [])):
-        request = api.ListInstanceStatusesRequest(as_of_time=_stamp(moment))
-        answer = await service.stub.ListInstanceStatuses(request)
-        assert [each.instance_name for each in answer.instance_statuses] == expected
-    history = await service.stub.GetStatusHistory(api.GetStatusHistoryRequest(instance_id=instance_id))
-    assert [each.to_status for each in history.transitions] == [
-        flow_pb2.STATUS_UNSPECIFIED,
-        flow_pb2.STATUS_READY,
-        flow_pb2.STATUS_NOT_INITIALIZED,
-    ]
-    assert not history.transitions[0].HasField("duration")
-    shares = await service.stub.ListInstanceAvailability(api.ListInstanceAvailabilityRequest())
-    assert not shares.instance_availabilities
-
-
-@pytest.mark.parametrize("is_told", [True, False])
-async def test_a_deleted_instance_is_found_in_the_past_by_every_filter(
-    service: RunningStatusService, *, is_told: bool
-) -> None:
-    """The news of a deletion tells what the instance was, or only that it is gone, if no other news has arrived."""
-    shown = instance(new_id())
-    shown.owner = "ann"
-    shown.labels["desk"] = "equity"
-    created = instance_events_pb2.InstanceCreated(instance=shown)
-    other = instance_events_pb2.InstanceCreated(instance=instance(new_id(), "other"))
-    await service.applied(*await service.publish(created, other))
-    alive = _stamp(datetime.now(UTC))
-    gone = instance_pb2.Instance(instance_id=shown.instance_id)
-    if is_told:
-        shown.revision = 2
-        shown.labels["desk"] = "rates"
-        gone = shown
-    await service.applied(*await service.publish(instance_events_pb2.InstanceDeleted(instance=gone)))
-    filters: list[dict[str, Any]] = [
-        {"labels": {"desk": "rates" if is_told else "equity"}},
-        {"owner": "ann"},
-        {"name": "prices"},
-        {"project_id": shown.project_id, "name_prefix": "pri"},
-        {"kinds": [shown.kind], "owner": "ann"},
-        {"flow_kinds": [shown.flows[0].flow_kind], "owner": "ann"},
-    ]
-    for each in filters:
-        past = api.ListInstanceStatusesRequest(as_of_time=alive, with_counts=True, **each)
-        answer = await service.stub.ListInstanceStatuses(past)
-        assert [status.instance_name for status in answer.instance_statuses] == ["prices"], each
-        assert [counted.instance_count for counted in answer.status_counts] == [1], each
-        present = await service.stub.ListInstanceStatuses(api.ListInstanceStatusesRequest(**each))
-        assert not present.instance_statuses, each
-    before = api.ListInstanceStatusesRequest(as_of_time=alive, labels={"desk": "moved"})
-    assert not (await service.stub.ListInstanceStatuses(before)).instance_statuses
-
-
 async def test_without_windows_the_last_day_week_and_month_are_answered(
     service: RunningStatusService,
 ) -> None:
@@ -409,20 +346,16 @@ async def test_after_trimming_the_kept_time_is_answered_as_before(
         assert await answers() == before
 
 
-async def test_since_when_a_status_holds_is_not_guessed(service: RunningStatusService) -> None:
-    instance_id = new_id()
-    created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
-    ready = flow_statuses(1, flow_change(instance_id, "READY", version=1))
-    await service.applied(*await service.publish(created, ready))
-    async with service.app.deps.database.transaction(TENANT) as connection:
-        await connection.execute(sa.text("update instance_statuses set since_time = null"))
-        await connection.execute(sa.text("delete from status_history"))
-
-    async def is_known() -> bool:
-        request = api.GetInstanceStatusRequest(instance_id=instance_id)
-        return bool((await service.stub.GetInstanceStatus(request)).HasField("status_since_time"))
-
-    for number, (status, expected) in enumerate((("READY", False), ("STALE", True)), start=2):
-        change = flow_statuses(number, flow_change(instance_id, status, version=number))
-        await service.applied(*await service.publish(change))
-        assert await is_known() is expected
+async def test_pages_of_availability_ask_for_what_is_kept_now(service: RunningStatusService) -> None:
+    await _world(service, 2, 2)
+    clock = FakeClock(datetime.now(UTC))
+    deps = dataclasses.replace(service.app.deps, clock=clock)
+    context = RequestContext(TENANT, "ann", "1", "")
+    window = api.TimeWindow(start_time=_stamp(clock.now() - deps.kept_history))
+    request = api.ListInstanceAvailabilityRequest(windows=[window], page_size=1)
+    first = await list_instance_availability(deps, context, request)
+    request.page_token = first.next_page_token
+    assert (await list_instance_availability(deps, context, request)).instance_availabilities
+    clock.advance(1)
+    with pytest.raises(OutOfRangeError):
+        await list_instance_availability(deps, context, request)
