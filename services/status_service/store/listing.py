@@ -20,7 +20,9 @@ from status_service.store.tables import instance_labels, instance_statuses, inst
 
 # Rare and common filters need different plans, but a prepared statement would use one plan for all of them.
 _PLAN_ANEW = sa.text("set local plan_cache_mode = force_custom_plan")
-_HAS_CAUSE = sa.text("cause_kinds <> '{}'")  # the words of the partial index
+# The words of the partial indexes.
+_HAS_CAUSE = sa.text("cause_kinds <> '{}'")
+_HAS_OTHER_FLOWS = sa.text("flow_kinds <> '{refresh}'")
 _LAST_CHARACTER = "\U0010ffff"
 
 
@@ -57,6 +59,19 @@ async def count_statuses(connection: Connection, tenant_id: str, wanted: Selecti
     await connection.execute(_PLAN_ANEW)
     rows = await connection.execute(counts_of(tenant_id, wanted))
     return {row.status: row.instance_count for row in rows}
+
+
+async def is_incomplete(connection: Connection, tenant_id: str, wanted: Selection, *, is_past: bool) -> bool:
+    """Return whether the filters may miss instances of an earlier release, which stored them without what is filtered by."""
+    by_age = wanted.unchanged_since is not None or wanted.changed_since is not None
+    unknown = []
+    if wanted.owner or wanted.label_terms or (not is_past and (wanted.cause_kinds or by_age)):
+        lacks = [instances.c.tenant_id == tenant_id, instances.c.owner.is_(None), ~instances.c.is_deleted]
+        unknown.append(sa.exists().where(*lacks, *of_projects(wanted, instances)))
+    if by_age and not is_past:
+        lacks = [instance_statuses.c.tenant_id == tenant_id, instance_statuses.c.since_time.is_(None)]
+        unknown.append(sa.exists().where(*lacks, *of_projects(wanted, instance_statuses)))
+    return bool(unknown) and bool((await connection.execute(sa.select(sa.or_(*unknown)))).scalar_one())
 
 
 async def list_names(
@@ -97,6 +112,8 @@ def _matching(
     if wanted.cause_kinds:
         is_among = instance_statuses.c.cause_kinds.overlap(_words(wanted.cause_kinds))
         conditions.append(sa.and_(_HAS_CAUSE, is_among))
+    if wanted.flow_kinds and "refresh" not in wanted.flow_kinds:
+        conditions.append(sa.and_(_HAS_OTHER_FLOWS))
     for table in [*tables, *labels]:
         conditions.append(table.c.tenant_id == tenant_id)
         if after:
@@ -106,12 +123,17 @@ def _matching(
     return query.select_from(source).where(*conditions)
 
 
-def of_statuses(wanted: Selection, table: sa.FromClause) -> Iterator[sa.ColumnElement[bool]]:
-    """Yield the conditions of a table with project, status, kind, id, and since when the status holds."""
+def of_projects(wanted: Selection, table: sa.FromClause) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions of a table with the project."""
     if wanted.project_id:
         yield table.c.project_id == wanted.project_id
     if wanted.only is not None:
         yield table.c.project_id.in_(sorted(wanted.only))
+
+
+def of_statuses(wanted: Selection, table: sa.FromClause) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions of a table with project, status, kind, id, and since when the status holds."""
+    yield from of_projects(wanted, table)
     for column, values in (
         (table.c.status, wanted.statuses),
         (table.c.kind, wanted.kinds),

@@ -41,6 +41,12 @@ instances = _table(
     sa.Column("is_deleted", sa.Boolean, nullable=False),
     sa.Index("ix_instances_owner", "tenant_id", "owner", "instance_id"),
     sa.Index("ix_instances_name", "tenant_id", "name", "instance_id"),
+    sa.Index(
+        "ix_instances_flow_kinds",
+        "tenant_id",
+        "instance_id",
+        postgresql_where=sa.text("flow_kinds <> '{refresh}'"),
+    ),
 )
 # The labels of each instance, as terms.
 instance_labels = _table(
@@ -80,7 +86,9 @@ instance_statuses = _table(
     sa.Column("since_time", _TIME),
     sa.Column("cause_kinds", _WORDS),
     sa.Index("ix_instance_statuses_project", "tenant_id", "project_id", "instance_id"),
+    sa.Index("ix_instance_statuses_kind", "tenant_id", "kind", "instance_id"),
     sa.Index("ix_instance_statuses_status", "tenant_id", "status", "instance_id"),
+    sa.Index("ix_instance_statuses_since_time", "tenant_id", "since_time", "instance_id"),
     sa.Index(
         "ix_instance_statuses_causes",
         "tenant_id",

@@ -23,7 +23,7 @@ from servicekit.enums import enum_number, enum_word
 from servicekit.terms import label_term
 from status_service import conversion
 from status_service.domain.errors import causes_not_kept, history_not_kept
-from status_service.store.listing import Selection, count_statuses, list_statuses
+from status_service.store.listing import Selection, count_statuses, is_incomplete, list_statuses
 from status_service.store.past import count_past_statuses, list_past_statuses
 from status_service.use_cases.dependencies import Dependencies
 from status_service.use_cases.reading import stamped
@@ -49,8 +49,11 @@ async def list_instance_statuses(
         found = await _list(connection, context.tenant_id, as_of, wanted, size + 1, after)
         if request.with_counts:
             counts = await _count(connection, context.tenant_id, as_of, wanted)
+        lacks = await is_incomplete(connection, context.tenant_id, wanted, is_past=as_of is not None)
     shown = pages.fit(found, size, lambda status: status.ByteSize())
-    response = ListInstanceStatusesResponse(instance_statuses=shown, status_counts=list(_counts(counts)))
+    response = ListInstanceStatusesResponse(
+        instance_statuses=shown, status_counts=list(_counts(counts)), is_incomplete=lacks
+    )
     if len(found) > len(shown):
         response.next_page_token = tokens.encode({"after": shown[-1].instance_id})
     return response

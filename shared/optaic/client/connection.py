@@ -83,6 +83,10 @@ class Connection:
         self._certificates = certificates or Certificates.find(self._addresses)
         self._written: OrderedDict[str, float] = OrderedDict()
 
+    def give_notice(self, message: str) -> None:
+        """Tell whoever has asked for notices."""
+        self._notice(message)
+
     def stub(self, service: str, make: Callable[[grpc.aio.Channel], Any]) -> Any:
         """Return a generated stub.
 

@@ -85,10 +85,16 @@ class Statuses:
             as_of_time=as_of,
         )
 
+        lacks = False
+
         async def page(request: Any) -> Any:
-            return await self._call("ListInstanceStatuses", request)
+            nonlocal lacks
+            answer = await self._call("ListInstanceStatuses", request)
+            lacks = lacks or answer.is_incomplete
+            return answer
 
         found = await all_pages(page, request, "instance_statuses")
+        self._tell_incomplete(is_incomplete=lacks)
         if not found:
             await require_project(self._connection, project)
         return found
@@ -130,9 +136,17 @@ class Statuses:
             as_of_time=as_of,
         )
         answer = await self._call("ListInstanceStatuses", request)
+        self._tell_incomplete(is_incomplete=answer.is_incomplete)
         if not answer.status_counts:
             await require_project(self._connection, project)
         return {messages.word(each, "status"): each.instance_count for each in answer.status_counts}
+
+    def _tell_incomplete(self, *, is_incomplete: bool) -> None:
+        if is_incomplete:
+            self._connection.give_notice(
+                "some instances may be missing here, because an earlier release stored them without what the filters ask for; "
+                "they are completed within minutes, or ask an operator to run: python -m devstack republish"
+            )
 
     async def history(
         self,

@@ -14,8 +14,9 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_service_pb2 as api
+from servicekit.context import RequestContext, Scopes
 from servicekit.ids import new_id
-from status_service.use_cases import comparison
+from status_service.use_cases import comparison, list_reading
 from support.status_service import (
     PROJECT,
     TENANT,
@@ -43,12 +44,9 @@ async def ids(service: RunningStatusService) -> dict[str, str]:
     """The instances of the world, by name."""
     found: dict[str, str] = {}
     events: list[Message] = []
-    for name, kind, flows, status, causes, project, owner, labels in _WORLD:
+    for name, _, flows, status, causes, *_ in _WORLD:
         found[name] = new_id()
-        message = instance(found[name], name, kind=kind, flow_kinds=flows, project_id=project)
-        message.owner = owner
-        message.labels.update(labels)
-        events.append(instance_events_pb2.InstanceCreated(instance=message))
+        events.append(instance_events_pb2.InstanceCreated(instance=_world_message(name, found)))
         words = [lineage_pb2.Cause(kind=lineage_pb2.CauseKind.Value(f"CAUSE_KIND_{each}")) for each in causes]
         changes = [flow_change(found[name], status, flow_kind=flow, version=1) for flow in flows]
         for change in changes:
@@ -196,6 +194,7 @@ async def test_a_state_of_an_earlier_release_fills_itself_without_a_change(
         ):
             await connection.execute(sa.text(statement))
     assert await _names(service, owner="ann") == set()
+    await _assert_incomplete(service, is_incomplete=True)
     start = _message(momentum, 1, owner="ann").update_time.ToDatetime(UTC)
     listed = dict.fromkeys(ids.values(), (1, start))
     assert set(await comparison.list_wanted_instances(service.app.deps, TENANT, "", "", listed)) == set(
@@ -210,6 +209,72 @@ async def test_a_state_of_an_earlier_release_fills_itself_without_a_change(
     request = api.GetInstanceStatusRequest(instance_id=momentum)
     before = next(each for each in everything.instance_statuses if each.instance_id == momentum)
     assert await service.stub.GetInstanceStatus(request) == before
+    await _assert_incomplete(service, is_incomplete=True)
+    others = [_world_message(name, ids) for name in ids if name != "momentum"]
+    await service.applied(
+        *await service.publish(*(instance_events_pb2.InstanceUpdated(instance=each) for each in others))
+    )
+    await _assert_incomplete(service, is_incomplete=False)
+
+
+async def test_a_list_is_incomplete_only_if_what_it_asks_for_may_be_missing_where_it_looks(
+    service: RunningStatusService, ids: Mapping[str, str]
+) -> None:
+    await _assert_incomplete(service, is_incomplete=False)
+
+    async def update(statement: str) -> None:
+        async with service.app.deps.database.transaction(TENANT) as connection:
+            await connection.execute(sa.text(statement), {"id": ids["ranker"]})
+
+    async def is_incomplete(**filters: Any) -> bool:
+        answer = await service.stub.ListInstanceStatuses(api.ListInstanceStatusesRequest(**filters))
+        return bool(answer.is_incomplete)
+
+    now = Timestamp()
+    now.GetCurrentTime()
+    await update("update instances set owner = null where instance_id = :id")
+    assert await is_incomplete(owner="ann", project_id=OTHER)
+    assert not await is_incomplete(owner="ann", project_id=PROJECT)
+    assert not await is_incomplete(name="ranker")
+    assert await is_incomplete(owner="ann", as_of_time=now)
+    assert not await is_incomplete(unchanged_since_time=now, as_of_time=now)
+    context = RequestContext(
+        TENANT, "ann", "1", "", scopes=Scopes(frozenset({PROJECT}), frozenset({PROJECT}))
+    )
+    confined = await list_reading.list_instance_statuses(
+        service.app.deps, context, api.ListInstanceStatusesRequest(owner="ann")
+    )
+    assert not confined.is_incomplete
+    await update("update instances set is_deleted = true where instance_id = :id")
+    assert not await is_incomplete(owner="ann")
+    await update("update instance_statuses set since_time = null where instance_id = :id")
+    assert await is_incomplete(unchanged_since_time=now)
+    assert not await is_incomplete(owner="ann", cause_kinds=["CAUSE_KIND_OVERDUE"])
+
+
+async def _assert_incomplete(service: RunningStatusService, *, is_incomplete: bool) -> None:
+    now = Timestamp()
+    now.GetCurrentTime()
+    filters: tuple[dict[str, Any], ...] = (
+        {"owner": "ann"},
+        {"labels": {"desk": "equity"}},
+        {"cause_kinds": ["CAUSE_KIND_OVERDUE"]},
+        {"unchanged_since_time": now},
+        {"changed_since_time": now},
+    )
+    for each in filters:
+        answer = await service.stub.ListInstanceStatuses(api.ListInstanceStatusesRequest(**each))
+        assert answer.is_incomplete is is_incomplete, each
+    answer = await service.stub.ListInstanceStatuses(api.ListInstanceStatusesRequest(name="x"))
+    assert not answer.is_incomplete
+
+
+def _world_message(name: str, ids: Mapping[str, str]) -> instance_pb2.Instance:
+    _, kind, flows, _, _, project, owner, labels = next(each for each in _WORLD if each[0] == name)
+    message = instance(ids[name], name, kind=kind, flow_kinds=flows, project_id=project)
+    message.owner = owner
+    message.labels.update(labels)
+    return message
 
 
 def _message(instance_id: str, revision: int, *, owner: str) -> instance_pb2.Instance:

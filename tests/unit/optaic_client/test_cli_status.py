@@ -94,6 +94,16 @@ def test_ages_count_until_the_moment_that_is_shown(optaic: FakeServices) -> None
         assert "--unchanged-for" in refused.stderr
 
 
+@pytest.mark.parametrize("command", ["list", "count"])
+def test_an_incomplete_answer_says_so(optaic: FakeServices, command: str) -> None:
+    count = status_service_pb2.StatusCount(status=flow_pb2.STATUS_STALE, instance_count=3)
+    answer = status_service_pb2.ListInstanceStatusesResponse(status_counts=[count], is_incomplete=True)
+    optaic.on("ListInstanceStatuses", answer)
+    assert "some instances may be missing" in invoke("status", command, "--owner", "ann").stderr
+    answer.is_incomplete = False
+    assert not invoke("status", command, "--owner", "ann").stderr
+
+
 def test_the_history_and_the_availability_of_statuses_are_shown(optaic: FakeServices) -> None:
     entry = status_pb2.StatusTransition(instance_id=ID, to_status=flow_pb2.STATUS_READY, caused_by_run_id="r")
     entry.duration.FromTimedelta(dt.timedelta(days=2, hours=3))
