@@ -232,8 +232,13 @@ class ListInstanceStatusesResponse(_message.Message):
     INSTANCE_STATUSES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATUS_COUNTS_FIELD_NUMBER: _builtins.int
+    IS_INCOMPLETE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
+    is_incomplete: _builtins.bool
+    """True: the answer and its counts may lack instances, because an earlier release stored them without what a filter asks for
+    (`owner`, `labels`, `cause_kinds`, `unchanged_since_time`, `changed_since_time`), and they have not been completed yet.
+    """
     @_builtins.property
     def instance_statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.InstanceStatus]: ...
     @_builtins.property
@@ -246,10 +251,11 @@ class ListInstanceStatusesResponse(_message.Message):
         instance_statuses: _abc.Iterable[_status_pb2.InstanceStatus] | None = ...,
         next_page_token: _builtins.str = ...,
         status_counts: _abc.Iterable[Global___StatusCount] | None = ...,
+        is_incomplete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_statuses", b"instance_statuses", "next_page_token", b"next_page_token", "status_counts", b"status_counts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_statuses", b"instance_statuses", "is_incomplete", b"is_incomplete", "next_page_token", b"next_page_token", "status_counts", b"status_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
