@@ -14,17 +14,20 @@ from support.explain import Explain, rows_read
 from support.postgres import service_database
 
 _COUNT, _PAGE = 100_000, 100
-# One instance of 1,000 is in ERROR, has a cause, belongs to bob, has the label and begins with rare.
+# One instance of 1,000 is in ERROR, has a cause, belongs to bob, has the label, begins with rare, is a model with training,
+# and has had its status for 10 days instead of a day or less.
 _POPULATE = (
     """insert into instances (tenant_id, instance_id, revision, update_time, event_rank, name, project_id, kind, state, flow_kinds,
         status_priority, owner, is_deleted)
     select 'default', lpad(to_hex(n), 32, '0')::uuid, 1, now(), 0, case when n % 1000 = 0 then 'rare_' else 'often_' end || n,
-        n % 10, 'dataset', 'active', '{refresh}', '{}', case when n % 1000 = 0 then 'bob' else 'ann' end, false
+        n % 10, case when n % 1000 = 0 then 'model' else 'dataset' end, 'active',
+        cast(case when n % 1000 = 0 then '{training}' else '{refresh}' end as text[]), '{}', case when n % 1000 = 0 then 'bob' else 'ann' end, false
     from generate_series(1, :count) as n""",
     """insert into instance_statuses (tenant_id, instance_id, project_id, kind, status, revision, update_time, body, since_time,
         cause_kinds)
-    select 'default', lpad(to_hex(n), 32, '0')::uuid, n % 10, 'dataset', case when n % 1000 = 0 then 'ERROR' else 'READY' end, n,
-        now(), '', now(), cast(case when n % 1000 = 0 then '{overdue}' else '{}' end as text[])
+    select 'default', lpad(to_hex(n), 32, '0')::uuid, n % 10, case when n % 1000 = 0 then 'model' else 'dataset' end,
+        case when n % 1000 = 0 then 'ERROR' else 'READY' end, n, now(), '',
+        now() - case when n % 1000 = 0 then interval '10 days' else make_interval(secs => n * 7919 % 86400) end, cast(case when n % 1000 = 0 then '{overdue}' else '{}' end as text[])
     from generate_series(1, :count) as n""",
     """insert into instance_labels (tenant_id, instance_id, term)
     select 'default', lpad(to_hex(n), 32, '0')::uuid, cast(case when n % 1000 = 0 then :rare else :often end as uuid)
@@ -39,6 +42,7 @@ _POPULATE = (
 async def test_a_page_reads_little_more_than_it_shows(postgres_server: Postgres) -> None:
     del postgres_server
     terms = {"rare": label_term("desk", "rates"), "often": label_term("desk", "equity")}
+    now = datetime.now(UTC)
     selections = {
         "all": Selection(),
         "status": Selection(statuses=["ERROR"]),
@@ -52,6 +56,15 @@ async def test_a_page_reads_little_more_than_it_shows(postgres_server: Postgres)
         "name": Selection(name="rare_1000"),
         "prefix": Selection(name_prefix="rare_"),
         "label and status": Selection(label_terms=[terms["often"]], statuses=["ERROR"]),
+        "kind": Selection(kinds=["model"]),
+        "frequent kind": Selection(kinds=["dataset"]),
+        "flow kind": Selection(flow_kinds=["training"]),
+        "frequent flow kind": Selection(flow_kinds=["refresh"]),
+        "old": Selection(unchanged_since=now - timedelta(days=5)),
+        "frequent age": Selection(unchanged_since=now - timedelta(hours=1)),
+        "new": Selection(changed_since=now - timedelta(seconds=30)),
+        "frequent change": Selection(changed_since=now - timedelta(days=2)),
+        "old and status": Selection(unchanged_since=now - timedelta(days=5), statuses=["ERROR"]),
         "owner and label": Selection(owner="bob", label_terms=[terms["rare"]]),
     }
     async with service_database("status", "status_service") as urls:
