@@ -102,7 +102,8 @@ def diff(
 
     async def command(client: AsyncClient) -> None:
         first, second = await parse_moment(client, before), await parse_moment(client, after)
-        assert first is not None
+        if first is None:
+            raise typer.BadParameter(f"give {MOMENT}", param_hint="--from")
         answer = await client.lineage.diff(
             await _find(client, instance, project),
             first,
@@ -158,6 +159,7 @@ def _consumed(edge: lineage_pb2.Edge) -> str:
 def _difference(each: api.FlowDifference) -> Iterator[str]:
     """Yield the lines that show what differs in a flow: what was added, removed, or is otherwise."""
     if each.hidden:
+        yield f"~ {_HIDDEN}"
         return
     name = _name(each.flow, each.instance_name)
     if each.change == api.LINEAGE_CHANGE_ADDED:

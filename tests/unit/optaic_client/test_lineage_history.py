@@ -113,7 +113,15 @@ def test_a_difference_is_shown_flow_by_flow(optaic: FakeServices) -> None:
         "~ signal/refresh: READY -> STALE, version 4 -> 5",
         "    + prices/refresh as input version 2",
         "+ prices/refresh: READY, version 2",
+        "~ a flow in a project that you may not read",
     ]
+
+
+def test_a_difference_needs_its_earlier_moment(optaic: FakeServices) -> None:
+    result = invoke("lineage", "diff", "prices", "--from", "", status=2)
+    assert "--from" in result.stderr
+    assert "a lineage revision" in result.stderr
+    assert not optaic.calls("DiffLineage")
 
 
 def _differing(**other: Any) -> api.FlowDifference:
