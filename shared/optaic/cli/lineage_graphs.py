@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from optaic.cli.output import Format, OutputOption, moment, print_json, print_line
-from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_instance, run
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_past_instance, run
 from optaic.cli.values import MOMENT, parse_moment
 from optaic.client import AsyncClient, word
 from optaic.common.v1 import flow_pb2
 from optaic.common.v1.flow_pb2 import FlowRef
-from optaic.instance.v1.instance_pb2 import Instance
 from optaic.lineage.v1 import lineage_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
-from optaic.rules.forms import is_id
 
 _HIDDEN = "a flow in a project that you may not read"
 # Statuses that say whether a flow is fresh.
@@ -36,7 +34,9 @@ def show(
 
     async def command(client: AsyncClient) -> None:
         when = await parse_moment(client, as_of)
-        state = await client.lineage.state(await _find(client, instance, project), flow or None, as_of=when)
+        state = await client.lineage.state(
+            await find_past_instance(client, instance, project), flow or None, as_of=when
+        )
         if output is Format.JSON:
             print_json(state)
             return
@@ -63,7 +63,7 @@ def graph(
     async def command(client: AsyncClient) -> None:
         when = await parse_moment(client, as_of)
         answer = await client.lineage.graph(
-            await _find(client, instance, project),
+            await find_past_instance(client, instance, project),
             flow or None,
             upstream_depth=upstream_depth,
             downstream_depth=downstream_depth,
@@ -105,7 +105,7 @@ def diff(
         if first is None:
             raise typer.BadParameter(f"give {MOMENT}", param_hint="--from")
         answer = await client.lineage.diff(
-            await _find(client, instance, project),
+            await find_past_instance(client, instance, project),
             first,
             second,
             flow or None,
@@ -127,11 +127,6 @@ def diff(
             )
 
     run(command)
-
-
-async def _find(client: AsyncClient, instance: str, project: str) -> Instance | str:
-    """Return an instance; an id may be that of an instance that was deleted."""
-    return instance if is_id(instance) else await find_instance(client, instance, project)
 
 
 def _key(flow: FlowRef) -> tuple[str, int]:

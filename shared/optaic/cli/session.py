@@ -186,3 +186,14 @@ async def find_instance(client: AsyncClient, text: str, project: str = "") -> in
         message = f"instance {text} is in project {found.project_id}, not in {project}"
         raise NotFoundError(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", message)
     return found
+
+
+async def find_past_instance(
+    client: AsyncClient, text: str, project: str = ""
+) -> instance_pb2.Instance | str:
+    """Return an instance given by name, or its id; an id may be that of an instance that was deleted.
+
+    Raises:
+        NotFoundError: There is none of this name.
+    """
+    return text if is_id(text) else await find_instance(client, text, project)

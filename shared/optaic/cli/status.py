@@ -23,6 +23,7 @@ from optaic.cli.session import (
     InstanceArgument,
     ProjectOption,
     find_instance,
+    find_past_instance,
     find_project,
     run,
     when_it_answers,
@@ -188,7 +189,7 @@ def history(
 
     async def command(client: AsyncClient) -> None:
         found = await client.status.history(
-            await find_instance(client, instance, project),
+            await find_past_instance(client, instance, project),
             start=start,
             end=end,
             only_status_changes=not versions,

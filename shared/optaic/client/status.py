@@ -158,9 +158,11 @@ class Statuses:
     ) -> Sequence[status_pb2.StatusTransition]:
         """Return the status changes of an instance, newest first, each with how long it lasted.
 
-        `start` and `end` select what held in that time; `only_status_changes` leaves out versions that changed no status.
+        `start` and `end` select what held in that time; `only_status_changes` leaves out versions that changed no status. The id of
+        an instance that was deleted is accepted.
 
         Raises:
+            NotFoundError: There is no such instance, and no history of one.
             OutOfRangeError: STATUS_HISTORY_NOT_KEPT; the history does not reach back to `start`.
         """
         request = api.GetStatusHistoryRequest(
@@ -173,7 +175,10 @@ class Statuses:
         async def page(request: Any) -> Any:
             return await self._call("GetStatusHistory", request)
 
-        return await all_pages(page, request, "transitions")
+        found = await all_pages(page, request, "transitions")
+        if not found:
+            await require_instances(self._connection, [instance])
+        return found
 
     async def availability(
         self,

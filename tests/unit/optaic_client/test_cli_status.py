@@ -14,7 +14,7 @@ from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 from support.command_line import ID, invoke
-from support.fake_services import FakeServices
+from support.fake_services import FakeServices, refuse
 
 FILTERS = (
     "--kind", "dataset", "--cause", "overdue", "--flow", "refresh", "--label", "desk=a=b", "--owner", "ann",
@@ -102,6 +102,19 @@ def test_an_incomplete_answer_says_so(optaic: FakeServices, command: str) -> Non
     assert "some instances may be missing" in invoke("status", command, "--owner", "ann").stderr
     answer.is_incomplete = False
     assert not invoke("status", command, "--owner", "ann").stderr
+
+
+def test_the_history_of_a_deleted_instance_is_shown_by_its_id(optaic: FakeServices) -> None:
+    def missing(_: Any, context: grpc.ServicerContext) -> None:
+        refuse(context, grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", "there is no such instance")
+
+    for method in ("GetInstance", "BatchGetInstances"):
+        optaic.on(method, missing)
+    deleted = status_pb2.StatusTransition(instance_id=ID, from_status=flow_pb2.STATUS_READY)
+    optaic.on("GetStatusHistory", status_service_pb2.GetStatusHistoryResponse(transitions=[deleted]))
+    assert "DELETED" in invoke("status", "history", ID).stdout
+    optaic.on("GetStatusHistory", status_service_pb2.GetStatusHistoryResponse())
+    assert "no such instance" in invoke("status", "history", ID, status=1).stderr
 
 
 def test_the_history_and_the_availability_of_statuses_are_shown(optaic: FakeServices) -> None:
