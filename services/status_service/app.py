@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any
 
 from optaic.rules.events import STATUS_EVENTS, STREAMS
 from optaic.status.v1.status_service_pb2_grpc import add_StatusServiceServicer_to_server
 from servicekit import app
 from servicekit.app import App
+from servicekit.centrifugo_adapter import CentrifugoPublisher
 from servicekit.loop import Loop
+from servicekit.outlet import Outlet
 from servicekit.parts import make_parts
+from servicekit.server import Check
 from status_service.centrifugo_adapter import CentrifugoStatusPublisher
 from status_service.comparing import Comparing
 from status_service.config import Settings
@@ -48,14 +53,14 @@ async def build(settings: Settings) -> App[Dependencies]:
     Comparing(deps, parts.comparison).listen()
     publishers: list[StatusPublisher] = [NatsStatusPublisher(parts.broker)]
     close = []
+    observed: dict[str, Check] = {}
+    background: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
     if settings.centrifugo_url:
-        centrifugo = CentrifugoStatusPublisher(
-            settings.centrifugo_url,
-            settings.centrifugo_api_key,
-            settings.centrifugo_timeout_seconds,
-            settings.https_context(),
-        )
-        publishers.append(centrifugo)
+        centrifugo = CentrifugoPublisher(settings)
+        outlet = Outlet(centrifugo, settings.centrifugo_buffer)
+        publishers.append(CentrifugoStatusPublisher(outlet, settings.tenants))
+        observed["centrifugo"] = outlet.check
+        background["centrifugo"] = outlet.run
         close.append(centrifugo.close)
     live = LiveStatuses(publishers, settings.live_buffer)
     compaction = Compaction(parts.database, settings.watch_retention_revisions)
@@ -75,7 +80,8 @@ async def build(settings: Settings) -> App[Dependencies]:
             Loop("compaction", settings.compaction_interval_seconds, compaction.step),
             Loop("trimming", settings.compaction_interval_seconds, trimming.step),
         ],
-        background={"live": live.run},
+        observed=observed,
+        background={"live": live.run, **background},
         close=close,
     )
 

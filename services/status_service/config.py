@@ -2,10 +2,12 @@
 
 from pydantic import Field
 
+from optaic.rules.realtime import DEFAULT_TENANT
+from servicekit.centrifugo import CentrifugoSettings
 from servicekit.settings import WatchSettings
 
 
-class Settings(WatchSettings):
+class Settings(WatchSettings, CentrifugoSettings):
     """The settings that status-service adds to those of every service."""
 
     watch_retention_revisions: int = Field(
@@ -31,11 +33,8 @@ class Settings(WatchSettings):
         ge=1,
         description="Live messages that may wait to be sent; beyond that the oldest are dropped.",
     )
-    centrifugo_url: str = Field(
-        default="",
-        description="Base URL of Centrifugo's HTTP API, for example http://host:8000; empty: none.",
-    )
-    centrifugo_api_key: str = Field(default="", repr=False, description="Key of Centrifugo's HTTP API.")
-    centrifugo_timeout_seconds: float = Field(
-        default=2, gt=0, description="Longest single call to Centrifugo."
+    tenants: tuple[str, ...] = Field(
+        default=(DEFAULT_TENANT,),
+        description="JSON list: the tenants of this installation. Only with the one tenant `default`, statuses are also published on the "
+        "channels `instance:<instance id>:status`, without a tenant.",
     )

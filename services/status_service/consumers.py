@@ -23,7 +23,6 @@ from optaic.rules.events import (
     STREAMS,
 )
 from optaic.run.v1 import run_events_pb2 as run_events
-from optaic.status.v1 import status_pb2
 from servicekit.bindings import make_consumer
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received
@@ -31,7 +30,7 @@ from servicekit.database import Connection
 from status_service import conversion
 from status_service.domain.board import Fact
 from status_service.domain.statuses import has_status
-from status_service.ports import StatusPublisher
+from status_service.ports import LiveStatus, StatusPublisher
 from status_service.use_cases.dependencies import Dependencies
 from status_service.use_cases.facts import apply_facts
 
@@ -150,7 +149,7 @@ class FactConsumer:
         self._deps = deps
         self._fact_of = fact_of
         self._live = live
-        self._pending: tuple[str, list[status_pb2.InstanceStatus]] = ("", [])
+        self._pending: tuple[str, list[LiveStatus]] = ("", [])
 
     async def apply(self, connection: Connection, tenant_id: str, batch: Sequence[Received]) -> None:
         """Apply new events of one tenant, in stream order."""
@@ -172,10 +171,10 @@ class LiveStatuses:
 
     def __init__(self, publishers: Sequence[StatusPublisher], buffer_size: int) -> None:
         self._publishers = publishers
-        self._waiting = [deque[tuple[str, status_pb2.InstanceStatus]](maxlen=buffer_size) for _ in publishers]
+        self._waiting = [deque[tuple[str, LiveStatus]](maxlen=buffer_size) for _ in publishers]
         self._woken = [asyncio.Event() for _ in publishers]
 
-    def put(self, tenant_id: str, statuses: Sequence[status_pb2.InstanceStatus]) -> None:
+    def put(self, tenant_id: str, statuses: Sequence[LiveStatus]) -> None:
         """Send soon, in this order."""
         for waiting, woken in zip(self._waiting, self._woken, strict=True):
             waiting.extend((tenant_id, status) for status in statuses)
@@ -194,7 +193,7 @@ class LiveStatuses:
             woken.clear()
             while waiting:
                 tenant_id = waiting[0][0]
-                batch: list[status_pb2.InstanceStatus] = []
+                batch: list[LiveStatus] = []
                 while waiting and waiting[0][0] == tenant_id and len(batch) < _LIVE_BATCH:
                     batch.append(waiting.popleft()[1])
                 try:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from optaic.status.v1 import status_pb2
 from servicekit.broker import Broker
+from status_service.ports import LiveStatus
 
 
 class NatsStatusPublisher:
@@ -12,8 +12,9 @@ class NatsStatusPublisher:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    async def publish(self, tenant_id: str, statuses: Sequence[status_pb2.InstanceStatus]) -> None:
-        """Send to current listeners; without a connection the messages are lost."""
-        for status in statuses:
-            subject = f"optaic-live.{tenant_id}.status.{status.instance_id}"
-            await self._broker.publish_live(subject, status.SerializeToString())
+    async def publish(self, tenant_id: str, statuses: Sequence[LiveStatus]) -> None:
+        """Send to current listeners, but no deletions; without a connection the messages are lost."""
+        for each in statuses:
+            if not each.is_deleted:
+                subject = f"optaic-live.{tenant_id}.status.{each.status.instance_id}"
+                await self._broker.publish_live(subject, each.status.SerializeToString())

@@ -20,7 +20,9 @@ from instance_service.prefect_adapter import PrefectDeployments
 from run_service.config import Settings as RunSettings
 from run_service.ports import OrchestratorUnavailableError
 from run_service.prefect_adapter import PrefectOrchestrator
-from status_service.centrifugo_adapter import CentrifugoStatusPublisher
+from servicekit.centrifugo import CentrifugoSettings
+from servicekit.centrifugo_adapter import CentrifugoPublisher
+from servicekit.outlet import PublisherAwayError
 from support.listener import Listener
 from support.proxy import Proxy
 from support.tls_world import make_settings, write
@@ -129,9 +131,10 @@ async def _call_mlflow_of_the_worker(world: World, ca: Path | None) -> None:
 
 
 async def _call_centrifugo(world: World, ca: Path | None) -> None:
-    publisher = CentrifugoStatusPublisher(world.url, "key", 5, make_settings(https_ca=ca).https_context())
+    settings = CentrifugoSettings(centrifugo_url=world.url, centrifugo_timeout_seconds=5, https_ca=ca)
+    publisher = CentrifugoPublisher(settings)
     try:
-        await publisher._client.post("/api/batch", json={})
+        await publisher.ping()
     finally:
         await publisher.close()
 
@@ -165,6 +168,7 @@ _UNBELIEVED = (
     OrchestratorUnavailableError,
     UnreachableError,
     httpx.HTTPError,
+    PublisherAwayError,
     ConnectionError,
 )
 

@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from optaic.status.v1 import status_pb2
 from servicekit import outbox
 from servicekit.consumer import insert_consumed
 from servicekit.database import Connection
 from status_service import conversion, events
 from status_service.domain.board import Board, Fact
+from status_service.ports import LiveStatus
 from status_service.store import boards, changes, history, statuses
 from status_service.store.changes import ChangeRow
 from status_service.store.history import TransitionRow
@@ -33,6 +33,8 @@ class _Outcome:
     versions: dict[str, dict[str, int]]
     latest: dict[str, StatusRow | None] = field(default_factory=dict)
     changes: list[ChangeRow] = field(default_factory=list)
+    # For each of the changes, the revision of the instance's change before it.
+    previous_revisions: list[int] = field(default_factory=list)
     transitions: list[TransitionRow] = field(default_factory=list)
     # Statuses that did not change, but lacked what an earlier release did not store.
     completed: dict[str, StatusRow] = field(default_factory=dict)
@@ -47,7 +49,7 @@ class _Outcome:
         now = max(self.now, before.update_time) if before else self.now
         if instance.is_deleted:
             if before is not None:
-                self._append(before, now, is_deleted=True)
+                self._append(before, before.revision, now, is_deleted=True)
                 self.latest[instance_id] = None
                 self._enter(before, before.status, "", caused_by_run_id, now)
             return
@@ -71,7 +73,7 @@ class _Outcome:
             before.since_time if before and before.status == status else now,
             cause_kinds,
         )
-        self._append(row, now, is_deleted=False)
+        self._append(row, before.revision if before else 0, now, is_deleted=False)
         self.latest[instance_id] = row
         versions = self.board.versions(instance_id)
         from_status = before.status if before else ""
@@ -79,8 +81,9 @@ class _Outcome:
             self._enter(row, from_status, status, caused_by_run_id, now)
         self.versions[instance_id] = versions
 
-    def _append(self, row: StatusRow, now: datetime, *, is_deleted: bool) -> None:
+    def _append(self, row: StatusRow, previous_revision: int, now: datetime, *, is_deleted: bool) -> None:
         self.revision += 1
+        self.previous_revisions.append(previous_revision)
         self.changes.append(
             ChangeRow(
                 self.revision, row.instance_id, row.project_id, is_deleted, now, row.body, row.since_time
@@ -93,8 +96,8 @@ class _Outcome:
 
 async def apply_facts(
     deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[Fact]
-) -> list[status_pb2.InstanceStatus]:
-    """Apply a batch of events in the consumer's transaction; return every status on the way, in order.
+) -> list[LiveStatus]:
+    """Apply a batch of events in the consumer's transaction; return every change on the way, in order.
 
     The tenant's revision row is locked before the first read: two batches never compute from the same state.
     """
@@ -133,9 +136,12 @@ async def apply_facts(
     )
     await outbox.append(connection, chunks)
     return [
-        conversion.stamped(change.body, change.revision, change.update_time, change.since_time)
-        for change in outcome.changes
-        if not change.is_deleted
+        LiveStatus(
+            conversion.stamped(change.body, change.revision, change.update_time, change.since_time),
+            previous,
+            change.is_deleted,
+        )
+        for change, previous in zip(outcome.changes, outcome.previous_revisions, strict=True)
     ]
 
 

@@ -1,115 +1,110 @@
-"""The Centrifugo adapter against a real HTTP server that speaks its batch API."""
+"""status-service publishes its statuses on the channels of Centrifugo, here the fake one, and tells when it cannot."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator
+import itertools
 from typing import Any
 
-import httpx
-import pytest
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from devstack.postgres import Postgres
-from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2
-from optaic.status.v1 import status_pb2
+from optaic.rules.realtime import known_status_channel, status_channel
 from servicekit.ids import new_id
-from status_service.centrifugo_adapter import CentrifugoStatusPublisher
+from support.centrifugo import API_KEY
+from support.fake_centrifugo import FakeCentrifugo
 from support.polling import eventually
-from support.status_service import flow_change, flow_statuses, instance, status_service
+from support.status_service import (
+    TENANT,
+    RunningStatusService,
+    flow_change,
+    flow_statuses,
+    instance,
+    status_service,
+)
 
 
-class _FakeCentrifugo:
-    """Answers `POST /api/batch` and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.reply: dict[str, Any] = {"replies": []}
-
-    @contextlib.asynccontextmanager
-    async def serve(self) -> AsyncIterator[_FakeCentrifugo]:
-        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        async with server:
-            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            yield self
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        lines = head.split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
-        }
-        body = await reader.readexactly(int(headers["content-length"]))
-        self.requests.append((lines[0], headers, json.loads(body)))
-        answer = json.dumps(self.reply).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode() + answer)
-        await writer.drain()
-        writer.close()
+def _settings(url: str, **settings: Any) -> dict[str, Any]:
+    return {"centrifugo_url": url, "centrifugo_api_key": API_KEY, "health_interval_seconds": 0.1, **settings}
 
 
-def _status(number: int = 0) -> status_pb2.InstanceStatus:
-    return status_pb2.InstanceStatus(
-        instance_id=f"i{number}", status=flow_pb2.STATUS_NOT_INITIALIZED, last_run_id=f"r{number}"
-    )
+async def _live(service: RunningStatusService, instance_id: str) -> None:
+    """Create an instance, run its flow, and delete it."""
+    for message in (
+        instance_events_pb2.InstanceCreated(instance=instance(instance_id)),
+        flow_statuses(1, flow_change(instance_id, "RUNNING", run_number=1)),
+        flow_statuses(2, flow_change(instance_id, "READY", version=1, run_number=1)),
+        instance_events_pb2.InstanceDeleted(instance=instance(instance_id, revision=2)),
+    ):
+        await service.applied(*await service.publish(message))  # the streams have no order between them
 
 
-async def test_statuses_go_to_their_instances_channels_in_lower_case() -> None:
-    async with _FakeCentrifugo().serve() as centrifugo:
-        publisher = CentrifugoStatusPublisher(centrifugo.url, "key", 2)
-        await publisher.publish("default", [_status(1), _status(2)])
-        await publisher.close()
-    ((line, headers, body),) = centrifugo.requests
-    assert line == "POST /api/batch HTTP/1.1"
-    assert headers["x-api-key"] == "key"
-    assert body["commands"] == [
-        {
-            "publish": {
-                "channel": f"instance:i{n}:status",
-                "data": {"status": "not_initialized", "last_run_id": f"r{n}"},
-            }
-        }
-        for n in (1, 2)
-    ]
-
-
-async def test_many_statuses_go_in_several_calls() -> None:
-    async with _FakeCentrifugo().serve() as centrifugo:
-        publisher = CentrifugoStatusPublisher(centrifugo.url, "key", 2)
-        await publisher.publish("default", [_status(n) for n in range(1200)])
-        await publisher.close()
-    assert [len(body["commands"]) for _, _, body in centrifugo.requests] == [500, 500, 200]
-
-
-async def test_a_refusal_is_an_error() -> None:
-    async with _FakeCentrifugo().serve() as centrifugo:
-        centrifugo.reply = {"replies": [{"error": {"code": 102, "message": "unknown channel"}}]}
-        publisher = CentrifugoStatusPublisher(centrifugo.url, "key", 2)
-        with pytest.raises(httpx.HTTPError, match="unknown channel"):
-            await publisher.publish("default", [_status()])
-        await publisher.close()
-
-
-async def test_the_service_publishes_there_when_configured(postgres_server: Postgres, nats_url: str) -> None:
+async def test_each_change_goes_to_the_instances_channels(postgres_server: Postgres, nats_url: str) -> None:
     del postgres_server
     instance_id = new_id()
     async with (
-        _FakeCentrifugo().serve() as centrifugo,
-        status_service(nats_url, centrifugo_url=centrifugo.url, centrifugo_api_key="key") as service,
+        FakeCentrifugo().serve() as centrifugo,
+        status_service(nats_url, **_settings(centrifugo.url)) as service,
     ):
-        await service.publish(
-            instance_events_pb2.InstanceCreated(instance=instance(instance_id)),
-            flow_statuses(1, flow_change(instance_id, "READY", version=1, run_number=1)),
-        )
+        await _live(service, instance_id)
+        channel = status_channel(TENANT, instance_id)
 
-        def words() -> list[str]:
-            return [
-                command["publish"]["data"]["status"]
-                for _, _, body in centrifugo.requests
-                for command in body["commands"]
-            ]
+        async def ended() -> list[dict[str, Any]]:
+            found = await centrifugo.history(channel)
+            return found if found and found[-1].get("is_deleted") else []
 
-        await eventually(lambda: "ready" in words())
+        data = await eventually(ended)
+        assert await centrifugo.history(known_status_channel(instance_id)) == data
+    words = [each["status"] for each in data]
+    assert words[0] == "not_initialized"
+    assert words[-2:] == ["ready", "ready"]
+    assert data[-2]["last_run_id"] == "00000000-0000-0000-0000-000000000001"
+    assert data[0].keys() == {"status", "last_run_id", "revision", "previous_revision", "causes", "time"}
+    assert data[0]["previous_revision"] == 0
+    for before, after in itertools.pairwise(data):
+        assert after["previous_revision"] == before["revision"] < after["revision"]
+
+
+async def test_with_other_tenants_only_the_channel_with_the_tenant_is_used(
+    postgres_server: Postgres, nats_url: str
+) -> None:
+    del postgres_server
+    instance_id = new_id()
+    async with (
+        FakeCentrifugo().serve() as centrifugo,
+        status_service(nats_url, **_settings(centrifugo.url, tenants=("default", "acme"))) as service,
+    ):
+        await _live(service, instance_id)
+        await eventually(lambda: centrifugo.history(status_channel(TENANT, instance_id)))
+        assert await centrifugo.history(known_status_channel(instance_id)) == []
+
+
+async def test_while_centrifugo_is_away_health_says_so_and_the_service_serves(
+    postgres_server: Postgres, nats_url: str
+) -> None:
+    del postgres_server
+    instance_id = new_id()
+    async with (
+        FakeCentrifugo().serve() as centrifugo,
+        status_service(nats_url, **_settings(centrifugo.url)) as service,
+        grpc.aio.insecure_channel(service.app.server.address) as channel,
+    ):
+        health = HealthStub(channel)
+
+        async def is_well(name: str) -> bool:
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+        centrifugo.broken = 10**6
+        await _live(service, instance_id)
+
+        async def is_told() -> bool:
+            return not await is_well("dependency/centrifugo")
+
+        await eventually(is_told)
+        assert await is_well("")
+        centrifugo.broken = 0
+        await eventually(lambda: centrifugo.history(status_channel(TENANT, instance_id)))
+        await eventually(lambda: is_well("dependency/centrifugo"))

@@ -1,0 +1,35 @@
+"""Name the channels of live messages; services publish to them and tokens permit them."""
+
+DEFAULT_TENANT = "default"
+# Each channel begins with the name of a namespace of the server; namespaces say how much history it keeps.
+NAMESPACES = ("instance", "run")
+# The claims of a token for live messages.
+ISSUER = "optaic"
+AUDIENCE = "optaic-realtime"
+
+
+def status_channel(tenant_id: str, instance_id: str) -> str:
+    """Return the channel of the status of an instance."""
+    return f"instance:{tenant_id}.{instance_id}:status"
+
+
+def known_status_channel(instance_id: str) -> str:
+    """Return the same channel under the name without a tenant, for installations with the one tenant `default`."""
+    return f"instance:{instance_id}:status"
+
+
+def alerts_channel(tenant_id: str, instance_id: str) -> str:
+    """Return the channel of the alerts of an instance."""
+    return f"instance:{tenant_id}.{instance_id}:alerts"
+
+
+def progress_channel(tenant_id: str, run_id: str) -> str:
+    """Return the channel of the progress of a run."""
+    return f"run:{tenant_id}.{run_id}:progress"
+
+
+def status_channels(tenants: tuple[str, ...], tenant_id: str, instance_id: str) -> tuple[str, ...]:
+    """Return every channel of the status of an instance, in an installation with these tenants; the one with the tenant comes first."""
+    own = status_channel(tenant_id, instance_id)
+    is_only = tenants == (DEFAULT_TENANT,) and tenant_id == DEFAULT_TENANT
+    return (own, known_status_channel(instance_id)) if is_only else (own,)

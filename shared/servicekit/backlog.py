@@ -1,0 +1,83 @@
+"""Keep what waits to be sent, in order within each key and bounded; it knows nothing about what is sent or where."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Waiting(Generic[T]):
+    """An item that waits; `number` grows with each item."""
+
+    key: Hashable
+    number: int
+    item: T
+
+
+class Backlog(Generic[T]):
+    """At most `capacity` items. One more displaces an older one, and the newest of a key goes last.
+
+    Displaced are, in this order: an older item of the same key; the oldest item of a key that has several; the item of the key
+    that has waited longest.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._by_key: OrderedDict[Hashable, deque[Waiting[T]]] = OrderedDict()
+        self._several: OrderedDict[Hashable, None] = OrderedDict()  # the keys with more than one item
+        self._number = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        """Return how many items wait."""
+        return self._size
+
+    def put(self, key: Hashable, item: T) -> bool:
+        """Append an item; return whether another one was displaced."""
+        self._number += 1
+        displaces = self._size >= self._capacity
+        if displaces:
+            if key in self._by_key:
+                victim = key
+            else:
+                victim = next(iter(self._several), None) or next(iter(self._by_key))
+            self._pop(victim)
+        items = self._by_key.setdefault(key, deque())
+        items.append(Waiting(key, self._number, item))
+        self._size += 1
+        if len(items) > 1:
+            self._several[key] = None
+        return displaces
+
+    def first(self, most: int) -> list[Waiting[T]]:
+        """Return items to send next, at most `most`; those of one key are in order and all that came before is among them."""
+        found: list[Waiting[T]] = []
+        for items in self._by_key.values():
+            found.extend(islice(items, most - len(found)))
+            if len(found) >= most:
+                break
+        return found
+
+    def remove(self, sent: Sequence[Waiting[T]]) -> None:
+        """Remove items that were sent, if they were not displaced meanwhile; their keys go behind the others."""
+        newest = {each.key: each.number for each in sent}
+        for key, number in newest.items():
+            while (items := self._by_key.get(key)) and items[0].number <= number:
+                self._pop(key)
+            if key in self._by_key:
+                self._by_key.move_to_end(key)
+
+    def _pop(self, key: Hashable) -> None:
+        items = self._by_key[key]
+        items.popleft()
+        self._size -= 1
+        if len(items) == 1:
+            self._several.pop(key, None)
+        if not items:
+            del self._by_key[key]

@@ -1,0 +1,145 @@
+"""Send live messages to an outside server, beside the work of the service and never in its way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from servicekit.backlog import Backlog
+from servicekit.backoff import backoff
+
+BATCH = 100
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 5.0
+_JITTER = 0.25
+_log = structlog.get_logger(__name__)
+
+
+class PublisherAwayError(Exception):
+    """The server did not take the publications, and may take them later."""
+
+
+class PublicationRefusedError(Exception):
+    """The server refused publications, and would refuse them again."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A live message for one or several channels.
+
+    A server that has a publication of this `version` or a later one in a channel ignores it; 0: none is older than
+    another. The server ignores a repetition with the same `idempotency_key`; empty: each is new.
+    """
+
+    channels: tuple[str, ...]
+    data: dict[str, Any]
+    version: int = 0
+    idempotency_key: str = ""
+
+
+class Publisher(Protocol):
+    """The sender of publications to a server of live messages."""
+
+    async def publish(self, publications: Sequence[Publication]) -> dict[int, str]:
+        """Send them in this order; return why some were refused, by their place. A repetition does no harm.
+
+        Raises:
+            PublisherAwayError: The server did not take them; some may have been taken.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return if the server would take publications.
+
+        Raises:
+            PublisherAwayError: It would not.
+        """
+        ...
+
+
+class Outlet:
+    """The way of publications to a server: batched, in order within each channel, and kept while the server is away.
+
+    `capacity` bounds what waits. Beyond it the newest publication of each channel is kept as long as there is room for one of
+    each; the others are dropped and counted.
+    """
+
+    def __init__(self, publisher: Publisher, capacity: int) -> None:
+        self._publisher = publisher
+        self._backlog = Backlog[Publication](capacity)
+        self._woken = asyncio.Event()
+        self._problem = ""
+        self.dropped = 0  # since the start
+        self._untold = 0
+
+    def __len__(self) -> int:
+        """Return how many publications wait."""
+        return len(self._backlog)
+
+    def put(self, publications: Sequence[Publication]) -> None:
+        """Send soon. It returns at once, whatever the server does."""
+        for each in publications:
+            if self._backlog.put(each.channels, each):
+                self.dropped += 1
+                self._untold += 1
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Send for ever; while the server is away, try again."""
+        failures = 0
+        while True:
+            if not self._backlog:
+                self._woken.clear()
+                await self._woken.wait()
+            batch = self._backlog.first(BATCH)
+            try:
+                refused = await self._publisher.publish([each.item for each in batch])
+            except Exception as error:  # noqa: BLE001 - nothing may end this loop
+                failures += 1
+                wait = backoff(failures, first=_FIRST_BACKOFF, longest=_LONGEST_BACKOFF, jitter=_JITTER)
+                self._note(f"the server takes no publications: {error!r}")
+                await asyncio.sleep(wait)
+                continue
+            failures = 0
+            self._backlog.remove(batch)
+            if refused:
+                self.dropped += len(refused)
+                self._untold += len(refused)
+                index, reason = min(refused.items())
+                self._note(f"the server refused a publication to {batch[index].item.channels[0]}: {reason}")
+            else:
+                self._note("")
+            if not self._backlog:
+                self._report()
+
+    async def check(self) -> None:
+        """Return if publications arrive, for the health of the service.
+
+        Raises:
+            PublisherAwayError: They do not arrive, and wait.
+            PublicationRefusedError: The newest of them were refused.
+        """
+        if self._problem:
+            dropped = f"; {self.dropped} were dropped" if self.dropped else ""
+            message = f"{self._problem}; {len(self)} publications wait{dropped}"
+            raise PublisherAwayError(message) if self._backlog else PublicationRefusedError(message)
+        await self._publisher.ping()
+
+    def _note(self, problem: str) -> None:
+        """Remember what is wrong; say it when it begins and when it ends."""
+        if bool(problem) != bool(self._problem):
+            if problem:
+                _log.warning("live messages do not arrive", problem=problem, waiting=len(self))
+            else:
+                _log.info("live messages arrive again", waiting=len(self))
+        self._problem = problem
+
+    def _report(self) -> None:
+        """Say how many publications were dropped, once all that waited is sent."""
+        if self._untold:
+            _log.warning("live messages were dropped", count=self._untold, since_start=self.dropped)
+            self._untold = 0
