@@ -27,11 +27,11 @@ def text_of(statement: sa.TextClause) -> bytes:
     return str(statement.compile(dialect=_DIALECT)).encode()
 
 
-def as_text(statement: sa.Select[Any]) -> sa.TextClause:
+def as_text(statement: sa.Select[Any] | sa.Update) -> sa.TextClause:
     """Convert a statement whose values are all named parameters into a text."""
     compiled = statement.compile(dialect=_NAMED)
     assert all(bind.required for bind in compiled.binds.values()), "a value is not a named parameter"
-    return sa.text(str(compiled))
+    return sa.text(str(compiled).replace("::", r"\:\:"))  # or a cast would hide the parameter before it
 
 
 @functools.lru_cache(maxsize=4096)

@@ -18,6 +18,17 @@ _APPEND = sa.text("""
     values (:event_id, :tenant_id, :subject, :type, :source, :resource_id, :time, :payload, :traceparent)
 """)
 
+# For a statement that inserts events with other rows, in their order; `parameters_of` has its parameters but the tenant's.
+INSERT_EVENTS = """
+    insert into outbox (tenant_id, event_id, subject, type, source, resource_id, time, payload, traceparent)
+    select :tenant_id, event_id, subject, type, source, resource_id, time, payload, traceparent
+    from unnest(cast(:event_ids as uuid[]), cast(:event_subjects as text[]), cast(:event_types as text[]),
+        cast(:event_sources as text[]), cast(:event_resource_ids as text[]), cast(:event_times as timestamptz[]),
+        cast(:event_payloads as bytea[]), cast(:event_traceparents as text[])) with ordinality
+        as event (event_id, subject, type, source, resource_id, time, payload, traceparent, place)
+    order by place
+"""
+
 
 @dataclass
 class TransactionNotes:
@@ -56,6 +67,20 @@ async def list_waiting(connection: AsyncConnection, resource_ids: Collection[str
 def outbox_row(event: Event) -> dict[str, Any]:
     """Convert an event into columns of the outbox, for a statement that inserts it with other rows."""
     return dict(vars(event))
+
+
+def parameters_of(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the parameters of `INSERT_EVENTS`; the caller notes the events afterwards."""
+    return {
+        "event_ids": [event.event_id for event in events],
+        "event_subjects": [event.subject for event in events],
+        "event_types": [event.type for event in events],
+        "event_sources": [event.source for event in events],
+        "event_resource_ids": [event.resource_id for event in events],
+        "event_times": [event.time for event in events],
+        "event_payloads": [event.payload for event in events],
+        "event_traceparents": [event.traceparent for event in events],
+    }
 
 
 def note(events: Sequence[Event]) -> None:

@@ -59,13 +59,14 @@ _CLAIM = (
 
 async def insert_endings(connection: Connection, wanted: Collection[Ending]) -> None:
     """Queue flow runs that must end; the first row of a flow run counts."""
-    # psycopg would send an enum's name.
-    rows = [
-        {**{name: getattr(each, name) for name in Ending.__dataclass_fields__}, "state": each.state.value}
-        for each in wanted
-    ]
-    if rows:
+    if rows := [ending_row(each) for each in wanted]:
         await connection.execute(insert(endings).on_conflict_do_nothing(), rows)
+
+
+def ending_row(ending: Ending) -> dict[str, Any]:
+    """Return a flow run that must end as a row."""
+    # psycopg would send an enum's name.
+    return {**vars(ending), "state": ending.state.value}
 
 
 async def is_ending(connection: Connection, tenant_id: str, orchestrator_run_id: str) -> bool:

@@ -240,13 +240,6 @@ async def lock_expired_leases(
     return list((await connection.execute(statement)).scalars())
 
 
-async def delete_leases(connection: Connection, tenant_id: str, run_ids: Collection[str]) -> None:
-    """Remove the leases of runs."""
-    await connection.execute(
-        sa.delete(leases).where(leases.c.tenant_id == tenant_id, leases.c.run_id.in_(run_ids))
-    )
-
-
 async def insert_retries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Queue retries of failed runs."""
     if rows:

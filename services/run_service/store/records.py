@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 from google.protobuf import json_format, struct_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import RowMapping
+from sqlalchemy import Column, RowMapping
+from sqlalchemy.dialects.postgresql import JSONB
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
@@ -115,6 +117,11 @@ def _value_of(value: struct_pb2.Value) -> Any:
             return value.bool_value
         case _:
             return None
+
+
+def driver_value(column: Column[Any], value: Any) -> Any:
+    """Return a value for a column as the driver takes it in a text of SQL."""
+    return json.dumps(value) if isinstance(column.type, JSONB) and value is not None else value
 
 
 def _get(run: Message, name: str) -> Any:

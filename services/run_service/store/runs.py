@@ -14,12 +14,23 @@ from run_service.domain.statuses import ACTIVE, RunStatus
 from run_service.store.records import Record, record_of
 from run_service.store.tables import extensions, flows, runs
 from servicekit.database import Connection, Database
+from servicekit.direct import as_text
 from servicekit.locations import in_projects
+
+
+def _readable(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Return a column of ids as text, and any other column as it is."""
+    if isinstance(column.type, sa.Uuid):
+        return sa.cast(column, sa.Text).label(column.name)
+    if isinstance(column.type, sa.ARRAY):
+        return sa.cast(column, sa.ARRAY(sa.Text)).label(column.name)
+    return column
+
 
 # A CASE evaluates only the branch it takes: one look into one extension table per run.
 _RESULT = sa.case(
     {
-        kind: sa.select(sa.func.to_jsonb(sa.literal_column(table.name)))
+        sa.literal_column(f"'{kind}'"): sa.select(sa.func.to_jsonb(sa.literal_column(table.name)))
         .select_from(table)
         .where(table.c.tenant_id == runs.c.tenant_id, table.c.run_id == runs.c.run_id)
         .correlate(runs)
@@ -30,6 +41,13 @@ _RESULT = sa.case(
     else_=sa.cast(sa.null(), JSONB),
 ).label("result")
 _SELECT = sa.select(runs, _RESULT)
+# The same for texts, whose values nobody converts: ids are text.
+COLUMNS = (*(_readable(column) for column in runs.c), _RESULT)
+_LOCK = as_text(
+    sa.select(*COLUMNS)
+    .where(runs.c.tenant_id == sa.bindparam("tenant_id"), runs.c.run_id == sa.bindparam("run_id"))
+    .with_for_update(of=runs)
+)
 _OF_FLOW = """
     select run_id, run_number, status, coalesce(output_version ->> 'digest', '') as digest,
         coalesce(output_version ->> 'readers_hash', '') as readers_hash, compute_fingerprint, instance_revision,
@@ -84,8 +102,10 @@ async def get_run(connection: Connection, tenant_id: str, run_id: str) -> Record
 
 async def lock_run(connection: Connection, tenant_id: str, run_id: str) -> Record | None:
     """Lock a run until the end of the transaction, and return it."""
-    statement = _SELECT.where(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
-    return await _record(connection, statement.with_for_update(of=runs))
+    row = (
+        (await connection.execute(_LOCK, {"tenant_id": tenant_id, "run_id": run_id})).mappings().one_or_none()
+    )
+    return None if row is None else record_of(row)
 
 
 async def lock_runs(connection: Connection, tenant_id: str, run_ids: Collection[str]) -> None:
@@ -214,46 +234,6 @@ async def list_runs(
         statement = statement.where(runs.c.run_id < before_run_id)
     if only is not None:
         statement = statement.where(in_projects(runs.c.instance_id, tenant_id, only))
-    return await _records(connection, statement)
-
-
-async def update_runs(
-    connection: Connection,
-    tenant_id: str,
-    event_ids: Mapping[str, str],
-    sources: Collection[RunStatus],
-    values: Mapping[str, Any],
-    pairs: Mapping[str, str] | None = None,
-) -> list[Record]:
-    """Change those of the runs (run id -> event id) whose status is in `sources`; return them after the change.
-
-    With `pairs` (run id -> flow-run id), change only the runs that still have this flow run.
-    """
-    listed = (
-        sa.func.unnest(
-            sa.cast(list(event_ids), sa.ARRAY(UUID(as_uuid=False))),
-            sa.cast(list(event_ids.values()), sa.ARRAY(UUID(as_uuid=False))),
-        )
-        .table_valued(
-            sa.column("run_id", UUID(as_uuid=False)),
-            sa.column("event_id", UUID(as_uuid=False)),
-            name="listed",
-        )
-        .render_derived()
-    )
-    statement = (
-        sa.update(runs)
-        .where(
-            runs.c.tenant_id == tenant_id,
-            runs.c.run_id == listed.c.run_id,
-            runs.c.status.in_(
-                sorted(status.value for status in sources)
-            ),  # a run that has ended never changes
-            *([_has_pair(pairs)] if pairs is not None else []),
-        )
-        .values(last_event_id=listed.c.event_id, revision=runs.c.revision + 1, **values)
-        .returning(*runs.c, _RESULT)
-    )
     return await _records(connection, statement)
 
 

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Literal
 
 from optaic.run.v1 import run_pb2
 from run_service.domain.pairing import FlowRunState, end_of
-from run_service.store import queues
-from run_service.store.endings import Ending, insert_endings
+from run_service.store.endings import Ending
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
-from servicekit.database import Connection
 
 # Whether the executor ends the flow run itself after its report, or run-service must.
 Manner = Literal["ends_itself", "must_end"]
-
-
-async def end_flow_runs(
-    deps: Dependencies,
-    connection: Connection,
-    tenant_id: str,
-    records: Collection[Record],
-    manner: Manner,
-) -> None:
-    """Queue the flow runs of runs that have just ended, so that they end alike."""
-    paired = [record for record in records if record.run.orchestrator_run_id]
-    unpaired = [record.run.run_id for record in records if not record.run.orchestrator_run_id]
-    await queues.delete_dispatches(connection, [(tenant_id, record.run.run_id) for record in paired])
-    await insert_endings(connection, [ending_of(deps, tenant_id, record, manner) for record in paired])
-    if unpaired:  # a flow run may have been created although no answer came
-        await queues.cancel_dispatches(connection, tenant_id, unpaired, deps.clock.now())
 
 
 def is_its_own(record: Record, flow_run_id: str) -> bool:

@@ -11,13 +11,13 @@ from optaic.run.v1.run_pb2 import RunError
 from redaction import redact
 from run_service.domain.statuses import ENDED, RunEvent, RunStatus, sources_of, target_of
 from run_service.events import activity_row, run_event
-from run_service.store import activities, queues
-from run_service.store import runs as run_store
+from run_service.store import queues
+from run_service.store import transitions as store
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.ending import Manner, end_flow_runs
+from run_service.use_cases.ending import Manner, ending_of
 from run_service.use_cases.retries import plan_retries
-from servicekit import audit, outbox
+from servicekit import audit
 from servicekit.database import Connection
 
 
@@ -50,16 +50,17 @@ async def change_runs(
     if not event_ids:
         return []
     sources = sources_of(event) if only is None else {only}
-    records = await run_store.update_runs(connection, tenant_id, event_ids, sources, columns, pairs)
+    records = await store.update_runs(connection, tenant_id, event_ids, sources, columns, pairs)
     if not records:
         return []
     changed = [record.run.run_id for record in records]
     if len(records) == 1:
         (revision,) = (record.revision for record in records)
         audit.note(f"runs/{changed[0]}", before=revision - 1, after=revision, reason=message)
-    await activities.insert_activities(
-        connection,
-        [
+    ended = records if target in ENDED else []
+    paired = [record for record in ended if record.run.orchestrator_run_id]
+    effects = store.Effects(
+        activities=[
             activity_row(
                 event,
                 tenant_id,
@@ -73,14 +74,17 @@ async def change_runs(
             )
             for record in records
         ],
+        events=[
+            run_event(event, tenant_id, record.run, record.last_event_id, deps.clock) for record in records
+        ],
+        ended=[record.run.run_id for record in ended],
+        paired=[record.run.run_id for record in paired],
+        endings=[ending_of(deps, tenant_id, record, flow_run) for record in paired],
     )
-    await outbox.append(
-        connection,
-        [run_event(event, tenant_id, record.run, record.last_event_id, deps.clock) for record in records],
-    )
-    if target in ENDED:
-        await queues.delete_leases(connection, tenant_id, changed)
-        await end_flow_runs(deps, connection, tenant_id, records, flow_run)
+    await store.write_effects(connection, tenant_id, effects)
+    if unpaired := [record.run.run_id for record in ended if not record.run.orchestrator_run_id]:
+        # A flow run may have been created although no answer came.
+        await queues.cancel_dispatches(connection, tenant_id, unpaired, now)
     if event is RunEvent.FAILED:
         await plan_retries(deps, connection, tenant_id, records)
     return records
