@@ -28,6 +28,7 @@ from run_service.store import locations, ticks, upstream_work, waits
 from run_service.store.records import time_of
 from run_service.store.upstream_work import Work
 from run_service.use_cases.admission import FoundFlow
+from run_service.use_cases.attachments import attached_instance
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import outbox
 from servicekit.consumer import Received
@@ -154,16 +155,20 @@ async def _ignored_upstreams(
 
 
 async def _check_again(deps: Dependencies, found: FoundFlow, refusing: Mapping[FlowKey, str]) -> None:
-    """Have the scheduled time decided about again if a flow that refuses it has become READY since lineage-service answered.
+    """Have the scheduled time decided about again if a flow that refuses it has ceased to block since lineage-service answered.
 
     Raises:
         MustWaitError: So it is.
+        UnavailableError: lineage-service does not answer as it should; try again.
     """
-    states = await _list_states(deps, found)
+    answer = await deps.peers.check_upstreams(
+        lineage_service_pb2.CheckUpstreamFreshnessRequest(
+            flow=_ref_of(found), instance=attached_instance(found.instance)
+        )
+    )
+    blocking = {_key(each.flow) for each in answer.blocking}
     waits = tuple(
-        Waited(key, name, "it has just become READY")
-        for key, name in refusing.items()
-        if key in states and states[key].status == flow_pb2.STATUS_READY
+        Waited(key, name, "it has just become READY") for key, name in refusing.items() if key not in blocking
     )
     if waits:
         raise MustWaitError(Verdict(waits), deps.clock.now())
@@ -171,8 +176,11 @@ async def _check_again(deps: Dependencies, found: FoundFlow, refusing: Mapping[F
 
 async def _list_states(deps: Dependencies, found: FoundFlow) -> dict[FlowKey, lineage_pb2.FlowState]:
     """Return the states of all upstream flows, direct and indirect."""
-    flow = flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind)
-    return {_key(state.flow): state for state in await deps.peers.list_upstreams(flow)}
+    return {_key(state.flow): state for state in await deps.peers.list_upstreams(_ref_of(found))}
+
+
+def _ref_of(found: FoundFlow) -> flow_pb2.FlowRef:
+    return flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind)
 
 
 async def _planned(
