@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -108,7 +108,9 @@ async def _ignored_upstreams(
     states = await _list_states(deps, found)
     now, policy = deps.clock.now(), _policy_of(found)
     grace = timedelta(seconds=deps.settings.tick_grace_seconds)
-    planned = await _planned(deps, states, now - grace, max(scheduled_time, now + grace))
+    instances = await _list_instances(deps, states)
+    planned = _planned(instances, states, now - grace, max(scheduled_time, now + grace))
+    external = _list_external(instances)
     unread = {run_id for each in answer.blocking for run_id in each.unread_run_ids if run_id}
     async with deps.database.read(found.tenant_id) as connection:
         # Recorded runs first: a planned time that starts meanwhile is then seen as either planned or active.
@@ -136,7 +138,7 @@ async def _ignored_upstreams(
             has_retry=work.has_retry,
             follows=work.follows,
             refreshes=frozenset(work.refresh_ids or ()),
-            may_be_refreshed=projects.get(key[0]) == found.instance.project_id,
+            may_be_refreshed=projects.get(key[0]) == found.instance.project_id and key not in external,
             is_settling=blocker is not None
             and blocker.status == flow_pb2.STATUS_RUNNING
             and work.active_time is None,
@@ -183,22 +185,38 @@ def _ref_of(found: FoundFlow) -> flow_pb2.FlowRef:
     return flow_pb2.FlowRef(instance_id=found.instance.instance_id, flow_kind=found.flow.flow_kind)
 
 
-async def _planned(
-    deps: Dependencies, flows: Iterable[FlowKey], after: datetime, until: datetime
+async def _list_instances(deps: Dependencies, flows: Iterable[FlowKey]) -> dict[str, instance_pb2.Instance]:
+    """Return the instances of flows by their ids; a deleted instance is left out."""
+    ids = {instance_id for instance_id, _ in flows}
+    found = await asyncio.gather(*(_find(deps, instance_id) for instance_id in ids))
+    return {instance.instance_id: instance for instance in found if instance is not None}
+
+
+def _planned(
+    instances: Mapping[str, instance_pb2.Instance],
+    flows: Collection[FlowKey],
+    after: datetime,
+    until: datetime,
 ) -> dict[FlowKey, list[datetime]]:
     """Return the scheduled times of flows after one time, up to another; of the flow that each schedule starts."""
-    by_instance: dict[str, set[str]] = {}
-    for instance_id, flow_kind in flows:
-        by_instance.setdefault(instance_id, set()).add(flow_kind)
-    instances = await asyncio.gather(*(_find(deps, instance_id) for instance_id in by_instance))
     planned: dict[FlowKey, list[datetime]] = {}
-    for instance in instances:
-        if instance is None or instance.state == instance_pb2.INSTANCE_STATE_PAUSED or not instance.flows:
+    for instance_id, instance in instances.items():
+        if instance.state == instance_pb2.INSTANCE_STATE_PAUSED or not instance.flows:
             continue
-        flow_kind = SCHEDULED_FLOWS.get(enum_word(instance_pb2.InstanceKind, instance.kind), "")
-        if flow_kind in by_instance[instance.instance_id]:
-            planned[instance.instance_id, flow_kind] = times_between(instance.schedule, after, until)
+        flow = instance_id, SCHEDULED_FLOWS.get(enum_word(instance_pb2.InstanceKind, instance.kind), "")
+        if flow in flows:
+            planned[flow] = times_between(instance.schedule, after, until)
     return {flow: times for flow, times in planned.items() if times}
+
+
+def _list_external(instances: Mapping[str, instance_pb2.Instance]) -> set[FlowKey]:
+    """Return the flows whose versions another system reports; no run computes them."""
+    return {
+        (instance_id, enum_word(flow_pb2.FlowKind, flow.flow_kind))
+        for instance_id, instance in instances.items()
+        for flow in instance.flows
+        if flow.is_external
+    }
 
 
 async def _find(deps: Dependencies, instance_id: str) -> instance_pb2.Instance | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,9 @@ _DAILY: dict[str, Any] = {
     "cron": {"expression": "30 16 * * *"},
     "upstreamPolicy": "UPSTREAM_POLICY_REFRESH",
 }
+
+_EXTERNAL = {"definitionName": "external"}
+EXTERNAL = {"pipeline": _EXTERNAL, "store": {**_EXTERNAL, "config": {"url": "/exports/held.parquet"}}}
 
 
 class World(ScheduledChains):
@@ -209,6 +212,30 @@ async def test_a_scheduled_time_runs_nothing_of_another_project(world: World) ->
     run = await world.tick(signal, T)
     assert (run.status, run.error.type) == (run_pb2.RUN_STATUS_CANCELLED, "UPSTREAM_NOT_READY")
     assert await world.refreshes() == []
+
+
+async def test_a_scheduled_time_refreshes_nothing_that_another_system_writes(world: World) -> None:
+    instances = world.plane.instance
+    world.project = (await instances.project()).project_id
+    world.prices = await instances.create({"projectId": world.project, "name": "held", "dataset": EXTERNAL})
+    world.clean = await instances.derived(world.project, "clean", world.prices.instance_id)
+    signal = await world.signal("signal")
+    await world.plane.rest()
+    await world.set_clock(T)
+    run = await world.tick(signal, T)
+    assert (run.status, run.error.type) == (run_pb2.RUN_STATUS_CANCELLED, "UPSTREAM_NOT_READY")
+    assert await world.refreshes() == []
+    report = run_service_pb2.ReportExternalVersionRequest(instance_id=world.prices.instance_id)
+    report.external_version = "v1"
+    await world.run.runs.ReportExternalVersion(report)
+    await world.plane.rest()
+    next_day = T + timedelta(days=1)
+    await world.set_clock(next_day)
+    assert (await world.tick(signal, next_day)).error.type == "TICK_WAITING"
+    world.run.clock.advance(2)
+    await world.execute(world.clean)
+    assert (await world.execute(signal)).scheduled_time.ToDatetime(UTC) == next_day
+    assert await world.numbers() == [1, 1]
 
 
 async def test_a_waiting_scheduled_time_is_not_refused_while_somebody_refreshes(world: World) -> None:
