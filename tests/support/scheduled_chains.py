@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
-from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.run.v1 import run_events_pb2, run_pb2, run_service_pb2
 from optaic.status.v1.status_service_pb2 import GetInstanceStatusRequest
 from support.control_plane import ControlPlane
 from support.polling import eventually
@@ -82,9 +82,16 @@ class ScheduledChains:
 
     async def waits_for(self, instance: instance_pb2.Instance, names: Sequence[str]) -> bool:
         """Return whether the status shows these names of instances."""
+        return [each.instance_name for each in await self._awaited(instance)] == names
+
+    async def waits_because(self, instance: instance_pb2.Instance, reasons: set[str]) -> bool:
+        """Return whether the status shows these reasons."""
+        return {each.reason for each in await self._awaited(instance)} == reasons
+
+    async def _awaited(self, instance: instance_pb2.Instance) -> Sequence[run_events_pb2.AwaitedFlow]:
         request = GetInstanceStatusRequest(instance_id=instance.instance_id)
         (flow,) = (await self.plane.status.stub.GetInstanceStatus(request)).flows
-        return [each.instance_name for each in flow.waiting_for.flows] == names
+        return list(flow.waiting_for.flows)
 
     async def refused(self, instance: instance_pb2.Instance, reason: str) -> run_pb2.Run:
         """Wait until a scheduled time is recorded as not run for a reason."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 DEFAULT_MAX_WAIT = timedelta(hours=6)
+_BEGINS = "it is not READY, and a refresh of it begins"
+_HAS_NO_ROOM = "it is not READY; its refresh waits for room (OPTAIC_TENANT_REFRESHES)"
 
 FlowKey = tuple[str, str]  # instance id, flow kind
 
@@ -116,6 +118,11 @@ def judge(
     )
 
 
+def without_room(waits_for: Sequence[Waited]) -> tuple[Waited, ...]:
+    """Return what a scheduled time waits for while the tenant may have no more running refreshes."""
+    return tuple(replace(each, reason=_HAS_NO_ROOM) if each.reason == _BEGINS else each for each in waits_for)
+
+
 def _judge_refresh(scheduled_time: datetime, upstreams: Mapping[FlowKey, Upstream]) -> Verdict | None:
     """Decide whether a scheduled time submits or joins a refresh now; None if a refresh is of no use for it."""
     stale = {flow: each for flow, each in upstreams.items() if each.may_be_refreshed and _may_gain(each)}
@@ -145,9 +152,7 @@ def _judge_refresh(scheduled_time: datetime, upstreams: Mapping[FlowKey, Upstrea
     if common:
         joins = tuple(Waited(flow, name, "a refresh brings it up to date") for flow, name in unworked)
         return Verdict((*waits, *joins), joined_refresh_id=min(common))
-    begins = tuple(
-        Waited(flow, name, "it is not READY, and a refresh of it begins") for flow, name in unworked
-    )
+    begins = tuple(Waited(flow, name, _BEGINS) for flow, name in unworked)
     return Verdict((*waits, *begins), submits_refresh=bool(begins))
 
 

@@ -277,10 +277,15 @@ async def check_room(deps: Dependencies, connection: Connection, tenant_id: str)
     Raises:
         ResourceExhaustedError: TOO_MANY_REFRESHES.
     """
-    limit = deps.settings.tenant_refreshes
     await lock_tenant(connection, tenant_id)
-    if await refreshes.count_running(connection, tenant_id, limit) >= limit:
-        raise too_many_refreshes(limit)
+    if not await has_room(deps, connection, tenant_id):
+        raise too_many_refreshes(deps.settings.tenant_refreshes)
+
+
+async def has_room(deps: Dependencies, connection: Connection, tenant_id: str) -> bool:
+    """Return whether the tenant may have one more running refresh at this moment."""
+    limit = deps.settings.tenant_refreshes
+    return await refreshes.count_running(connection, tenant_id, limit) < limit
 
 
 async def _lock(connection: Connection, context: RequestContext, refresh_id: str) -> StoredRefresh:

@@ -33,7 +33,7 @@ from run_service.use_cases.admission import FoundFlow, WantedRun, admit, find_fl
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.submission import insert_refused, insert_run
 from run_service.use_cases.transitions import announce, change_runs, error_json
-from run_service.use_cases.upstream_refreshes import begin_refresh
+from run_service.use_cases.upstream_refreshes import begin_refresh, explained
 from run_service.use_cases.upstream_waits import (
     MustWaitError,
     max_wait_of,
@@ -288,6 +288,7 @@ async def _keep_waiting(deps: Dependencies, found: FoundFlow, tick: Tick, wait: 
     now, max_wait = deps.clock.now(), max_wait_of(found)
     expire_time = (tick.wait_start_time or now) + max_wait
     if now >= expire_time:
+        wait = await explained(deps, found, wait)
         await _refuse(deps, found, _wanted_by(found, tick), upstream_wait_expired(max_wait, wait.waits_for))
         return False
     try:
@@ -296,7 +297,7 @@ async def _keep_waiting(deps: Dependencies, found: FoundFlow, tick: Tick, wait: 
         if error.reason == "TOO_MANY_FLOWS":
             await _refuse(deps, found, _wanted_by(found, tick), error)
             return False
-        has_begun = False  # too many refreshes run; it waits for room
+        has_begun, wait = False, wait.without_room()
     soon = now + timedelta(seconds=deps.settings.tick_interval_seconds)
     due_time = min(soon if has_begun else wait.look_time, expire_time)
     async with deps.database.transaction(found.tenant_id) as connection:

@@ -14,8 +14,10 @@ from run_service.use_cases.refresh_planning import find_plan
 from run_service.use_cases.refreshes import (
     DEFAULT_PARALLEL_RUNS,
     check_room,
+    has_room,
     insert_refresh,
 )
+from run_service.use_cases.upstream_waits import MustWaitError
 
 
 async def begin_refresh(
@@ -37,6 +39,14 @@ async def begin_refresh(
         return await ticks.set_refresh_id(
             connection, found.key, tick.scheduled_time, verdict.joined_refresh_id
         )
+
+
+async def explained(deps: Dependencies, found: FoundFlow, wait: MustWaitError) -> MustWaitError:
+    """Return a wait that says so if its refresh has not begun because the tenant may have no more running ones."""
+    if not wait.verdict.submits_refresh:
+        return wait
+    async with deps.database.read(found.tenant_id) as connection:
+        return wait if await has_room(deps, connection, found.tenant_id) else wait.without_room()
 
 
 async def _submit(deps: Dependencies, found: FoundFlow, tick: ticks.Tick, actor: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -22,6 +23,7 @@ from run_service.domain.upstream_waits import (
     Verdict,
     Waited,
     judge,
+    without_room,
 )
 from run_service.events import wait_event
 from run_service.store import locations, ticks, upstream_work, waits
@@ -68,6 +70,10 @@ class MustWaitError(Exception):
     def waits_for(self) -> tuple[Waited, ...]:
         """The flows that are waited for."""
         return self.verdict.waits_for
+
+    def without_room(self) -> MustWaitError:
+        """Return the same wait while the tenant may have no more running refreshes."""
+        return MustWaitError(replace(self.verdict, waits_for=without_room(self.waits_for)), self.look_time)
 
     @property
     def instance_ids(self) -> set[str]:

@@ -238,6 +238,33 @@ async def test_a_scheduled_time_refreshes_nothing_that_another_system_writes(wor
     assert await world.numbers() == [1, 1]
 
 
+async def test_a_refresh_that_waits_for_room_says_so(postgres_server: Postgres, nats_url: str) -> None:
+    del postgres_server
+    settings = {"lease_seconds": 10**8, "tenant_refreshes": 1}
+    async with control_plane(nats_url, {"run": settings}) as plane:
+        world = World(plane)
+        await world.create("signal")
+        busy = await plane.instance.prices(world.project, "busy")
+        patience = {"schedule": {**_DAILY, "maxWait": "3600s"}}
+        hasty = await plane.instance.derived(world.project, "hasty", world.clean.instance_id, **patience)
+        await plane.rest()
+        selection = refresh_pb2.RefreshSelection(instance_ids=[busy.instance_id])
+        await world.run.runs.SubmitRefresh(run_service_pb2.SubmitRefreshRequest(selection=selection))
+        await world.come([world.signals[0], hasty])
+        reason = "it is not READY; its refresh waits for room (OPTAIC_TENANT_REFRESHES)"
+        for instance in (world.signals[0], hasty):
+            await eventually(partial(world.waits_because, instance, {reason}))
+        world.run.clock.advance(3600)
+        assert (
+            f"prices/refresh: {reason}" in (await world.refused(hasty, "UPSTREAM_WAIT_EXPIRED")).error.message
+        )
+        await world.execute(busy)
+        world.run.clock.advance(60)
+        await world.execute(world.prices)
+        await world.execute(world.clean)
+        await world.execute(world.signals[0])
+
+
 async def test_a_waiting_scheduled_time_is_not_refused_while_somebody_refreshes(world: World) -> None:
     await world.create()
     schedule = {"cron": {"expression": "30 16 * * *"}}
