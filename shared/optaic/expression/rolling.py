@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optaic.expression.sums import Array, Count, Sum
-from optaic.expression.windows import Comoments, HighMoments, Moments, Weighted, over_window
+from optaic.expression.windows import Comoments, Counts, HighMoments, Moments, Weighted, over_window
 
 # Between them, squares of distances keep all their digits: a distance is 0, or at least 2^-53 of the largest value.
 SMALL, LARGE = 2.0**-400, 2.0**400
@@ -115,28 +115,36 @@ def roll(
         is_complete, short = np.ones(entities, bool), 0
     else:
         is_complete = np.logical_and.reduce([np.isfinite(each).all(axis=0) for each in series])
-        short = min(n - 1, sessions)  # windows at the start have fewer than n sessions
+        short = min(n - 1, sessions)  # windows that end there have fewer than n sessions
     for chosen in _divide(is_complete, sessions) if n <= sessions else ():
         given = tuple(np.ascontiguousarray(each[:, chosen]) for each in series)
         found[n - 1 :, chosen] = compute(Windows(n, given, 1, n))
     for is_chosen, until in ((is_complete, short), (~is_complete, sessions)):
-        for chosen in _divide(is_chosen, until + n) if until else ():
+        for chosen in _divide(is_chosen, until) if until >= fewest else ():
             given = tuple(each[:until, chosen] for each in series)
-            found[:until, chosen] = _compute_with_gaps(given, n, fewest, compute, has_now=has_now)
+            found[fewest - 1 : until, chosen] = _compute_with_gaps(given, n, fewest, compute, has_now=has_now)
     return found
 
 
 def _compute_with_gaps(
     series: Sequence[Array], n: int, fewest: int, compute: Compute, *, has_now: bool
 ) -> Array:
-    """Return the result of each window, where sessions may have no value and none come before the first."""
+    """Return the result of each window with enough sessions; they may have no value, and none come before the first."""
     is_there = np.logical_and.reduce([np.isfinite(each) for each in series])
-    padding = ((n - 1, 0), (0, 0))
-    filled = tuple(np.pad(np.where(is_there, each, 0.0), padding) for each in series)
-    counted = count_windows(is_there, n)
-    results = compute(Windows(n, filled, np.pad(is_there, padding).astype(np.float64), counted))
-    is_short = counted < fewest
-    return np.where(is_short | ~is_there if has_now else is_short, np.nan, results)
+    filled = tuple(_precede(np.where(is_there, each, 0.0), n - fewest) for each in series)
+    counted = count_windows(is_there, n)[fewest - 1 :]
+    results = compute(Windows(n, filled, _precede(is_there, n - fewest), counted))
+    results[counted < fewest] = np.nan
+    if has_now:
+        results[~is_there[fewest - 1 :]] = np.nan
+    return results
+
+
+def _precede(values: Array | Mask, sessions: int) -> Array:
+    """Return values after so many sessions with 0."""
+    found = np.zeros((sessions + len(values), values.shape[1]))
+    found[sessions:] = values
+    return found
 
 
 def _divide(is_chosen: Mask, sessions: int) -> Iterator[Entities]:
@@ -150,10 +158,12 @@ def _divide(is_chosen: Mask, sessions: int) -> Iterator[Entities]:
 
 def count_windows(is_there: Mask, n: int) -> Array:
     """Return how many of the last n sessions have a value."""
-    total = np.cumsum(is_there, axis=0, dtype=np.int64)
-    before = np.zeros_like(total)
-    before[n:] = total[: max(0, len(total) - n)]
-    return (total - before).astype(np.float64)
+    n = min(n, len(is_there))
+    if not n:
+        return np.zeros(is_there.shape)
+    counts = np.zeros((n - 1 + len(is_there), is_there.shape[1]), np.int16)
+    counts[n - 1 :] = is_there
+    return over_window(Counts(counts), len(counts), n).values.astype(np.float64)
 
 
 def find_sum(windows: Windows) -> Array:
@@ -322,8 +332,9 @@ def _lies_within(size: Array, least: float, most: float) -> bool:
     largest = np.fmax.reduce(size, axis=None, initial=0.0)
     if least == 0.0 or not largest <= most:
         return bool(largest <= most)
-    smallest = np.fmin.reduce(size, axis=None, initial=np.inf, where=size > 0)
-    return bool(smallest >= least)
+    if np.fmin.reduce(size, axis=None, initial=np.inf) >= least:
+        return True
+    return bool(np.fmin.reduce(size, axis=None, initial=np.inf, where=size > 0) >= least)
 
 
 def _slide(choose: np.ufunc, x: Array, n: int) -> Array:

@@ -68,18 +68,26 @@ class SplitSum(Sum):
         """Return the blocks of one session each; None if sums over n sessions, times counts, may need too many bits."""
         if n == 1:
             return None  # nothing is added
-        spare = 2 * (n - 1).bit_length()  # n^2 is at most 2^spare
-        size = np.fmax.reduce(np.abs(x), axis=0, initial=0.0, keepdims=True)
-        if size.max(initial=0.0) > _LARGEST:
+        size = np.abs(x)
+        largest = np.fmax.reduce(size, axis=None, initial=0.0)
+        if largest > _LARGEST:
             return None
-        _, exponent = np.frexp(size)
-        unit = exponent + spare - _BITS
+        # One unit for all series is quicker, and mostly enough.
+        return cls._split(x, count, n, largest) or cls._split(
+            x, count, n, np.fmax.reduce(size, axis=0, initial=0.0, keepdims=True)
+        )
+
+    @classmethod
+    def _split(cls, x: Array, count: Count, n: int, largest: Array | np.float64) -> Self | None:
+        """Return the blocks with the units that belong to the largest values; None if they do not hold all digits."""
+        spare = 2 * (n - 1).bit_length()  # n^2 is at most 2^spare
+        unit = np.frexp(largest)[1] + spare - _BITS
         upper = _round(x, unit)
         lower = x - upper
-        lost = lower - _round(lower, unit + spare - _BITS - 1)
-        if np.fmax.reduce(np.abs(lost, out=lost), axis=None, initial=0.0) > 0:
-            return None
-        return cls(count, upper, lower)
+        lost = _round(lower, unit + spare - _BITS - 1)
+        np.subtract(lower, lost, out=lost)
+        is_whole = np.fmax.reduce(np.abs(lost, out=lost), axis=None, initial=0.0) == 0.0
+        return cls(count, upper, lower) if is_whole else None
 
     @property
     def rounded(self) -> Array:
@@ -165,7 +173,7 @@ def find_factors(older: Count, newer: Count) -> tuple[Count, Count]:
     return (newer // older, 1) if isinstance(older, int) and isinstance(newer, int) else (newer, older)
 
 
-def _round(x: Array, exponent: NDArray[np.int32]) -> Array:
+def _round(x: Array, exponent: NDArray[np.int32] | np.int32) -> Array:
     """Return whole multiples of a power of two; x has at most 2^51 of them."""
     shift = np.ldexp(1.5, exponent + _BITS - 1)
     found = x + shift

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optaic.expression.sums import Array, Count, Sum, cross, find_factors
 
@@ -124,13 +125,16 @@ class HighMoments:
         squares = self.squares + newer.squares
         fourths = None
         if self.fourths is not None and newer.fourths is not None:
-            double = step * (2.0 * unit)
             fourths = self.fourths + newer.fourths
-            fourths += cubed * step * (a * a - product + b * b)
-            both = squares if is_even else self._add_squares(newer)
-            fourths += triple * double * both
+            term = cubed * step
+            term *= a * a - product + b * b
+            fourths += term
+            step *= 2.0 * unit
+            np.multiply(triple, step, out=term)
+            term *= squares if is_even else self._add_squares(newer)
+            fourths += term
             leaning = cross(self.cubes, newer.cubes, a, b)
-            leaning *= double
+            leaning *= step
             leaning *= 2.0
             fourths += leaning
         cubes = self.cubes + newer.cubes
@@ -183,6 +187,21 @@ class Weighted:
             self.count + newer.count,
             self.weights + (newer.weights + self.size * newer.count),
         )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Whole numbers, at most 10,000 in a window: their small type is added several at once."""
+
+    values: NDArray[np.int16]
+
+    def cut(self, first: int, length: int) -> Counts:
+        """Return blocks from a place on."""
+        return Counts(self.values[first : first + length])
+
+    def merge(self, newer: Counts) -> Counts:
+        """Return the blocks that are made of these and of later ones."""
+        return Counts(self.values + newer.values)
 
 
 class _Mergeable(Protocol):

@@ -125,17 +125,38 @@ def test_exact_sums_and_pairs_give_the_same(
         assert compute(text, [*before, *values]) == found, text
 
 
+def test_an_exponential_average_is_the_same_among_many_entities_and_alone() -> None:
+    rng = np.random.default_rng(9)
+    entities, days = (
+        [f"e{number:03}" for number in range(450)],
+        [_FIRST + dt.timedelta(days=d) for d in range(40)],
+    )
+    x = np.where(rng.random((40, 450)) < 0.1, np.nan, rng.normal(size=(40, 450)))
+    x[:, 7] = np.where(rng.random(40) < 0.5, 1.7e308, -1.7e308)  # whose differences are no numbers
+    keys = pl.DataFrame({"date": days}).join(pl.DataFrame({"entity": entities}), how="cross")
+    table = keys.with_columns(x=pl.Series(x.ravel(), nan_to_null=True))
+    for text in ("EMA(x, 1)", "EMA(x, 5)", "EMA(x, 20, min_periods=3)"):
+        whole = evaluate(parse(text), table)
+        for some in (entities[:10], entities[440:]):
+            part = evaluate(parse(text), table.filter(pl.col("entity").is_in(some)))
+            assert whole.filter(pl.col("entity").is_in(some)).equals(part), (text, some)
+
+
 @pytest.mark.parametrize("n", [2, 20, 252, 2_000])
 def test_usual_values_are_added_exactly_and_those_of_all_magnitudes_in_pairs(n: int) -> None:
     rng = np.random.default_rng(3)
-    shape = (4, 2_000)
+    shape = (2_000, 4)
     usual = {
-        "prices": 100 * np.exp(np.cumsum(rng.normal(0, 0.02, shape), axis=1).clip(-2, 2)),
+        "prices": 100 * np.exp(np.cumsum(rng.normal(0, 0.02, shape), axis=0).clip(-2, 2)),
         "volumes": np.round(np.exp(rng.normal(12, 1, shape))),
         "cents": rng.integers(-(10**6), 10**6, shape) / 128,
     }
     for name, values in usual.items():
         assert isinstance(Sum.of(values, 1, n), SplitSum), name
+    each = np.stack(
+        [usual["prices"][:, 0], 1e-6 * usual["prices"][:, 1], 1e6 * usual["volumes"][:, 2]], axis=1
+    )
+    assert isinstance(Sum.of(each, 1, n), SplitSum), "entities of different sizes"
     mixed = rng.normal(size=shape) * 10.0 ** rng.integers(-12, 12, shape)
     assert isinstance(Sum.of(mixed, 1, n), PairSum)
     assert isinstance(Sum.of(usual["prices"] * 1e303, 1, n), PairSum)
