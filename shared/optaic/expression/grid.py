@@ -86,12 +86,15 @@ def _read_regular(keys: pl.DataFrame) -> tuple[pl.Series, pl.Series] | None:
         return None
     size = int((dates == dates.head(1)).sum())
     sessions, entities = dates.gather_every(size), names.head(size)
+    changes = int((dates.slice(1) != dates.head(keys.height - 1)).sum())
     is_regular = (
         keys.height % size == 0
         and _ascends(sessions)
         and _ascends(entities)
+        # So the date changes once from one session to the next, and nowhere else.
+        and changes == len(sessions) - 1
+        and bool((dates.gather_every(size, size - 1) == sessions).all())
         and bool((names.slice(size) == names.head(keys.height - size)).all())
-        and bool((dates == sessions.gather(np.repeat(np.arange(len(sessions)), size))).all())
     )
     return (sessions, entities) if is_regular else None
 

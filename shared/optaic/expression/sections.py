@@ -65,14 +65,15 @@ def score(x: Array) -> Array:
 
 def demean(x: Array) -> Array:
     """Return distances from the mean."""
-    x, factor = _scale(x)
-    return (x - _mean(x, ~np.isnan(x))) / factor
+    scaled, factor = _scale(x)
+    found = scaled - _mean(scaled, ~np.isnan(scaled))
+    return found if factor is None else found / factor
 
 
 def share(x: Array) -> Array:
     """Return values over the sum of the absolute values."""
     x, _ = _scale(x)
-    size = _sum(np.abs(x), ~np.isnan(x))
+    size = _sum(np.abs(x))
     return x / size if x.shape[1] == 1 else x * (1.0 / size)
 
 
@@ -131,21 +132,23 @@ def _quantile(ordered: Array, count: NDArray[np.int64], at: float) -> Array:
 
 
 def _mean(x: Array, is_there: NDArray[np.bool_]) -> Array:
-    mean: Array = _sum(x, is_there) / np.sum(is_there, axis=1, keepdims=True)
+    mean: Array = _sum(x) / np.sum(is_there, axis=1, keepdims=True)
     return mean
 
 
-def _sum(x: Array, is_there: NDArray[np.bool_]) -> Array:
+def _sum(x: Array) -> Array:
     """Return sums with what rounding lost in them (W. Kahan, Communications of the ACM 8, 1965)."""
     total, lost = np.zeros(len(x)), np.zeros(len(x))
-    for values, there in zip(_by_entity(x), _by_entity(is_there), strict=True):
-        is_whole = there.all()
+    has_gaps = bool(np.isnan(x).any())
+    for values in _by_entity(x):
+        is_absent = has_gaps and np.isnan(values)
         term = values - lost
-        if not is_whole:
-            term[~there] = 0.0
+        if has_gaps:
+            term[is_absent] = 0.0
         added = total + term
-        left = (added - total) - term
-        lost = left if is_whole else np.where(there, left, lost)
+        left = added - total
+        left -= term
+        lost = np.where(is_absent, lost, left) if has_gaps else left
         total = added
     return total[:, None]
 
@@ -156,11 +159,12 @@ def _by_entity(x: NDArray[_Item]) -> Iterator[NDArray[_Item]]:
         yield from np.ascontiguousarray(x[:, first : first + _AT_ONCE].T)
 
 
-def _scale(x: Array) -> tuple[Array, Array | float]:
-    """Return values, those of dates with very large or small ones times a power of two with which their squares are numbers."""
-    size = np.fmax.reduce(np.abs(x), axis=1, initial=0.0, keepdims=True)
+def _scale(x: Array) -> tuple[Array, Array | None]:
+    """Return values, and what those of each date were multiplied by, so that their squares are numbers; None: by 1."""
+    largest = np.fmax.reduce(x, axis=1, initial=0.0, keepdims=True)
+    size = np.maximum(largest, -np.fmin.reduce(x, axis=1, initial=0.0, keepdims=True))
     is_large, is_small = size > LARGE, (size < SMALL) & (size > 0)
     if not (is_large.any() or is_small.any()):
-        return x, 1.0
+        return x, None
     factor = np.where(is_large, DOWN, np.where(is_small, UP, 1.0))
     return x * factor, factor
