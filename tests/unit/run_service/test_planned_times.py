@@ -1,7 +1,6 @@
 """The scheduled times that a waiting one has to wait for: those of the flow that each upstream's schedule starts."""
 
 import datetime as dt
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,34 +13,25 @@ _AFTER = dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
 _HOUR = dt.timedelta(hours=1)
 
 
-class _Peers:
-    def __init__(self, instance: instance_pb2.Instance) -> None:
-        self._instance = instance
-
-    async def get_instance(self, instance_id: str) -> instance_pb2.Instance:
-        assert instance_id == self._instance.instance_id
-        return self._instance
-
-
-def _scheduled(kind: instance_pb2.InstanceKind.ValueType, *flow_kinds: Any) -> Any:
+def _scheduled(kind: instance_pb2.InstanceKind.ValueType, *flow_kinds: Any) -> instance_pb2.Instance:
     instance = instance_pb2.Instance(instance_id="i", kind=kind, state=instance_pb2.INSTANCE_STATE_ACTIVE)
     for flow_kind in flow_kinds:
         instance.flows.add(flow_kind=flow_kind)
     instance.schedule.interval.minutes = 60
-    return SimpleNamespace(peers=_Peers(instance))
+    return instance
 
 
 @pytest.mark.parametrize(
     ("flow_kind", "is_planned"), [("inference", True), ("training", False)], ids=["inference", "training"]
 )
-async def test_the_schedule_of_a_model_plans_its_inference(flow_kind: str, is_planned: bool) -> None:
-    deps = _scheduled(instance_pb2.INSTANCE_KIND_MODEL, FLOW_KIND_TRAINING, FLOW_KIND_INFERENCE)
-    planned = await _planned(deps, [("i", flow_kind)], _AFTER, _AFTER + _HOUR)
+def test_the_schedule_of_a_model_plans_its_inference(flow_kind: str, is_planned: bool) -> None:
+    instance = _scheduled(instance_pb2.INSTANCE_KIND_MODEL, FLOW_KIND_TRAINING, FLOW_KIND_INFERENCE)
+    planned = _planned({"i": instance}, [("i", flow_kind)], _AFTER, _AFTER + _HOUR)
     assert planned == ({("i", flow_kind): [_AFTER + _HOUR]} if is_planned else {})
 
 
-async def test_the_schedule_of_a_paused_instance_plans_nothing() -> None:
-    deps = _scheduled(instance_pb2.INSTANCE_KIND_DATASET, FLOW_KIND_REFRESH)
-    assert await _planned(deps, [("i", "refresh")], _AFTER, _AFTER + _HOUR)
-    deps.peers._instance.state = instance_pb2.INSTANCE_STATE_PAUSED
-    assert not await _planned(deps, [("i", "refresh")], _AFTER, _AFTER + _HOUR)
+def test_the_schedule_of_a_paused_instance_plans_nothing() -> None:
+    instance = _scheduled(instance_pb2.INSTANCE_KIND_DATASET, FLOW_KIND_REFRESH)
+    assert _planned({"i": instance}, [("i", "refresh")], _AFTER, _AFTER + _HOUR)
+    instance.state = instance_pb2.INSTANCE_STATE_PAUSED
+    assert not _planned({"i": instance}, [("i", "refresh")], _AFTER, _AFTER + _HOUR)
