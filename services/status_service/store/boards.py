@@ -15,6 +15,20 @@ from status_service.store.tables import flows, instance_labels, instance_statuse
 
 _UPSERT_INSTANCES = insert_of(instances, is_upsert=True)
 _INSTANCE_COLUMNS = [column.name for column in instances.columns if column.name != "tenant_id"]
+_KNOWN = [name for name in _INSTANCE_COLUMNS if name != "instance_id"]
+_GET_BOARD = sa.text(f"""
+    select cast(wanted.instance_id as text), instances.instance_id is not null, {", ".join(_KNOWN)}, f.*, w.*
+    from unnest(cast(:instance_ids as uuid[])) as wanted (instance_id)
+    left join instances on instances.tenant_id = :tenant_id and instances.instance_id = wanted.instance_id
+    cross join lateral (
+        select array_agg(flow_kind), array_agg(flows.revision), array_agg(status), array_agg(version), array_agg(body)
+        from flows where tenant_id = :tenant_id and flows.instance_id = wanted.instance_id
+    ) as f
+    cross join lateral (
+        select array_agg(flow_kind), array_agg(number), array_agg(body)
+        from waits where tenant_id = :tenant_id and waits.instance_id = wanted.instance_id
+    ) as w
+""")  # noqa: S608 - names of our own columns
 _INSERT_LABELS = insert_of(instance_labels, is_upsert=False)
 _UPSERT_FLOWS = insert_of(flows, is_upsert=True)
 _UPSERT_WAITS = insert_of(waits, is_upsert=True)
@@ -23,17 +37,18 @@ _UPSERT_WAITS = insert_of(waits, is_upsert=True)
 async def get_board(connection: Connection, tenant_id: str, instance_ids: Collection[str]) -> Board:
     """Return the known state of some instances and their flows."""
     board = Board()
-    for row in await connection.execute(select_of(instances, tenant_id, instance_ids)):
-        values = {**row._mapping}  # noqa: SLF001 - SQLAlchemy's documented access by name
-        del values["tenant_id"]
-        for name in ("flow_kinds", "status_priority", "required_flows"):
-            values[name] = tuple(values[name])
-        board.instances[row.instance_id] = Instance(**values)
-    for row in await connection.execute(select_of(flows, tenant_id, instance_ids)):
-        known = board.flows.setdefault(row.instance_id, {})
-        known[row.flow_kind] = Flow(row.revision, row.status, row.version, bytes(row.body))
-    for row in await connection.execute(select_of(waits, tenant_id, instance_ids)):
-        board.waits.setdefault(row.instance_id, {})[row.flow_kind] = Wait(row.number, bytes(row.body))
+    parameters = {"tenant_id": tenant_id, "instance_ids": sorted(instance_ids)}
+    for instance_id, is_known, *row in await connection.execute(_GET_BOARD, parameters):
+        known, flow_columns, wait_columns = row[: len(_KNOWN)], row[len(_KNOWN) : -3], row[-3:]
+        if is_known:
+            values = dict(zip(_KNOWN, known, strict=True))
+            for name in ("flow_kinds", "status_priority", "required_flows"):
+                values[name] = tuple(values[name])
+            board.instances[instance_id] = Instance(instance_id=instance_id, **values)
+        if flow_columns[0] is not None:
+            board.flows[instance_id] = {kind: Flow(*flow) for kind, *flow in zip(*flow_columns, strict=True)}
+        if wait_columns[0] is not None:
+            board.waits[instance_id] = {kind: Wait(*wait) for kind, *wait in zip(*wait_columns, strict=True)}
     return board
 
 

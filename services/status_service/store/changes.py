@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from servicekit.database import Connection, Database
-from status_service.store.statements import insert, insert_of
-from status_service.store.tables import status_changes, tenant_revisions
+from status_service.store.tables import tenant_revisions
 
-_INSERT_CHANGES = insert_of(status_changes, is_upsert=False)
 _LOCK_REVISION = sa.text("""
     insert into tenant_revisions (tenant_id, revision) values (:tenant_id, 0)
     on conflict (tenant_id) do update set revision = tenant_revisions.revision returning revision
@@ -65,17 +62,6 @@ class Revisions:
 async def lock_revision(connection: Connection, tenant_id: str) -> int:
     """Serialize with every other change of the tenant's statuses; return its newest revision."""
     return int((await connection.execute(_LOCK_REVISION, {"tenant_id": tenant_id})).scalar_one())
-
-
-async def update_revision(connection: Connection, tenant_id: str, revision: int) -> None:
-    """Set the tenant's newest revision; the row must be locked."""
-    statement = tenant_revisions.update().where(tenant_revisions.c.tenant_id == tenant_id)
-    await connection.execute(statement.values(revision=revision))
-
-
-async def insert_changes(connection: Connection, tenant_id: str, rows: Sequence[ChangeRow]) -> None:
-    """Append to the log."""
-    await insert(connection, _INSERT_CHANGES, tenant_id, [asdict(row) for row in rows])
 
 
 async def get_revisions(connection: Connection, tenant_id: str) -> Revisions:

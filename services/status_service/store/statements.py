@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,8 +12,8 @@ from servicekit.database import Connection
 from servicekit.schema import UUID_TEXT
 
 
-def insert_of(table: sa.Table, *, is_upsert: bool) -> sa.TextClause:
-    """Return one INSERT of any number of rows, given as one array for each column.
+def insert_of(table: sa.Table, *, is_upsert: bool, prefix: str = "") -> sa.TextClause:
+    """Return one INSERT of any number of rows, given as one array for each column, whose name follows the prefix.
 
     An array of arrays cannot be unnested row by row: those columns travel as comma-separated words.
     """
@@ -24,7 +24,7 @@ def insert_of(table: sa.Table, *, is_upsert: bool) -> sa.TextClause:
         is_array = isinstance(column.type, postgresql.ARRAY)
         is_text = is_array or isinstance(column.type, sa.Text)  # without its collation
         type_name = "text" if is_text else column.type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
-        arrays.append(f"cast(:{column.name} as {type_name}[])")
+        arrays.append(f"cast(:{prefix}{column.name} as {type_name}[])")
         values.append(f"string_to_array({column.name}, ',')" if is_array else column.name)
     keys = ", ".join(column.name for column in table.primary_key)
     updates = ", ".join(
@@ -42,11 +42,19 @@ async def insert(
 ) -> None:
     """Run an INSERT of `insert_of`."""
     if rows:
-        columns = {
-            name: [",".join(row[name]) if isinstance(row[name], tuple) else row[name] for row in rows]
-            for name in rows[0]
-        }
-        await connection.execute(statement, {"tenant_id": tenant_id, **columns})
+        await connection.execute(statement, {"tenant_id": tenant_id, **arrays_of(list(rows[0]), rows)})
+
+
+def arrays_of(
+    names: Iterable[str], rows: Sequence[Mapping[str, Any]], prefix: str = ""
+) -> dict[str, list[Any]]:
+    """Return the columns of rows as an INSERT of `insert_of` takes them."""
+    return {
+        f"{prefix}{name}": [
+            ",".join(row[name]) if isinstance(row[name], tuple) else row[name] for row in rows
+        ]
+        for name in names
+    }
 
 
 def select_of(table: sa.Table, tenant_id: str, instance_ids: Collection[str]) -> sa.Select[Any]:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from servicekit import outbox
 from servicekit.consumer import insert_consumed
 from servicekit.database import Connection
 from status_service import conversion, events
@@ -15,6 +14,7 @@ from status_service.ports import LiveStatus
 from status_service.store import boards, changes, history, statuses
 from status_service.store.changes import ChangeRow
 from status_service.store.history import TransitionRow
+from status_service.store.outcomes import write_outcome
 from status_service.store.statuses import StatusRow
 from status_service.use_cases.dependencies import Dependencies
 
@@ -121,10 +121,6 @@ async def apply_facts(
     if not outcome.changes:
         return []
     latest = [row for row in outcome.latest.values() if row is not None]
-    await statuses.upsert_statuses(connection, tenant_id, latest)
-    await changes.insert_changes(connection, tenant_id, outcome.changes)
-    await history.insert_transitions(connection, tenant_id, outcome.transitions)
-    await changes.update_revision(connection, tenant_id, outcome.revision)
     chunks = events.chunk(
         tenant_id,
         outcome.revision,
@@ -134,7 +130,15 @@ async def apply_facts(
         deps.clock,
         deps.ids,
     )
-    await outbox.append(connection, chunks)
+    await write_outcome(
+        connection,
+        tenant_id,
+        outcome.revision,
+        statuses=latest,
+        changes=outcome.changes,
+        transitions=outcome.transitions,
+        events=chunks,
+    )
     return [
         LiveStatus(
             conversion.stamped(change.body, change.revision, change.update_time, change.since_time),

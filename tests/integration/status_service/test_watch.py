@@ -154,7 +154,7 @@ async def test_a_watcher_that_does_not_read_gets_an_error_and_can_resume(
         feed = service.app.deps.feed
         watcher = feed.read_after(TENANT, 1)
         waiting = asyncio.ensure_future(anext(watcher))
-        await asyncio.sleep(0)
+        await eventually(lambda: TENANT in feed._tenants)
         for revision in range(1, 3):
             await _apply(service, [_flow_fact(instance_id, _WORDS[revision % 5], revision)])
         first = await waiting
