@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, Self
 
+from worker.written_files import FileGoneError, WrittenFile, list_files
+
+_MOST_FILES = 1_000
+_MOST_BYTES = 4 * 1024**3  # of all files together
+
 
 class UnreachableError(Exception):
     """The system does not answer, or cannot take it yet; it is tried again."""
@@ -16,7 +21,7 @@ class RefusedError(Exception):
     """The system refuses this debt, but perhaps no other one; it is tried again."""
 
 
-class GoneError(Exception):
+class GoneError(FileGoneError):
     """The system will never take it, because what it belongs to was deleted there; the message says so."""
 
 
@@ -33,6 +38,22 @@ class Debt:
     files: Mapping[
         str, str
     ]  # URIs of files and folders in the run's output folder, by the names that they get there
+
+    def list_files(self) -> list[WrittenFile]:
+        """Return the files, those below folders among them.
+
+        Raises:
+            FileGoneError: one is gone.
+            GoneError: there are too many or too large ones.
+            OSError: something cannot be listed.
+        """
+        found = list_files(self.files)
+        size = sum(each.size for each in found)
+        if len(found) > _MOST_FILES or size > _MOST_BYTES:
+            raise GoneError(
+                f"{len(found)} files of {size} bytes; at most {_MOST_FILES} of {_MOST_BYTES} bytes are delivered"
+            )
+        return found
 
     def pack(self) -> bytes:
         """Serialize it as bytes."""

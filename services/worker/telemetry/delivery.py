@@ -18,11 +18,12 @@ from servicekit.status import from_rpc_error
 from worker.config import Settings
 from worker.peers import Peers
 from worker.run_output import prepare_folder
-from worker.telemetry.debts import Debt, Delivered, Deliverer, GoneError, UnreachableError
+from worker.telemetry.debts import Debt, Delivered, Deliverer, UnreachableError
 from worker.telemetry.evidently_adapter import EvidentlySnapshots
 from worker.telemetry.mlflow_adapter import MlflowDeliverer
 from worker.telemetry.owing import EVIDENTLY, MLFLOW
 from worker.telemetry.spool import Spool, SpoolFullError
+from worker.written_files import FileGoneError
 
 _SETTING = "OPTAIC_TELEMETRY_FOLDER"
 _CALL_SECONDS = 10.0  # one report to run-service
@@ -147,12 +148,12 @@ class Telemetry:
                 return False
             deliverer = self._deliverers[debt.system]
             if run.status != run_pb2.RUN_STATUS_COMPLETED:
-                with contextlib.suppress(GoneError):
+                with contextlib.suppress(FileGoneError):
                     await deliverer.withdraw(debt)
             elif debt.system in run.telemetry_pending:
                 try:
                     found = await deliverer.deliver(debt)
-                except GoneError as error:
+                except FileGoneError as error:
                     await self._report(peers, debt, _State.TELEMETRY_STATE_DROPPED, reason=str(error))
                 else:
                     await self._report(

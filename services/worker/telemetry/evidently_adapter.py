@@ -23,7 +23,6 @@ from servicekit.hanging import HangingCalls
 from servicekit.ids import is_id
 from worker.monitoring.files import SNAPSHOT
 from worker.telemetry.debts import Debt, Delivered, GoneError, UnreachableError
-from worker.telemetry.files import list_uploads
 
 MOST_BYTES = 16 * 1024 * 1024
 _PROJECT, _SNAPSHOTS = "metadata.json", "snapshots"
@@ -133,7 +132,7 @@ def _age(debt: Debt) -> float:
 def _read_snapshot(debt: Debt) -> str:
     """Return a snapshot that Evidently can read, and that says whose it is."""
     try:
-        (upload,) = list_uploads(dict(debt.files))
+        (upload,) = debt.list_files()
         if upload.size > MOST_BYTES:
             raise GoneError(f"the snapshot has {upload.size} bytes; at most {MOST_BYTES} are delivered")
         with upload.open() as file:

@@ -15,7 +15,7 @@ from optaic.plugins.words import describe_error
 from optaic.rules.counterparts import NAME_TAG, RUN_TAG
 from worker.config import Settings
 from worker.telemetry.debts import Debt, Delivered, GoneError, RefusedError, UnreachableError
-from worker.telemetry.files import Upload, list_uploads
+from worker.written_files import WrittenFile
 
 _CHUNK = 1024 * 1024
 _BATCH = 100  # params of one call; MLflow takes no more
@@ -129,11 +129,11 @@ class MlflowDeliverer:
         if not artifact_uri.startswith(_UPLOADED):
             return next(iter(debt.files.values()))  # MLflow keeps artifacts where only its own clients write
         place = artifact_uri.removeprefix(_UPLOADED).lstrip("/")
-        for upload in await asyncio.to_thread(list_uploads, debt.files):
+        for upload in await asyncio.to_thread(debt.list_files):
             await self._put(f"api/2.0/mlflow-artifacts/artifacts/{place}/{upload.name}", upload)
         return f"{artifact_uri}/model"
 
-    async def _put(self, path: str, upload: Upload) -> None:
+    async def _put(self, path: str, upload: WrittenFile) -> None:
         file = await asyncio.to_thread(upload.open)
 
         async def read() -> AsyncIterator[bytes]:

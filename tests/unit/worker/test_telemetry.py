@@ -20,10 +20,10 @@ from support.worker import World, make_ticket
 from support.worker_peers import TENANT
 from worker.execution import Ending, Outcome, execute_run
 from worker.peers import connect_peers
-from worker.telemetry.debts import Debt, GoneError
+from worker.telemetry.debts import Debt
 from worker.telemetry.delivery import Telemetry
-from worker.telemetry.files import list_uploads
 from worker.telemetry.spool import Spool
+from worker.written_files import FileGoneError, list_files
 
 REFRESH, TRAINING = flow_pb2.FLOW_KIND_REFRESH, flow_pb2.FLOW_KIND_TRAINING
 
@@ -245,23 +245,24 @@ def test_no_link_of_user_code_is_followed(tmp_path: Path) -> None:
     (outputs / "model" / "fine").write_text("fine")
     secret.write_text("secret")
     (outputs / "model" / "link").symlink_to(secret)
-    (outputs / "folder").symlink_to(tmp_path)
     os.mkfifo(outputs / "model" / "pipe")
     os.link(secret, outputs / "model" / "below" / "hard")
-    found = {
-        upload.name: upload
-        for upload in list_uploads({"model": str(outputs / "model"), "f": str(outputs / "folder")})
-    }
+    found = {upload.name: upload for upload in list_files({"model": str(outputs / "model")})}
     assert found.keys() == {"model/fine", "model/below/hard"}
     with found["model/fine"].open() as file:
         assert file.read() == b"fine"
-    with pytest.raises(GoneError):
+    (outputs / "folder").symlink_to(tmp_path)
+    os.mkfifo(outputs / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(FileGoneError, match="no plain file and no folder"):
+            list_files({name: str(outputs / name)})
+    with pytest.raises(FileGoneError):
         found["model/below/hard"].open()
     (outputs / "model" / "below" / "hard").unlink()
     (outputs / "model" / "below").rmdir()
     (outputs / "model" / "below").symlink_to(tmp_path)
     (tmp_path / "hard").write_text("x")
-    with pytest.raises(GoneError, match="below a link"):
+    with pytest.raises(FileGoneError, match="below a link"):
         found["model/below/hard"].open()
-    with pytest.raises(GoneError, match="is gone"):
-        list_uploads({"model": local_path(f"{outputs}/nothing")})
+    with pytest.raises(FileGoneError, match="is gone"):
+        list_files({"model": local_path(f"{outputs}/nothing")})

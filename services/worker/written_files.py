@@ -1,4 +1,4 @@
-"""Open what a run has written for an upload: plain files below the data root; no link of user code is followed."""
+"""Open what a run has written, in the worker's own process: plain files below the data root; no link of user code is followed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import IO
 from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
 from optaic.rules.locations import local_path
-from worker.telemetry.debts import GoneError
 
-_MOST_FILES = 1_000
-MOST_BYTES = 4 * 1024**3
+
+class FileGoneError(Exception):
+    """A file is gone, or is no plain file with one name; the message says which."""
 
 
 @dataclass(frozen=True)
-class Upload:
-    """One file, and its name in the system."""
+class WrittenFile:
+    """One file, and the name that it was asked for under."""
 
     name: str
     size: int
@@ -34,7 +34,7 @@ class Upload:
         """Open it for reading.
 
         Raises:
-            GoneError: it is gone, or no plain file.
+            FileGoneError: it is gone, or no plain file.
             OSError: it cannot be read now.
         """
         if self.folder is None:
@@ -44,23 +44,23 @@ class Upload:
         return _open_plainly(Path(self.uri), self.folder)
 
 
-def list_uploads(named: Mapping[str, str]) -> list[Upload]:
-    """Return the files at some URIs, and those below the folders among them, by the names that they are to get.
+def list_files(named: Mapping[str, str], folder: str = "") -> list[WrittenFile]:
+    """Return the files at some URIs, and those below the folders among them, by their names.
+
+    Args:
+        named: URIs by their names.
+        folder: the URI of the folder that all of them are in, and above which no user code writes; without one, each is directly
+            in such a folder.
 
     Raises:
-        GoneError: there are too many or too large ones.
+        FileGoneError: one of them does not exist, or is no plain file and no folder.
         OSError: something cannot be listed.
     """
-    found = [upload for name, uri in sorted(named.items()) for upload in _list(name, uri)]
-    size = sum(upload.size for upload in found)
-    if len(found) > _MOST_FILES or size > MOST_BYTES:
-        raise GoneError(
-            f"{len(found)} files of {size} bytes; at most {_MOST_FILES} of {MOST_BYTES} bytes are delivered"
-        )
-    return found
+    within = Path(local_path(folder)) if folder else None
+    return [found for name, uri in sorted(named.items()) for found in _list(name, uri, within)]
 
 
-def _list(name: str, uri: str) -> Iterator[Upload]:
+def _list(name: str, uri: str, within: Path | None) -> Iterator[WrittenFile]:
     path = local_path(uri)
     if "://" in path:
         files, place = fs.FileSystem.from_uri(uri)
@@ -70,39 +70,42 @@ def _list(name: str, uri: str) -> Iterator[Upload]:
             if each.type == fs.FileType.File:
                 below = each.path[len(place) :].strip("/")
                 scheme = uri[: uri.index("://") + 3]
-                yield Upload(f"{name}/{below}" if below else name, each.size, f"{scheme}{each.path}")
+                yield WrittenFile(f"{name}/{below}" if below else name, each.size, f"{scheme}{each.path}")
         return
     top = Path(path)
+    within = within or top.parent
     try:
         status = top.lstat()
     except FileNotFoundError:
-        raise GoneError(f"{uri} is gone") from None
+        raise FileGoneError(f"{uri} is gone") from None
     if stat.S_ISREG(status.st_mode):
-        yield Upload(name, status.st_size, str(top), top.parent)
+        yield WrittenFile(name, status.st_size, str(top), within)
         return
+    if not stat.S_ISDIR(status.st_mode):  # to open a pipe would wait for its writer
+        raise FileGoneError(f"{uri} is no plain file and no folder")
     for folder, _, names, here in os.fwalk(top, follow_symlinks=False):
         for each in sorted(names):
             status = os.stat(each, dir_fd=here, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):
                 place = Path(folder) / each
                 below = place.relative_to(top).as_posix()
-                yield Upload(f"{name}/{below}", status.st_size, str(place), top.parent)
+                yield WrittenFile(f"{name}/{below}", status.st_size, str(place), within)
 
 
 def _open_plainly(path: Path, folder: Path) -> IO[bytes]:
     """Open a plain file with one name; nothing between it and the folder may be a link."""
     if path.parent.resolve() != folder.resolve() / path.parent.relative_to(folder):
-        raise GoneError(f"{path} lies below a link")
+        raise FileGoneError(f"{path} lies below a link")
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
-        raise GoneError(f"{path} is gone") from None
+        raise FileGoneError(f"{path} is gone") from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise GoneError(f"{path} is a link") from None
+            raise FileGoneError(f"{path} is a link") from None
         raise
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(file)
-        raise GoneError(f"{path} is no plain file with one name")
+        raise FileGoneError(f"{path} is no plain file with one name")
     return os.fdopen(file, "rb")
