@@ -44,9 +44,14 @@ _REFRESH_MESSAGES: dict[str, type[Message]] = {
 }
 
 
+_RUN = "run"  # the field of each message above that has the run
+
+
 def run_event(happening: str, tenant_id: str, run: run_pb2.Run, event_id: str, clock: Clock) -> Event:
-    """Return the event of a change, with the run after it."""
+    """Return the event of a change, with the run after it, except its manifest of artifacts, which may be large."""
     message = _MESSAGES[happening](run=run)
+    published: run_pb2.Run = getattr(message, _RUN)
+    published.ClearField("artifact_manifest")
     return make_event(SERVICE, tenant_id, message, happening, run.instance_id, clock, lambda: event_id)
 
 
@@ -89,8 +94,9 @@ def last_event(status: RunStatus, tenant_id: str, run: run_pb2.Run, event_id: st
     return run_event(RUN_PARTICIPLES[status], tenant_id, run, event_id, clock)
 
 
-def forget_profile(run: run_pb2.Run) -> None:
-    """Clear the output profile of a refresh, in place."""
+def forget_details(run: run_pb2.Run) -> None:
+    """Clear the output profile of a refresh and the manifest of artifacts, in place."""
+    run.ClearField("artifact_manifest")
     if run.HasField("pipeline"):
         run.pipeline.ClearField("output_profile")
 

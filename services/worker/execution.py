@@ -32,6 +32,7 @@ from worker.input_places import check_places, check_trainings
 from worker.isolation import Isolation, Result, StartGuardian, start_guardian
 from worker.locations import FlowLocation
 from worker.log_delivery import LogDelivery
+from worker.manifest import describe_text, list_artifacts
 from worker.peers import Peers, connect_peers
 from worker.preparation import Preparation
 from worker.recipe import InferenceRecipe, PipelineRecipe, Recipe, list_plugins
@@ -45,6 +46,7 @@ from worker.trainings import Trainings, find_monitored, find_trainings
 
 ABANDONED = "abandoned"  # the message of a cancellation after which the run is not reported as failed
 _FAREWELL_SECONDS = 3.0
+_TRACEBACK = "traceback"  # the name of the artifact
 _LONGEST_TRACEBACK = longest_text(run_report_service_pb2.FailRunRequest, "traceback")
 _log = structlog.get_logger(__name__)
 
@@ -179,6 +181,10 @@ class _Execution:
                 return await self._fail(run, reporter, answer)
             _tell_log(answer, self._report)
             answer.output_version.code_hash = code_hash
+            outputs_uri = self._location.outputs_uri(run.run_id)
+            manifest = await asyncio.to_thread(list_artifacts, dict(answer.artifacts), outputs_uri)
+            answer.ClearField("artifact_manifest")  # it is not for user code to say
+            answer.artifact_manifest.extend(manifest)
             if isinstance(recipe, InferenceRecipe):  # not for user code to say
                 answer.model_artifact_version = recipe.artifact_version
             debts = list_debts(
@@ -187,7 +193,7 @@ class _Execution:
                 self._fencing_token,
                 recipe,
                 answer,
-                self._location.outputs_uri(run.run_id),
+                outputs_uri,
             )
             await self._telemetry.owe(debts, answer)
             await reporter.complete(answer)
@@ -323,7 +329,8 @@ class _Execution:
             except OSError as error:  # a full disk may be why the run failed
                 _log.warning("traceback not written", run_id=run.run_id, error=repr(error))
             else:
-                request.error.trace_uri = request.artifacts["traceback"] = trace_uri
+                request.error.trace_uri = request.artifacts[_TRACEBACK] = trace_uri
+                request.artifact_manifest.append(describe_text(_TRACEBACK, trace_uri, failure.trace))
         try:
             await reporter.fail(request)
         except RunLostError as lost:

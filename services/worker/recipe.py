@@ -249,11 +249,27 @@ class ModelConfiguration:
 
 
 @dataclass(frozen=True)
+class FileHash:
+    """The size and the hash of a file, as its run has recorded them."""
+
+    size: int  # in bytes
+    sha256: str  # hexadecimal
+
+
+@dataclass(frozen=True)
+class TrainedFiles:
+    """The folder that a training has written."""
+
+    uri: str  # with a slash at the end
+    hashes: Mapping[str, FileHash] = field(default_factory=dict)  # by path in the folder; empty: not recorded
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """The output of a training."""
 
     run_id: str
-    uri: str
+    files: TrainedFiles
     configuration: ModelConfiguration
 
 
@@ -283,7 +299,7 @@ class InferenceRecipe:
     @property
     def training_folders(self) -> tuple[str, ...]:
         """Return the folders that its models are in; all trainings of an instance share one."""
-        return tuple({each.uri.rstrip("/").rpartition("/")[0]: None for each in self.models})
+        return tuple({each.files.uri.rstrip("/").rpartition("/")[0]: None for each in self.models})
 
     @property
     def configurations(self) -> tuple[ModelConfiguration, ...]:
@@ -314,7 +330,7 @@ class MonitoredModel:
 
     configuration: ModelConfiguration
     targets: tuple[Input, ...]  # empty: the target is in what the features are built from
-    training_uri: str  # the folder of that training; empty if it is not known
+    training: TrainedFiles | None  # what that training has written; None if it is not known
 
 
 @dataclass(frozen=True)
@@ -339,8 +355,8 @@ class MonitoringRecipe:
     @property
     def training_folders(self) -> tuple[str, ...]:
         """Return the folders of trainings that it reads."""
-        uri = "" if self.model is None else self.model.training_uri
-        return (uri,) if uri else ()
+        training = None if self.model is None else self.model.training
+        return () if training is None else (training.uri,)
 
     @property
     def components(self) -> tuple[Component, ...]:

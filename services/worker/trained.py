@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ import polars as pl
 from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
 from optaic.plugins import MLModule, PluginError, load
-from worker.recipe import Component
+from optaic.rules.artifacts import measure
+from worker.recipe import Component, FileHash, TrainedFiles
 
 FACTS = "training.json"  # what the version was trained on, and how far it knew
 VALIDATION = "validation_predictions.parquet"  # date, entity, value, confidence of the model before the refit
@@ -21,24 +23,24 @@ MODEL = "model.bin"  # what `MLModule.save` wrote
 MLFLOW_MODEL = "mlflow_model"  # a folder: the model in MLflow's format, where the model has one
 
 
-def read_facts(uri: str) -> Mapping[str, Any]:
-    """Return the facts of a training; its output folder ends with a slash.
+def read_facts(files: TrainedFiles) -> Mapping[str, Any]:
+    """Return the facts of a training.
 
     Raises:
-        PluginError: `ModelFilesNotFound`.
+        PluginError: `ModelFilesNotFound`; `ArtifactCorrupt`: a file is not the one that the training wrote.
     """
-    facts = json.loads(_read(uri, FACTS))
+    facts = json.loads(_read(files, FACTS))
     if not isinstance(facts, dict):
-        raise _unreadable(uri, FACTS, "it holds no object")
+        raise _unreadable(files.uri, FACTS, "it holds no object")
     return facts
 
 
-def read_validation(uri: str) -> pl.DataFrame:
+def read_validation(files: TrainedFiles) -> pl.DataFrame:
     """Return the validation predictions of a training; raises as `read_facts`."""
-    return pl.read_parquet(_read(uri, VALIDATION))
+    return pl.read_parquet(_read(files, VALIDATION))
 
 
-def load_model(module: Component, uri: str) -> MLModule:
+def load_model(module: Component, files: TrainedFiles) -> MLModule:
     """Return a trained model; raises as `read_facts`.
 
     Raises:
@@ -47,25 +49,35 @@ def load_model(module: Component, uri: str) -> MLModule:
     model = load(module.code_ref, MLModule)(module.config)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / MODEL
-        path.write_bytes(_read(uri, MODEL))
+        path.write_bytes(_read(files, MODEL))
         model.load(path)
     return model
 
 
-def _read(uri: str, name: str) -> bytes:
-    files, folder = fs.FileSystem.from_uri(uri)
+def _read(files: TrainedFiles, name: str) -> bytes:
+    found, folder = fs.FileSystem.from_uri(files.uri)
     try:
-        with files.open_input_stream(f"{folder.rstrip('/')}/{name}") as stream:
+        with found.open_input_stream(f"{folder.rstrip('/')}/{name}") as stream:
             content: bytes = stream.read()
     except OSError as error:
-        raise _unreadable(uri, name, str(error)) from error
+        raise _unreadable(files.uri, name, str(error)) from error
+    expected = files.hashes.get(name)
+    if expected is not None and expected != FileHash(*measure(io.BytesIO(content))):
+        raise PluginError(
+            f"the file {name} of training run {_run_id(files.uri)} is not the one that the training wrote; train the model anew, or "
+            "restore the file",
+            type="ArtifactCorrupt",
+        )
     return content
 
 
+def _run_id(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2]
+
+
 def _unreadable(uri: str, name: str, problem: str) -> PluginError:
-    run_id = uri.rstrip("/").rpartition("/")[2]
     return PluginError(
-        f"the file {name} of training run {run_id} cannot be read: {problem}; train the model anew, or promote a version whose "
+        f"the file {name} of training run {_run_id(uri)} cannot be read: {problem}; train the model anew, or promote a version whose "
         "files are there",
         type="ModelFilesNotFound",
     )

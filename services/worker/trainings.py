@@ -11,12 +11,22 @@ from optaic.instance.v1 import instance_pb2
 from optaic.plugins import MissingInput, PluginError
 from optaic.run.v1 import run_pb2, run_report_service_pb2
 from worker.peers import Peers
+from worker.recipe import FileHash, TrainedFiles
 
 Version = run_report_service_pb2.TrainedVersion
 # Whether the registry has a version of the run's model; None: the registry does not say.
 HasVersion = Callable[[str], Awaitable[bool | None]]
 _TRAINING = flow_pb2.FLOW_KIND_TRAINING
 _AT_ONCE = 8  # revisions that are read at the same time
+
+
+def trained_files(version: Version) -> TrainedFiles:
+    """Return what a training has written."""
+    hashes = {
+        entry.uri.removeprefix(version.uri): FileHash(entry.size_bytes, entry.sha256)
+        for entry in version.artifact_manifest
+    }
+    return TrainedFiles(version.uri, hashes)
 
 
 @dataclass(frozen=True)

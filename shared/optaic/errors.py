@@ -121,6 +121,10 @@ class ResourceExhaustedError(OptaicError):
     """A limit is reached."""
 
 
+class ArtifactCorruptError(OptaicError):
+    """A file has another size or content than the run wrote."""
+
+
 _BY_CODE: dict[grpc.StatusCode, type[OptaicError]] = {
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,

@@ -27,6 +27,7 @@ from worker.recipe import (
     Input,
     ModelConfiguration,
     StoredData,
+    TrainedFiles,
     TrainedModel,
 )
 
@@ -102,7 +103,9 @@ class Workshop:
         configuration = self.configure(revision, features)
         model = TrainedModel(
             f"training-{len(self.trainings) + 1}",
-            f"{self.root.as_uri()}/acme/{INSTANCE}/training/runs/training-{len(self.trainings) + 1}/",
+            TrainedFiles(
+                f"{self.root.as_uri()}/acme/{INSTANCE}/training/runs/training-{len(self.trainings) + 1}/"
+            ),
             configuration,
         )
         rows = label(self.panel.filter(pl.col("date") <= until), self.horizon)
@@ -111,7 +114,7 @@ class Workshop:
         labelled = rows.filter(pl.col("target").is_not_null())
         early = labelled.filter(pl.col("known") < first)
         measured, final = (self._fit(configuration, part, features) for part in (early, labelled))
-        folder = Path(model.uri.removeprefix("file://"))
+        folder = Path(model.files.uri.removeprefix("file://"))
         folder.mkdir(parents=True)
         predict(measured, rows.filter(pl.col("date") >= first), features).write_parquet(
             folder / trained.VALIDATION
@@ -139,7 +142,7 @@ class Workshop:
         """Run an inference of these versions, the last of which is read; later runs build on it."""
         self.runs += 1
         given = [
-            TrainedModel(each.run_id, each.uri, self._renew(each.configuration))
+            TrainedModel(each.run_id, each.files, self._renew(each.configuration))
             for each in models or self.trainings
         ]
         values: dict[str, Any] = {
@@ -172,8 +175,8 @@ class Workshop:
     def predict(self, model: TrainedModel, rows: pl.DataFrame) -> pl.DataFrame:
         """Return what a version predicts of rows of the panel."""
         features = self.facts[model.run_id]["features"]
-        return predict(trained.load_model(model.configuration.module, model.uri), rows, features)
+        return predict(trained.load_model(model.configuration.module, model.files), rows, features)
 
     def validation(self, model: TrainedModel) -> pl.DataFrame:
         """Return the validation predictions of a version."""
-        return trained.read_validation(model.uri)
+        return trained.read_validation(model.files)

@@ -258,6 +258,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
                     digest=run.output_version.digest,
                     train_end=run.training.train_end,
                     label_end=run.training.label_end,
+                    artifact_manifest=run.artifact_manifest,
                 )
                 for run in reversed(completed)
             ],
@@ -271,6 +272,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         run.output_version.CopyFrom(request.output_version)
         run.outputs_uri = request.outputs_uri
         run.artifacts.update(request.artifacts)
+        run.artifact_manifest.extend(request.artifact_manifest)
         run.telemetry_pending[:] = request.telemetry_pending
         run.model_artifact_version = request.model_artifact_version
         run.is_partial_range |= request.is_partial_range
@@ -297,6 +299,7 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         run = self._end(request, run_pb2.RUN_STATUS_FAILED)
         run.error.CopyFrom(request.error)
         run.artifacts.update(request.artifacts)
+        run.artifact_manifest.extend(request.artifact_manifest)
         return run
 
     def _end(self, request: Any, status: Any) -> run_pb2.Run:

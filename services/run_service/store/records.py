@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -103,6 +103,20 @@ def message_json(message: Message) -> Any:
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
+def manifest_json(manifest: Iterable[run_pb2.Artifact]) -> list[dict[str, Any]]:
+    """Convert a manifest into JSON, of which `record_of` makes it again."""
+    return [
+        {
+            "name": each.name,
+            "uri": each.uri,
+            "size_bytes": each.size_bytes,
+            "sha256": each.sha256,
+            "media_type": each.media_type,
+        }
+        for each in manifest
+    ]
+
+
 def _value_of(value: struct_pb2.Value) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
@@ -144,6 +158,7 @@ def run_columns(run: run_pb2.Run) -> dict[str, Any]:
         message = _get(run, name)
         columns[name] = message_json(message) if message is not None else None
     columns["artifacts"] = dict(run.artifacts)
+    columns["artifact_manifest"] = manifest_json(run.artifact_manifest)
     columns["input_versions"] = [message_json(version) for version in run.input_versions]
     columns["late_inputs"] = [message_json(each) for each in run.late_inputs]
     columns["code"] = [message_json(each) for each in run.code]
@@ -165,6 +180,7 @@ def record_of(row: RowMapping) -> Record:
             message.SetInParent()
             json_format.ParseDict(row[name], message)
     run.artifacts.update(row["artifacts"])
+    run.artifact_manifest.extend(run_pb2.Artifact(**entry) for entry in row["artifact_manifest"])
     for version in row["input_versions"]:
         json_format.ParseDict(version, run.input_versions.add())
     for late in row["late_inputs"]:

@@ -61,6 +61,7 @@ runs = sa.Table(
     sa.Column("parameters", JSONB),
     sa.Column("metrics", JSONB),
     sa.Column("artifacts", JSONB, nullable=False, server_default="{}"),
+    sa.Column("artifact_manifest", JSONB, nullable=False, server_default="[]"),
     _text("outputs_uri"),
     sa.Column("input_versions", JSONB, nullable=False, server_default="[]"),
     sa.Column("late_inputs", JSONB, nullable=False, server_default="[]"),

@@ -23,6 +23,7 @@ _SELECT = (
         sa.func.coalesce(_OUTPUT["last_data_date"].astext, "").label("train_end"),
         sa.func.coalesce(_TABLE.c.mlflow_run_id, "").label("mlflow_run_id"),
         sa.func.coalesce(_TABLE.c.label_end, "").label("label_end"),
+        runs.c.artifact_manifest,
     )
     .join(_TABLE, sa.and_(_TABLE.c.tenant_id == runs.c.tenant_id, _TABLE.c.run_id == runs.c.run_id))
     .where(runs.c.flow_kind == _TRAINING, runs.c.status == RunStatus.COMPLETED.value)

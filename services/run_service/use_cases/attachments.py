@@ -13,7 +13,7 @@ _UNREAD_OF_INSTANCE = (
     "status_aggregation_contract", "auto_refresh",
 )  # fmt: skip
 _UNREAD_OF_RUN = (
-    "progress_message", "parameters", "metrics", "artifacts", "outputs_uri", "model_artifact_version", "force_reason",
+    "progress_message", "parameters", "metrics", "artifacts", "artifact_manifest", "outputs_uri", "model_artifact_version", "force_reason",
     "allow_deletion_reason", "code", "telemetry_pending",
 )  # fmt: skip
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from optaic.rules.artifacts import find_manifest_problems
 from optaic.rules.locations import data_folder, flow_folder, is_inside, outputs_folder
 from optaic.run.v1 import run_report_service_pb2
-from run_service.domain.errors import output_misplaced
+from run_service.domain.errors import invalid_fields, output_misplaced
 from run_service.store.records import Record
+from servicekit.errors import FieldViolation
+
+_Report = run_report_service_pb2.CompleteRunRequest | run_report_service_pb2.FailRunRequest
 
 
 def check_completion(
@@ -16,7 +20,7 @@ def check_completion(
     """Refuse a completion whose version, outputs or artifacts lie elsewhere.
 
     Raises:
-        InvalidArgumentError: OUTPUT_MISPLACED.
+        InvalidArgumentError: OUTPUT_MISPLACED; INVALID_ARGUMENT: the manifest does not fit the artifacts.
     """
     named = [("output_version.uri", request.output_version.uri)]
     if request.outputs_uri:
@@ -24,6 +28,7 @@ def check_completion(
     if request.monitoring.report_uri:
         named.append(("monitoring.report_uri", request.monitoring.report_uri))
     _check(data_root, tenant_id, record, [*named, *_artifacts(request.artifacts.items())])
+    _check_manifest(tenant_id, record, request)
 
 
 def check_failure(
@@ -32,6 +37,19 @@ def check_failure(
     """Refuse a failure whose traceback or artifacts lie elsewhere; raises as `check_completion`."""
     named = [("error.trace_uri", request.error.trace_uri)] if request.error.trace_uri else []
     _check(data_root, tenant_id, record, [*named, *_artifacts(request.artifacts.items())])
+    _check_manifest(tenant_id, record, request)
+
+
+def _check_manifest(tenant_id: str, record: Record, request: _Report) -> None:
+    """Refuse a manifest that lacks an artifact of the run's own folder, or names what is none of them."""
+    if not request.artifact_manifest:  # of a worker of an earlier release, or there is no such artifact
+        return
+    folder = outputs_folder(tenant_id, record.run.instance_id, record.flow_kind, record.run.run_id)
+    own = {name: uri for name, uri in request.artifacts.items() if is_inside(uri, folder)}
+    if problems := find_manifest_problems(own, request.artifact_manifest):
+        raise invalid_fields(
+            [FieldViolation(field, text, "INVALID_ARGUMENT") for field, text in problems.items()]
+        )
 
 
 def _artifacts(artifacts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

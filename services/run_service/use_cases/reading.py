@@ -12,7 +12,7 @@ from optaic.rules.pages import DEFAULT_SIZE
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
 from run_service.domain.errors import REASONS_NAMING_UPSTREAMS, UPSTREAMS_BLOCKED, run_not_found
 from run_service.domain.statuses import ENDED
-from run_service.events import SERVICE, forget_profile
+from run_service.events import SERVICE, forget_details
 from run_service.store import activities, code_hashes, locations
 from run_service.store import runs as run_store
 from run_service.store.records import Record
@@ -116,7 +116,7 @@ async def list_runs(
             only=context.readable_projects,
         )
     for record in records:
-        forget_profile(record.run)  # with profiles, few runs would fit into a page
+        forget_details(record.run)  # with them, few runs would fit into a page
     page = pages.fit(records, size, lambda record: record.run.ByteSize())
     response = run_service_pb2.ListRunsResponse(runs=[_shown(context, record.run) for record in page])
     if len(records) > len(page):

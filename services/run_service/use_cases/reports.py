@@ -27,7 +27,7 @@ from run_service.domain.timeline import summarize_columns
 from run_service.events import activity_row, run_event
 from run_service.store import activities, queues, results, tracebacks
 from run_service.store import runs as run_store
-from run_service.store.records import Record, datetime_of, message_json
+from run_service.store.records import Record, datetime_of, manifest_json, message_json
 from run_service.use_cases import code, credentials, outputs
 from run_service.use_cases.alerts import raise_alerts
 from run_service.use_cases.dependencies import Dependencies
@@ -230,6 +230,7 @@ async def complete_run(
             values={
                 "metrics": {**(metrics or {}), **changed} if metrics is not None or changed else None,
                 "artifacts": dict(request.artifacts),
+                "artifact_manifest": manifest_json(request.artifact_manifest),
                 "outputs_uri": request.outputs_uri,
                 "output_version": message_json(output),
                 "model_artifact_version": request.model_artifact_version,
@@ -292,6 +293,7 @@ async def fail_run(
                     request.error.last_lines,
                 ),
                 "artifacts": dict(request.artifacts),
+                "artifact_manifest": manifest_json(request.artifact_manifest),
                 "last_log_time": _last_log_time(request),
             },
             flow_run="ends_itself",

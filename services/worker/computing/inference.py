@@ -137,7 +137,7 @@ def _read_versions(recipe: InferenceRecipe, left_out: dict[str, str]) -> list[_V
     versions = []
     for model in recipe.models:
         try:
-            facts = read_facts(model.uri)
+            facts = read_facts(model.files)
             knowledge = Knowledge(_read_day(facts, "train_end"), _read_day(facts, "label_end"))
         except PluginError as error:
             if model is recipe.read:
@@ -208,7 +208,7 @@ def _add_predictions(
     if rows.is_empty():
         return
     tell(0.0, f"predicting {rows.height} rows from {span.start} on")
-    model = load_model(configuration.module, version.model.uri)
+    model = load_model(configuration.module, version.model.files)
     names = [feature.name for feature in read_features(configuration.module.config)]
     begin = time.perf_counter()
     predictions = predict(model, rows, names)
@@ -223,7 +223,7 @@ def _add_validation(
     """Add the dates before those of all models: the validation predictions of the earliest version that stored some."""
     for version in versions:
         try:
-            stored = read_validation(version.model.uri)
+            stored = read_validation(version.model.files)
         except PluginError:
             if version is versions[-1]:
                 raise

@@ -13,7 +13,7 @@ from worker.computing.inference import with_keys
 from worker.computing.inputs import load_operators, open_input
 from worker.monitoring import Labels, Subject
 from worker.monitoring.windows import Training
-from worker.recipe import MonitoredModel, MonitoringRecipe
+from worker.recipe import MonitoredModel, MonitoringRecipe, TrainedFiles
 from worker.trained import read_facts
 
 _PREDICTION = "prediction"
@@ -50,17 +50,19 @@ def open_model(recipe: MonitoringRecipe, model: MonitoredModel) -> Subject:
         table,
         table[DATE],
         KEYS,
-        _read_training(model.training_uri),
+        _read_training(model.training),
         Labels(labels.select(*KEYS, TARGET), predictions, classify),
     )
 
 
-def _read_training(uri: str) -> Training | None:
+def _read_training(files: TrainedFiles | None) -> Training | None:
     """Return the training period of a trained version; None where that is not known."""
-    if not uri:
+    if files is None:
         return None
     try:
-        period = read_facts(uri)["reference"]
+        period = read_facts(files)["reference"]
         return dt.date.fromisoformat(period["start"]), dt.date.fromisoformat(period["end"])
-    except (PluginError, ValueError, KeyError, TypeError):
+    except (PluginError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, PluginError) and error.type == "ArtifactCorrupt":
+            raise
         return None

@@ -21,7 +21,7 @@ from worker.recipe_reading.components import (
     read_struct,
 )
 from worker.recipe_reading.outputs import form_of
-from worker.trainings import Trainings
+from worker.trainings import Trainings, trained_files
 
 
 def make_inference(
@@ -52,7 +52,7 @@ def make_inference(
     base, form = run.base_version, form_of(instance, versions)
     return InferenceRecipe(
         models=tuple(
-            TrainedModel(each.run_id, each.uri, configurations[each.instance_revision])
+            TrainedModel(each.run_id, trained_files(each), configurations[each.instance_revision])
             for each in trainings.chosen
             if each.instance_revision in configurations
         ),

@@ -15,7 +15,7 @@ from worker.builtin.parameters import read_date
 from worker.recipe import Input, MonitoredModel, MonitoringRecipe
 from worker.recipe_reading.components import Versions, find_dataset, read_struct
 from worker.recipe_reading.inference import configure
-from worker.trainings import Trainings
+from worker.trainings import Trainings, trained_files
 
 
 def make_monitoring(
@@ -64,5 +64,5 @@ def _read_model(
             for given in inputs
             if given.role == TARGET
         ),
-        "" if training is None else training.uri,
+        None if training is None else trained_files(training),
     )

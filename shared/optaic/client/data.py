@@ -71,6 +71,7 @@ class Data:
             NotFoundError: VERSION_NOT_FOUND, there is no such version, or its data is gone; OUTPUT_NOT_FOUND.
             InvalidArgumentError: SCHEMA_MISMATCH, there is no such column.
             FailedPreconditionError: PLUGIN_NOT_INSTALLED, the code that reads it is not here.
+            ArtifactCorruptError: A file is not the one that the run wrote.
             UnavailableError: STORE_UNAVAILABLE, the place where it is cannot be reached from here.
         """
         wanted = Selection.of(columns, entities, start, end)
@@ -92,14 +93,15 @@ class Data:
             stored = Stored(instance.name, store, accessor, "", found.uri, found.physical_version)
             return await asyncio.to_thread(read_stored, stored, wanted)
         name = output or _FIRST.get(reference.flow_kind, "")
-        artifacts = (await self._runs.get(found.version_id)).artifacts
+        run = await self._runs.get(found.version_id)
+        artifacts = run.artifacts
         if name not in artifacts or name == _DATA:
             raise errors.NotFoundError(
                 grpc.StatusCode.NOT_FOUND,
                 "OUTPUT_NOT_FOUND",
                 f"{instance.name} has no output {name!r} at this version; its outputs are {', '.join(sorted(artifacts)) or 'none'}",
             )
-        return await asyncio.to_thread(read_artifact, f"{instance.name}, {name}", artifacts[name], wanted)
+        return await asyncio.to_thread(read_artifact, f"{instance.name}, {name}", run, name, wanted)
 
     async def _find(self, flow: flow_pb2.FlowRef, version: int | str | None) -> flow_pb2.VersionRef:
         """Return a version with the id of its run and the revision at which it is read."""

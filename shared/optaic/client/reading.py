@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,7 +15,9 @@ import grpc
 from optaic import errors
 from optaic.plugins import Accessor, PluginError, Store, load, select_rows
 from optaic.plugins import errors as plugin_errors
+from optaic.rules.artifacts import find_problem, measure
 from optaic.rules.locations import local_path
+from optaic.run.v1 import run_pb2
 
 if TYPE_CHECKING:
     import polars as pl
@@ -123,21 +127,43 @@ def read_stored(stored: Stored, wanted: Selection) -> pl.DataFrame:
         return table
 
 
-def read_artifact(name: str, uri: str, wanted: Selection) -> pl.DataFrame:
+def read_artifact(name: str, run: run_pb2.Run, artifact: str, wanted: Selection) -> pl.DataFrame:
     """Return rows of a Parquet file that a run has written.
 
     Raises:
+        ArtifactCorruptError: It is not the file that the run wrote.
         OptaicError: It cannot be read, or has not what is wanted.
     """
     with _explained(name):
         import polars as pl  # noqa: PLC0415 - only readers of data pay for it
 
+        uri = run.artifacts[artifact]
+        content = _read_file(uri)
+        entry = next((each for each in run.artifact_manifest if each.name == artifact), None)
+        if entry is not None and (problem := find_problem(entry, *measure(io.BytesIO(content)))):
+            raise errors.ArtifactCorruptError(
+                grpc.StatusCode.DATA_LOSS,
+                "ARTIFACT_CORRUPT",
+                f"{name}: {problem}; run the flow again, or restore the file",
+            )
         try:
-            table = pl.read_parquet(local_path(uri))
+            table = pl.read_parquet(io.BytesIO(content))
         except pl.exceptions.PolarsError as error:
             raise plugin_errors.StoreRefused(f"{uri} is not a readable Parquet file: {error}") from error
         found = select_rows(table, **wanted.arguments())
         return found if wanted.columns else found.select(table.columns)
+
+
+def _read_file(uri: str) -> bytes:
+    path = local_path(uri)
+    if "://" not in path:
+        return Path(path).read_bytes()
+    from pyarrow import fs  # type: ignore[import-untyped] # noqa: PLC0415 - it ships no type information; as above
+
+    files, place = fs.FileSystem.from_uri(uri)
+    with files.open_input_stream(place) as stream:
+        content: bytes = stream.read()
+    return content
 
 
 @contextlib.contextmanager

@@ -100,6 +100,7 @@ class RunHandle:
 
         Raises:
             KeyError: The run has no such artifact.
+            ArtifactCorruptError: The file is not the one that the run wrote.
         """
         if name not in self.run.artifacts:
             await self.refresh()
@@ -107,8 +108,11 @@ class RunHandle:
             raise KeyError(
                 f"run {self.run_id} has no artifact {name!r}; its artifacts are {sorted(self.run.artifacts)}"
             )
-        uri = self.run.artifacts[name]
-        return await asyncio.to_thread(read_artifact, f"run {self.run_id}, {name}", uri, Selection())
+        if not self.run.artifact_manifest:  # lists have none
+            await self.refresh()
+        return await asyncio.to_thread(
+            read_artifact, f"run {self.run_id}, {name}", self.run, name, Selection()
+        )
 
     def logs(self, **options: Any) -> AsyncGenerator[run_log_pb2.LogLine]:
         """Yield what the run has printed and logged; options as of `Runs.logs`."""

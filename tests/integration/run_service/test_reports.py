@@ -3,6 +3,7 @@
 import asyncio
 import math
 import uuid
+from typing import Any
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -75,6 +76,47 @@ async def test_the_profile_of_an_output_is_stored_and_published(service: Running
     assert (await service.get(run.run_id)).pipeline.output_profile == held
     (listed,) = (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
     assert listed.pipeline == run_pb2.PipelineResult(rows_fetched=3)
+
+
+def _entry(name: str, uri: str) -> run_pb2.Artifact:
+    return run_pb2.Artifact(name=name, uri=uri, size_bytes=2**40, sha256="ab" * 32, media_type="text/plain")
+
+
+async def test_the_manifest_of_the_artifacts_is_stored(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    folder = f"{await service.folder(run.run_id)}/runs/{run.run_id}/"
+    artifacts = {
+        "a": f"{folder}a",
+        "model": f"{folder}model",
+        "data": f"{await service.folder(run.run_id)}/data",
+    }
+    manifest = [_entry("a", f"{folder}a"), _entry("model/x/y", f"{folder}model/x/y")]
+    given: dict[str, Any] = {"artifacts": artifacts, "outputs_uri": folder}
+    for wrong, field in (
+        (manifest[:1], "artifacts['model']"),
+        ([*manifest, _entry("b", f"{folder}b")], "artifact_manifest[2].name"),
+        ([_entry("a", "/etc/passwd"), manifest[1]], "artifact_manifest[0].uri"),
+        ([*manifest, _entry("data", artifacts["data"])], "artifact_manifest[2].name"),
+    ):
+        async with refused("INVALID_ARGUMENT") as errors:
+            await service.complete(run.run_id, started.fencing_token, artifact_manifest=wrong, **given)
+        assert field in errors[0].message
+    completed = await service.complete(run.run_id, started.fencing_token, artifact_manifest=manifest, **given)
+    assert list(completed.artifact_manifest) == manifest
+    assert list((await service.get(run.run_id)).artifact_manifest) == manifest
+    (listed,) = (await service.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
+    assert listed.artifacts == completed.artifacts
+    assert not listed.artifact_manifest
+
+
+async def test_a_worker_of_an_earlier_release_reports_no_manifest(service: RunningRunService) -> None:
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    folder = f"{await service.folder(run.run_id)}/runs/{run.run_id}/"
+    completed = await service.complete(run.run_id, started.fencing_token, artifacts={"a": f"{folder}a"})
+    assert completed.status == run_pb2.RUN_STATUS_COMPLETED
+    assert not completed.artifact_manifest
 
 
 async def test_the_timeline_lists_added_removed_and_changed_columns(service: RunningRunService) -> None:

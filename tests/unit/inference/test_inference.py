@@ -162,13 +162,13 @@ def test_features_are_built_as_the_version_was_trained(shop: Workshop) -> None:
 
 def test_an_earlier_version_without_its_files_is_left_out_and_said(shop: Workshop) -> None:
     first, second, third = (shop.train(until(number)) for number in (79, 119, 149))
-    shutil.rmtree(Path(second.uri.removeprefix("file://")))
+    shutil.rmtree(Path(second.files.uri.removeprefix("file://")))
     output = shop.infer()
     left_out: Any = output.metrics["trainings_left_out"]
     assert set(left_out) == {second.run_id}
     rows = between(shop.panel, until(79), until(149))
     assert same(between(shop.read(), until(79), until(149)), shop.predict(first, rows))
-    shutil.rmtree(Path(third.uri.removeprefix("file://")))
+    shutil.rmtree(Path(third.files.uri.removeprefix("file://")))
     with pytest.raises(PluginError) as refused:
         shop.infer()
     assert refused.value.type == "ModelFilesNotFound"
@@ -178,7 +178,7 @@ def test_an_earlier_version_without_its_files_is_left_out_and_said(shop: Worksho
 def test_predictions_in_sample_are_counted_and_refused(shop: Workshop) -> None:
     """Even if the files of a training say something else than they hold, or a plan of ours were wrong."""
     model = shop.train(until(149))
-    path = Path(model.uri.removeprefix("file://")) / "training.json"
+    path = Path(model.files.uri.removeprefix("file://")) / "training.json"
     path.write_text(json.dumps({**shop.facts[model.run_id], "validation_label_end": str(until(130))}))
     with pytest.raises(
         PluginError, match="50 predictions come from a model that knew later labels"
@@ -190,12 +190,12 @@ def test_predictions_in_sample_are_counted_and_refused(shop: Workshop) -> None:
 
 def test_a_model_that_knows_everything_predicts_nothing(shop: Workshop) -> None:
     model = shop.train(until(SESSIONS - 1))
-    Path(model.uri.removeprefix("file://"), "validation_predictions.parquet").unlink()
+    Path(model.files.uri.removeprefix("file://"), "validation_predictions.parquet").unlink()
     with pytest.raises(PluginError):
         shop.infer()
     shop.set_panel(shop.panel.filter(pl.col("date") < until(20)))
     shop.validation(shop.train(until(19))).clear().write_parquet(
-        Path(shop.trainings[-1].uri.removeprefix("file://"), "validation_predictions.parquet")
+        Path(shop.trainings[-1].files.uri.removeprefix("file://"), "validation_predictions.parquet")
     )
     shop.set_panel(shop.panel.filter(pl.col("date") < until(15)))
     with pytest.raises(NoDataInRange, match="bring the features up to date"):

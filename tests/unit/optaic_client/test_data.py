@@ -1,6 +1,7 @@
 """Data comes out of the client as whoever depends on it reads it: through its store and accessor, at any version."""
 
 import datetime as dt
+import io
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from optaic.definition.v1 import definition_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, spec_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.plugins import Store
+from optaic.rules.artifacts import measure
 from optaic.run.v1 import run_pb2, run_service_pb2
 from support.fake_services import FakeServices, refuse
 from worker.builtin.delta_store import DeltaStore
@@ -100,14 +102,18 @@ class World:
     def backtest(self, folder: Path, **tables: pl.DataFrame) -> run_pb2.Run:
         """A completed backtest with these artifacts."""
         self.revisions.append(self._instance(BACKTEST, backtest=spec_pb2.BacktestSpec()))
-        artifacts = {}
+        artifacts, manifest = {}, []
         for name, content in tables.items():
             path = folder / f"{name} of {len(self.runs)}.parquet"
             content.write_parquet(path)
             artifacts[name] = path.as_uri()
+            size, sha256 = measure(io.BytesIO(path.read_bytes()))
+            manifest.append(run_pb2.Artifact(name=name, uri=path.as_uri(), size_bytes=size, sha256=sha256))
         self.version += 1
         output = flow_pb2.VersionRef(uri=folder.as_uri(), physical_version="r", digest=str(len(self.runs)))
-        return self.complete(BACKTEST, output, artifacts)
+        run = self.complete(BACKTEST, output, artifacts)
+        run.artifact_manifest.extend(manifest)
+        return run
 
     def _instance(self, flow_kind: Any, **spec: Any) -> instance_pb2.Instance:
         revision = len(self.revisions) + 1
@@ -319,6 +325,20 @@ async def test_a_missing_version_or_output_is_an_error(world: World, client: Asy
         await client.data.read(ID, run.run_id)
 
 
+async def test_a_file_of_others_is_not_read(world: World, client: AsyncClient, tmp_path: Path) -> None:
+    run = world.backtest(tmp_path, equity_curve=table(1.0))
+    (path,) = files(tmp_path, "equity_curve*")
+    content = path.read_bytes()
+    for changed in (content[:-1], content[:-1] + bytes([content[-1] ^ 1])):
+        path.write_bytes(changed)
+        for read in (client.data.read(ID), (await client.runs.handle(run.run_id)).artifact("equity_curve")):
+            with pytest.raises(errors.ArtifactCorruptError, match="but the run wrote"):
+                await read
+    run.ClearField("artifact_manifest")  # of a release that kept none
+    table(9.0).write_parquet(path)
+    assert (await client.data.read(ID)).equals(table(9.0))
+
+
 async def test_missing_or_damaged_data_is_a_typed_error(
     world: World, client: AsyncClient, tmp_path: Path
 ) -> None:
@@ -329,7 +349,8 @@ async def test_missing_or_damaged_data_is_a_typed_error(
     with pytest.raises(errors.NotFoundError, match=r"prices: .*cannot be read") as gone:
         await client.data.read(ID)
     assert gone.value.reason == "VERSION_NOT_FOUND"
-    world.backtest(tmp_path, equity_curve=table(1.0))
+    run = world.backtest(tmp_path, equity_curve=table(1.0))
+    run.ClearField("artifact_manifest")  # of a release that kept none
     (file,) = files(tmp_path, "equity_curve*")
     file.write_bytes(b"nothing of that kind")
     with pytest.raises(errors.FailedPreconditionError, match="not a readable Parquet file") as damaged:
