@@ -224,6 +224,46 @@ class PluginCode(_message.Message):
 Global___PluginCode: _TypeAlias = PluginCode  # noqa: Y015
 
 @_typing.final
+class Artifact(_message.Message):
+    """One file that a run has written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the artifact in `Run.artifacts`. For a file of an artifact that is a folder: that name, a slash, and the path in the
+    folder.
+    """
+    uri: _builtins.str
+    """Where the file is."""
+    size_bytes: _builtins.int
+    """Its length in bytes."""
+    sha256: _builtins.str
+    """SHA-256 of its content, hexadecimal."""
+    media_type: _builtins.str
+    """For example `application/vnd.apache.parquet`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["media_type", b"media_type", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Artifact: _TypeAlias = Artifact  # noqa: Y015
+
+@_typing.final
 class Run(_message.Message):
     """One execution of one flow of an instance; immutable once ended, except for `telemetry_pending` and what MLflow calls the model."""
 
@@ -268,6 +308,7 @@ class Run(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    ARTIFACT_MANIFEST_FIELD_NUMBER: _builtins.int
     OUTPUTS_URI_FIELD_NUMBER: _builtins.int
     INPUT_VERSIONS_FIELD_NUMBER: _builtins.int
     BASE_VERSION_FIELD_NUMBER: _builtins.int
@@ -382,6 +423,13 @@ class Run(_message.Message):
         """Named large outputs outside the database: name to URI."""
 
     @_builtins.property
+    def artifact_manifest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]:
+        """The files of the artifacts that are in the run's own output folder, as its worker found them after the run's process had ended.
+        The data of a dataset is no artifact in that folder: its digest is in `output_version`. Empty in lists and events, and of runs
+        of releases that kept none.
+        """
+
+    @_builtins.property
     def input_versions(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.InputVersion]:
         """Exactly which version of each upstream it reads; pinned at admission."""
 
@@ -451,6 +499,7 @@ class Run(_message.Message):
         parameters: _struct_pb2.Struct | None = ...,
         metrics: _struct_pb2.Struct | None = ...,
         artifacts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        artifact_manifest: _abc.Iterable[Global___Artifact] | None = ...,
         outputs_uri: _builtins.str = ...,
         input_versions: _abc.Iterable[_flow_pb2.InputVersion] | None = ...,
         base_version: _flow_pb2.VersionRef | None = ...,
@@ -485,7 +534,7 @@ class Run(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backtest", b"backtest", "base_version", b"base_version", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "inference", b"inference", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "submit_time", b"submit_time", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "allows_incremental", b"allows_incremental", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "covers_changes", b"covers_changes", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "external_version", b"external_version", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "full_because", b"full_because", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "refresh_id", b"refresh_id", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allow_deletion", b"allow_deletion", "allow_deletion_reason", b"allow_deletion_reason", "allows_incremental", b"allows_incremental", "artifact_manifest", b"artifact_manifest", "artifacts", b"artifacts", "attempt", b"attempt", "backtest", b"backtest", "base_version", b"base_version", "code", b"code", "compute_fingerprint", b"compute_fingerprint", "covers_changes", b"covers_changes", "end_time", b"end_time", "error", b"error", "experiment", b"experiment", "external_version", b"external_version", "flow_kind", b"flow_kind", "force_reason", b"force_reason", "forced", b"forced", "full_because", b"full_because", "inference", b"inference", "input_versions", b"input_versions", "instance_id", b"instance_id", "instance_revision", b"instance_revision", "is_partial_range", b"is_partial_range", "kind", b"kind", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "metrics", b"metrics", "mode", b"mode", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "orchestrator_run_id", b"orchestrator_run_id", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "parameters", b"parameters", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "progress_message", b"progress_message", "progress_pct", b"progress_pct", "refresh_id", b"refresh_id", "result", b"result", "retry_of_run_id", b"retry_of_run_id", "run_id", b"run_id", "run_number", b"run_number", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "submit_time", b"submit_time", "telemetry_pending", b"telemetry_pending", "training", b"training", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

@@ -258,6 +258,7 @@ class CompleteRunRequest(_message.Message):
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    ARTIFACT_MANIFEST_FIELD_NUMBER: _builtins.int
     OUTPUTS_URI_FIELD_NUMBER: _builtins.int
     OUTPUT_VERSION_FIELD_NUMBER: _builtins.int
     MODEL_ARTIFACT_VERSION_FIELD_NUMBER: _builtins.int
@@ -290,6 +291,12 @@ class CompleteRunRequest(_message.Message):
     @_builtins.property
     def artifacts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Name to URI, each in the flow's own folder."""
+
+    @_builtins.property
+    def artifact_manifest(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Artifact]:
+        """The files of the artifacts that are in `outputs_uri`; see `Run.artifact_manifest`. If there is one, each such artifact has an
+        entry, and each entry belongs to one.
+        """
 
     @_builtins.property
     def output_version(self) -> _flow_pb2.VersionRef:
@@ -330,6 +337,7 @@ class CompleteRunRequest(_message.Message):
         fencing_token: _builtins.str = ...,
         metrics: _struct_pb2.Struct | None = ...,
         artifacts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        artifact_manifest: _abc.Iterable[_run_pb2.Artifact] | None = ...,
         outputs_uri: _builtins.str = ...,
         output_version: _flow_pb2.VersionRef | None = ...,
         model_artifact_version: _builtins.str = ...,
@@ -348,7 +356,7 @@ class CompleteRunRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["affected_dates", b"affected_dates", "backtest", b"backtest", "experiment", b"experiment", "inference", b"inference", "last_log_time", b"last_log_time", "metrics", b"metrics", "monitoring", b"monitoring", "output_version", b"output_version", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_dates", b"affected_dates", "artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "last_log_time", b"last_log_time", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "telemetry_pending", b"telemetry_pending", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_dates", b"affected_dates", "artifact_manifest", b"artifact_manifest", "artifacts", b"artifacts", "backtest", b"backtest", "credential", b"credential", "experiment", b"experiment", "fencing_token", b"fencing_token", "inference", b"inference", "is_partial_range", b"is_partial_range", "last_log_time", b"last_log_time", "metrics", b"metrics", "model_artifact_version", b"model_artifact_version", "monitoring", b"monitoring", "output_version", b"output_version", "outputs_uri", b"outputs_uri", "pipeline", b"pipeline", "portfolio_optimization", b"portfolio_optimization", "result", b"result", "run_id", b"run_id", "telemetry_pending", b"telemetry_pending", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["pipeline", "experiment", "backtest", "portfolio_optimization", "training", "inference", "monitoring"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -410,6 +418,7 @@ class FailRunRequest(_message.Message):
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    ARTIFACT_MANIFEST_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     TRACEBACK_FIELD_NUMBER: _builtins.int
     LAST_LOG_TIME_FIELD_NUMBER: _builtins.int
@@ -426,6 +435,10 @@ class FailRunRequest(_message.Message):
         """Name to URI, each in the flow's own folder."""
 
     @_builtins.property
+    def artifact_manifest(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Artifact]:
+        """The files of the artifacts; as in CompleteRunRequest."""
+
+    @_builtins.property
     def last_log_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the last line of the run's log, 1970-01-01 if it has none; absent if that is not known."""
 
@@ -436,13 +449,14 @@ class FailRunRequest(_message.Message):
         fencing_token: _builtins.str = ...,
         error: _run_pb2.RunError | None = ...,
         artifacts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        artifact_manifest: _abc.Iterable[_run_pb2.Artifact] | None = ...,
         credential: _builtins.str = ...,
         traceback: _builtins.str = ...,
         last_log_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "last_log_time", b"last_log_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "credential", b"credential", "error", b"error", "fencing_token", b"fencing_token", "last_log_time", b"last_log_time", "run_id", b"run_id", "traceback", b"traceback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_manifest", b"artifact_manifest", "artifacts", b"artifacts", "credential", b"credential", "error", b"error", "fencing_token", b"fencing_token", "last_log_time", b"last_log_time", "run_id", b"run_id", "traceback", b"traceback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -571,6 +585,7 @@ class TrainedVersion(_message.Message):
     TRAIN_END_FIELD_NUMBER: _builtins.int
     MLFLOW_RUN_ID_FIELD_NUMBER: _builtins.int
     LABEL_END_FIELD_NUMBER: _builtins.int
+    ARTIFACT_MANIFEST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The training run."""
     run_number: _builtins.int
@@ -585,6 +600,10 @@ class TrainedVersion(_message.Message):
     """Its run in MLflow; empty until MLflow has it."""
     label_end: _builtins.str
     """The session on which the last label became known that it learnt, YYYY-MM-DD."""
+    @_builtins.property
+    def artifact_manifest(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Artifact]:
+        """Its files; empty if they were not recorded."""
+
     def __init__(
         self,
         *,
@@ -596,10 +615,11 @@ class TrainedVersion(_message.Message):
         train_end: _builtins.str = ...,
         mlflow_run_id: _builtins.str = ...,
         label_end: _builtins.str = ...,
+        artifact_manifest: _abc.Iterable[_run_pb2.Artifact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "instance_revision", b"instance_revision", "label_end", b"label_end", "mlflow_run_id", b"mlflow_run_id", "run_id", b"run_id", "run_number", b"run_number", "train_end", b"train_end", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_manifest", b"artifact_manifest", "digest", b"digest", "instance_revision", b"instance_revision", "label_end", b"label_end", "mlflow_run_id", b"mlflow_run_id", "run_id", b"run_id", "run_number", b"run_number", "train_end", b"train_end", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

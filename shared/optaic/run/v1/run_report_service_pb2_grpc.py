@@ -101,14 +101,16 @@ class RunReportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteRun(self, request, context):
-        """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED).
+        """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED; and for a manifest
+        that does not fit `artifacts`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FailRun(self, request, context):
-        """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED).
+        """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED; and for a manifest that
+        does not fit `artifacts`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,9 +50,13 @@ class RunReportServiceStub:
     then stops.
     """
     CompleteRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.CompleteRunRequest, _run_pb2.Run]
-    """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+    """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED; and for a manifest
+    that does not fit `artifacts`).
+    """
     FailRun: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.FailRunRequest, _run_pb2.Run]
-    """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+    """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED; and for a manifest that
+    does not fit `artifacts`).
+    """
     WatchDispatches: _grpc.UnaryStreamMultiCallable[_run_report_service_pb2.WatchDispatchesRequest, _run_report_service_pb2.WatchDispatchesResponse]
     """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
     that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
@@ -89,9 +93,13 @@ class RunReportServiceAsyncStub(RunReportServiceStub):
     then stops.
     """
     CompleteRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.CompleteRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+    """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED; and for a manifest
+    that does not fit `artifacts`).
+    """
     FailRun: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.FailRunRequest, _run_pb2.Run]  # type: ignore[assignment]
-    """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+    """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED; and for a manifest that
+    does not fit `artifacts`).
+    """
     WatchDispatches: _aio.UnaryStreamMultiCallable[_run_report_service_pb2.WatchDispatchesRequest, _run_report_service_pb2.WatchDispatchesResponse]  # type: ignore[assignment]
     """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
     that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
@@ -143,7 +151,9 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_report_service_pb2.CompleteRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
-        """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+        """RUNNING -> COMPLETED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED; and for a manifest
+        that does not fit `artifacts`).
+        """
 
     @_abc_1.abstractmethod
     def FailRun(
@@ -151,7 +161,9 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_report_service_pb2.FailRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
-        """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED)."""
+        """RUNNING -> FAILED. Errors: FAILED_PRECONDITION (FENCED, RUN_ENDED); INVALID_ARGUMENT (OUTPUT_MISPLACED; and for a manifest that
+        does not fit `artifacts`).
+        """
 
     @_abc_1.abstractmethod
     def WatchDispatches(
