@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from nats.aio.client import Client
 
 from optaic.common.v1 import flow_pb2
@@ -79,6 +81,15 @@ def instance(
     contract.required_flows.extend(enum_number(flow_pb2.FlowKind, each.lower()) for each in required)
     message.update_time.FromDatetime(START + timedelta(seconds=revision))
     return message
+
+
+def error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
+    """Return the reason of a refusal by status-service, and its metadata."""
+    status, info = rpc_status.from_call(error), error_details_pb2.ErrorInfo()
+    assert status is not None
+    assert status.details[0].Unpack(info)
+    assert info.domain == "status.optaic"
+    return info
 
 
 def flow_wait_changed(

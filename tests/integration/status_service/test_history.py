@@ -12,8 +12,6 @@ import grpc
 import pytest
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
@@ -32,6 +30,7 @@ from support.polling import eventually
 from support.status_service import (
     TENANT,
     RunningStatusService,
+    error_info,
     instance,
     status_service,
 )
@@ -129,13 +128,6 @@ def _moments(world: _World, chance: random.Random) -> list[datetime]:
     times = [entry.create_time for history in world.entries.values() for entry in history]
     exact = [time + timedelta(microseconds=step) for time in chance.sample(times, 5) for step in (-1, 0, 1)]
     return [world.now - timedelta(days=_DAYS) * chance.random() for _ in range(10)] + exact
-
-
-def _reason(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
-    status, info = rpc_status.from_call(error), error_details_pb2.ErrorInfo()
-    assert status is not None
-    status.details[0].Unpack(info)
-    return str(info.reason), dict(info.metadata)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -263,9 +255,9 @@ async def test_what_is_no_longer_kept_is_refused_and_says_from_when(service: Run
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(request)
         assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
-        reason, metadata = _reason(caught.value)
-        assert reason == "STATUS_HISTORY_NOT_KEPT"
-        kept = datetime.fromisoformat(metadata["start_time"])
+        refusal = error_info(caught.value)
+        assert refusal.reason == "STATUS_HISTORY_NOT_KEPT"
+        kept = datetime.fromisoformat(refusal.metadata["start_time"])
         assert timedelta(0) <= kept - (now - timedelta(days=90)) < timedelta(minutes=5)
     empty = api.TimeWindow(start_time=late, end_time=late)
     wrong: list[tuple[Any, Any]] = [

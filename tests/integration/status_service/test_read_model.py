@@ -5,8 +5,6 @@ import asyncio
 import grpc
 import pytest
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2, instance_pb2
@@ -21,6 +19,7 @@ from support.status_service import (
     PROJECT,
     TENANT,
     RunningStatusService,
+    error_info,
     flow_change,
     flow_statuses,
     flow_wait_changed,
@@ -37,15 +36,6 @@ async def _status(service: RunningStatusService, instance_id: str) -> status_pb2
         api.GetInstanceStatusRequest(instance_id=instance_id)
     )
     return status
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    status = rpc_status.from_call(error)
-    info = error_details_pb2.ErrorInfo()
-    assert status is not None
-    status.details[0].Unpack(info)
-    assert info.domain == "status.optaic"
-    return str(info.reason)
 
 
 async def test_a_status_shows_what_a_scheduled_time_waits_for_until_it_waits_no_more(
@@ -68,7 +58,7 @@ async def test_a_status_shows_what_a_scheduled_time_waits_for_until_it_waits_no_
     await service.applied(*await service.publish(deleted, flow_wait_changed(instance_id, 3, ["prices"])))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _status(service, instance_id)
-    assert _reason(caught.value) == "INSTANCE_NOT_FOUND"
+    assert error_info(caught.value).reason == "INSTANCE_NOT_FOUND"
 
 
 async def test_a_status_shows_its_flow_with_causes(service: RunningStatusService) -> None:
@@ -142,7 +132,7 @@ async def test_flows_may_come_before_their_instance(service: RunningStatusServic
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _status(service, instance_id)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
-    assert _reason(caught.value) == "INSTANCE_NOT_FOUND"
+    assert error_info(caught.value).reason == "INSTANCE_NOT_FOUND"
     await service.applied(*await service.publish(_created(instance_id)))
     assert (await _status(service, instance_id)).status == flow_pb2.STATUS_READY
 
@@ -203,7 +193,7 @@ async def test_a_deleted_instance_stays_deleted(service: RunningStatusService) -
     await service.applied(*await service.publish(flow_statuses(2, flow_change(instance_id, "ERROR"))))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _status(service, instance_id)
-    assert _reason(caught.value) == "INSTANCE_NOT_FOUND"
+    assert error_info(caught.value).reason == "INSTANCE_NOT_FOUND"
     history = await service.stub.GetStatusHistory(api.GetStatusHistoryRequest(instance_id=instance_id))
     ended, last = history.transitions[:2]
     assert (ended.from_status, ended.to_status) == (flow_pb2.STATUS_READY, flow_pb2.STATUS_UNSPECIFIED)
@@ -270,7 +260,7 @@ async def test_the_status_of_a_flow(service: RunningStatusService) -> None:
     flow.flow_kind = flow_pb2.FLOW_KIND_BACKTEST
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.stub.GetFlowStatus(api.GetFlowStatusRequest(flow=flow))
-    assert _reason(caught.value) == "FLOW_NOT_FOUND"
+    assert error_info(caught.value).reason == "FLOW_NOT_FOUND"
 
 
 async def test_history_has_every_change_of_word_or_version_and_nothing_else(

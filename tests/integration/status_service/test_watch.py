@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from devstack.postgres import Postgres
@@ -28,6 +26,7 @@ from support.postgres import service_database
 from support.status_service import (
     TENANT,
     RunningStatusService,
+    error_info,
     flow_change,
     flow_statuses,
     instance,
@@ -56,14 +55,6 @@ async def _until(
             if response.revision >= revision:
                 break
     return seen
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    status = rpc_status.from_call(error)
-    assert status is not None
-    info = error_details_pb2.ErrorInfo()
-    status.details[0].Unpack(info)
-    return str(info.reason)
 
 
 async def test_a_watch_sends_the_current_state_then_a_marker_then_changes(
@@ -124,7 +115,7 @@ async def test_a_compacted_revision_is_refused(postgres_server: Postgres, nats_u
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await _until(service.stub.WatchInstanceStatuses(_request(position)), 20)
             assert caught.value.code() == grpc.StatusCode.OUT_OF_RANGE
-            assert _reason(caught.value) == "REVISION_COMPACTED"
+            assert error_info(caught.value).reason == "REVISION_COMPACTED"
 
 
 async def _apply(service: RunningStatusService, facts: list[Fact]) -> None:
