@@ -22,7 +22,7 @@ from devstack import checks, ports, programs
 from optaic.instance.v1 import instance_pb2
 from support.killed_runs import KillableProgram
 from support.polling import PATIENCE, eventually
-from support.processes import list_descendants
+from support.processes import is_running, list_descendants
 from support.run_moments import PORT
 from support.stack import RunningStack, stack_environment
 
@@ -72,17 +72,9 @@ class MortalWorker:
         started = [pid for _, pid in list_descendants(self.worker.pid)]
         await asyncio.to_thread(self.worker.kill)
         await eventually(
-            lambda: not any(map(_is_running, started)), PATIENCE, "processes outlive their worker"
+            lambda: not any(map(is_running, started)), PATIENCE, "processes outlive their worker"
         )
         return started
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from optaic.run.v1 import run_pb2
 from servicekit.ids import new_id
 from support.polling import eventually
 from support.prefect_api import PrefectApi
-from support.processes import list_run_processes
+from support.processes import is_running, list_run_processes
 from support.worker import World, running_process
 from support.worker_peers import TENANT, TOKEN
 
@@ -94,16 +94,8 @@ def fixture(world: World, prefect: PrefectApi, prefect_url: str, tmp_path: Path)
     return Fixture(world, prefect, prefect_url, tmp_path)
 
 
-def _is_running(pid: int) -> bool:
-    """Whether it exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def _has_ended(pid: int) -> bool:
-    return not _is_running(pid)
+    return not is_running(pid)
 
 
 async def test_what_a_run_prints_is_in_prefects_log(fixture: Fixture) -> None:
@@ -166,7 +158,7 @@ async def _cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
     state = {"state": {"type": "CANCELLING"}}
     await fixture.prefect.call("POST", f"/flow_runs/{flow_run}/set_state", state)
     assert (await fixture.prefect.wait(flow_run))["type"] == "CANCELLED"
-    await eventually(lambda: not _is_running(child))
+    await eventually(lambda: not is_running(child))
 
 
 async def _what_ended_a_run_is_said(fixture: Fixture) -> None:
@@ -214,7 +206,7 @@ async def test_a_terminated_worker_fails_its_runs_and_leaves_no_process(fixture:
         await eventually(lambda: worker.poll() is not None)
         assert worker.returncode == 0
         assert run.error.type == "WorkerStopped"
-        await eventually(lambda: not _is_running(child))
+        await eventually(lambda: not is_running(child))
 
 
 async def test_a_killed_worker_leaves_no_process(fixture: Fixture) -> None:
@@ -226,7 +218,7 @@ async def test_a_killed_worker_leaves_no_process(fixture: Fixture) -> None:
         await eventually(lambda: all(file.exists() and file.read_text() for file in files), 30)
         flow_process = await fixture.child()
         worker.kill()
-        await eventually(lambda: not _is_running(flow_process))
+        await eventually(lambda: not is_running(flow_process))
         for file in files:
             pid = int(file.read_text(encoding="ascii"))
             await eventually(functools.partial(_has_ended, pid), message=file.name)

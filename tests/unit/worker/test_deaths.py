@@ -18,6 +18,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from servicekit.ids import new_id
 from support.polling import eventually
+from support.processes import is_running
 from support.worker import World
 from worker.cgroup import Cgroup, sweep
 from worker.execution import Outcome
@@ -40,11 +41,7 @@ def _read_pid(folder: Path, name: str) -> int:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether it does not exist, or is a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    return not is_running(pid)
 
 
 async def _nothing_lives(folder: Path, *names: str) -> None:
