@@ -1,4 +1,4 @@
-"""Long histories of many flows: what happens, and how its events are duplicated, reordered, delayed and interrupted."""
+"""Long histories of many flows: what happens, and how its events are repeated, reordered and delayed."""
 
 from __future__ import annotations
 
@@ -141,14 +141,8 @@ class History:
         items += self.random.choices(items, k=len(items) // 4) if items else []
         self.log.append(("deliver", items))
         facts = [item for item in items if isinstance(item, RunFact)]
-        if (
-            facts and self.random.random() < 0.3
-        ):  # a process dies in the middle: its transaction is as if it had not been
-            before = dict(self.domain.progress)
-            self.domain.take(facts[: self.random.randrange(len(facts))])
-            self.domain.progress = before
         self.domain.take(facts)
-        if facts and self.random.random() < 0.3:  # it dies after the commit: everything comes again
+        if facts and self.random.random() < 0.3:  # its acknowledgement was lost: everything comes again
             self.domain.take(facts)
         self.model.snapshots += [item for item in items if isinstance(item, Snapshot)]
         self.model.facts += dict.fromkeys(facts)
