@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from optaic.client import AsyncClient, RunHandle, word
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.counterparts import RUN_TAG, counterpart_name
 from optaic.run.v1 import run_pb2
+from support import campaigns
 from support.client import connected_client, create_dataset, create_project
 from support.holding_gate import HoldingGate
 from support.mlflow_api import MlflowApi
@@ -21,9 +21,8 @@ from support.mortal_worker import MortalWorker
 from support.polling import PATIENCE, eventually
 from support.proxy import Proxy
 
-IS_FULL = os.environ.get("OPTAIC_FAULTS") == "full"
 KINDS = ("refresh", "preview", "backtest", "optimize", "training", "inference", "monitoring")
-CHOSEN = KINDS if IS_FULL else ("refresh", "training")
+CHOSEN = KINDS if campaigns.IS_FULL else ("refresh", "training")
 RETRIED = frozenset({"refresh"})  # its instance has a policy
 _OWNERS = dict(zip(KINDS, ("signal", "experiment", "backtest", "optimizer", *["model"] * 3), strict=True))
 _BEFORE = {"backtest": "refresh", "optimize": "refresh", "inference": "training", "monitoring": "inference"}

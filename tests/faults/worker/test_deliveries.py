@@ -6,6 +6,7 @@ What a completed run owes is delivered exactly once, also by the next worker.
 import pytest
 
 from optaic.run.v1 import run_pb2
+from support import campaigns
 from support.mortal_worker import move_link
 from support.polling import PATIENCE
 from support.run_moments import (
@@ -18,7 +19,7 @@ from support.run_moments import (
     SNAPSHOT_WRITTEN,
     VERSION_REGISTERED,
 )
-from support.seven_kinds import IS_FULL, SevenKinds
+from support.seven_kinds import SevenKinds
 
 pytestmark = pytest.mark.faults
 _STEPS = [
@@ -34,7 +35,7 @@ _SYSTEMS = {"training": "mlflow", "monitoring": "evidently"}
 @pytest.mark.parametrize(
     ("kind", "moment"),
     [*_STEPS, ("training", SETTLING), ("monitoring", SETTLING)]
-    if IS_FULL
+    if campaigns.IS_FULL
     else [("training", VERSION_REGISTERED)],
 )
 async def test_what_a_completed_run_owes_is_delivered_once_over_a_death(

@@ -9,10 +9,11 @@ import signal
 import pytest
 
 from optaic.run.v1 import run_pb2
+from support import campaigns
 from support.polling import PATIENCE, eventually
 from support.processes import list_run_processes
 from support.run_moments import READING, WRITING
-from support.seven_kinds import CHOSEN, IS_FULL, KINDS, RETRIED, Published, SevenKinds
+from support.seven_kinds import CHOSEN, KINDS, RETRIED, Published, SevenKinds
 
 pytestmark = pytest.mark.faults
 _WITH_PROCESSES = (
@@ -22,12 +23,12 @@ _WITH_PROCESSES = (
         for moment in (READING, WRITING)
         for victim in ("child", "guardian")
     ]
-    if IS_FULL
+    if campaigns.IS_FULL
     else [("refresh", WRITING, "child"), ("training", READING, "guardian")]
 )
 
 
-@pytest.mark.parametrize("moment", [READING, WRITING] if IS_FULL else [WRITING])
+@pytest.mark.parametrize("moment", [READING, WRITING] if campaigns.IS_FULL else [WRITING])
 async def test_a_worker_killed_in_the_middle_of_runs_leaves_nothing_of_them(
     kinds: SevenKinds, moment: str
 ) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from optaic.client import word
 from optaic.run.v1 import run_pb2
+from support import campaigns
 from support.mortal_worker import move_link, silent_workspace
 from support.polling import PATIENCE
-from support.seven_kinds import CHOSEN, IS_FULL, SevenKinds
+from support.seven_kinds import CHOSEN, SevenKinds
 
 pytestmark = pytest.mark.faults
 _OWED = {"training": ["mlflow"], "monitoring": ["evidently"]}
@@ -52,7 +53,7 @@ async def _champion(kinds: SevenKinds) -> AsyncIterator[None]:
         await kinds.complete("inference")
 
 
-@pytest.mark.parametrize("how", ["refused", "silent"] if IS_FULL else ["refused"])
+@pytest.mark.parametrize("how", ["refused", "silent"] if campaigns.IS_FULL else ["refused"])
 async def test_runs_of_all_kinds_complete_without_mlflow_and_evidently(kinds: SevenKinds, how: str) -> None:
     await kinds.prepare(CHOSEN)
     async with contextlib.AsyncExitStack() as stack:
