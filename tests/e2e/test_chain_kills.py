@@ -1,7 +1,7 @@
 """kill -9 of run-service while it brings a chain up to date: for somebody, for a scheduled time, and for a signal that follows.
 
-Nothing is lost, and nothing is run twice. `make test` has a kill of each kind, `make test-faults` twenty of each (`OPTAIC_KILLS`). The
-moments follow from a seed, which a failure prints.
+Nothing is lost, and nothing is run twice. A kill counts if a run of the chain ends after it; after one that came too late the next come earlier.
+`make test` has a kill of each kind, `make test-faults` twenty of each (`OPTAIC_CHAIN_KILLS`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-import random
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -23,14 +22,15 @@ from optaic.client import AsyncClient
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.run.v1 import refresh_pb2, run_pb2
+from support import campaigns
 from support.client import connected_client, create_dataset, create_project
 from support.polling import PATIENCE, eventually
 from support.prefect_api import PrefectApi, prefect_api
 from support.stack import RunningStack
 
 pytestmark = pytest.mark.faults
-_KILLS = int(os.environ.get("OPTAIC_KILLS", "20" if os.environ.get("OPTAIC_FAULTS") == "full" else "1"))
-_SEED = 13
+_KILLS = campaigns.count("OPTAIC_CHAIN_KILLS", 1, 20)
+_ROUNDS = 10 * _KILLS  # of each kind at most
 _LONGEST = 4.0  # seconds until the kill: by then a chain on a quiet machine is up to date
 
 
@@ -81,10 +81,11 @@ class Chain:
             flow_kind="refresh",
         )
 
-    async def kill(self) -> None:
-        """End run-service as a crash would; its supervisor starts it again."""
+    async def kill(self) -> dt.datetime:
+        """End run-service as a crash would, and return when; its supervisor starts it again."""
         processes = await asyncio.to_thread(self.stack.processes)
         os.kill(processes["run-service"], signal.SIGKILL)
+        return dt.datetime.now(dt.UTC)
 
     async def runs(self) -> dict[str, list[run_pb2.Run]]:
         """Return the runs of each instance, newest first."""
@@ -100,43 +101,54 @@ class Chain:
 
 
 async def test_a_kill_loses_and_doubles_nothing_of_a_chain(stack: RunningStack, tmp_path: Path) -> None:
-    rng, endpoints = random.Random(_SEED), stack.endpoints
+    random, endpoints = campaigns.begin(), stack.endpoints
     async with (
         connected_client(stack) as client,
         prefect_api(endpoints.prefect_api, endpoints.prefect_login) as prefect,
     ):
         chain = Chain(stack, client, prefect, tmp_path / "source.parquet")
         await chain.create("chain_kills")
-        seen = Counter[str]()
-        for number in range(1, 2 * _KILLS + 1):
-            chain.write(number)
-            await client.lineage.invalidate(chain.instances[0], reason="new content")
-            moment = rng.uniform(0, _LONGEST)
-            label = f"round {number} of seed {_SEED}, killed after {moment:.2f} s"
-            if number % 2:
-                handle = await client.refresh(chain.instances[1], upstream=True)
-                await asyncio.sleep(moment)  # the moment of the kill
-                await chain.kill()
-                ended = await handle.wait(timeout=PATIENCE)
-                assert ended.status == refresh_pb2.REFRESH_STATUS_COMPLETED, label
+        seen, hits = Counter[str](), Counter[bool]()
+        longest = dict.fromkeys((True, False), _LONGEST)
+        rounds = 0
+        while min(hits[True], hits[False]) < _KILLS:
+            rounds += 1
+            assert rounds <= _ROUNDS, f"the chain was up to date at most kills; hit: {hits}"
+            for is_for_somebody in (True, False):
+                chain.write(2 * rounds + is_for_somebody)
+                await client.lineage.invalidate(chain.instances[0], reason="new content")
+                moment = random.uniform(0, longest[is_for_somebody])
+                label = f"round {rounds}, killed after {moment:.2f} s"
                 names = ["raw", "doubled", "follows"]
-            else:
-                await chain.tick()
-                await asyncio.sleep(moment)  # the moment of the kill
-                await chain.kill()
-                names = ["raw", "doubled", "follows", "scheduled"]
-            await eventually(lambda names=names: chain.are_ready(*names), PATIENCE, label)  # type: ignore[misc]  # its default is its value
-            seen.update(names)
-            runs = await chain.runs()
-            assert {name: len(found) for name, found in runs.items() if found} == dict(seen), label
-            for found in runs.values():
-                assert {run.status for run in found} <= {run_pb2.RUN_STATUS_COMPLETED}, label
-            read = runs["follows"][0].input_versions[0].version
-            assert read == (await client.status.get(chain.instances[1].instance_id)).flows[0].version, label
+                if is_for_somebody:
+                    handle = await client.refresh(chain.instances[1], upstream=True)
+                    await asyncio.sleep(moment)  # the moment of the kill
+                    killed = await chain.kill()
+                    ended = await handle.wait(timeout=PATIENCE)
+                    assert ended.status == refresh_pb2.REFRESH_STATUS_COMPLETED, label
+                else:
+                    names.append("scheduled")
+                    await chain.tick()
+                    await asyncio.sleep(moment)  # the moment of the kill
+                    killed = await chain.kill()
+                await eventually(lambda names=names: chain.are_ready(*names), PATIENCE, label)  # type: ignore[misc]  # its default is its value
+                seen.update(names)
+                runs = await chain.runs()
+                assert {name: len(found) for name, found in runs.items() if found} == dict(seen), label
+                for found in runs.values():
+                    assert {run.status for run in found} <= {run_pb2.RUN_STATUS_COMPLETED}, label
+                read = runs["follows"][0].input_versions[0].version
+                doubled = await client.status.get(chain.instances[1].instance_id)
+                assert read == doubled.flows[0].version, label
+                last = max(runs[name][0].end_time.ToDatetime(dt.UTC) for name in names)
+                if last > killed:
+                    hits[is_for_somebody] += 1
+                else:
+                    longest[is_for_somebody] = moment
         refreshes = [each for each in await client.refreshes.list() if _is_of(each, chain)]
-        assert len(refreshes) == 2 * _KILLS
+        assert len(refreshes) == 2 * rounds
         assert {each.status for each in refreshes} == {refresh_pb2.REFRESH_STATUS_COMPLETED}
-        assert sum(each.actor == "schedule" for each in refreshes) == _KILLS
+        assert sum(each.actor == "schedule" for each in refreshes) == rounds
         assert {run.trigger for run in (await chain.runs())["scheduled"]} == {run_pb2.RUN_TRIGGER_SCHEDULE}
 
 
