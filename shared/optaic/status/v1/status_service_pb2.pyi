@@ -38,6 +38,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STATUS_HISTORY_NOT_KEPT: _ErrorReason.ValueType  # 5
     ERROR_REASON_INVALID_WINDOW: _ErrorReason.ValueType  # 6
     ERROR_REASON_CAUSES_NOT_KEPT: _ErrorReason.ValueType  # 7
+    ERROR_REASON_RUN_NOT_NEWEST: _ErrorReason.ValueType  # 8
+    ERROR_REASON_REALTIME_NOT_CONFIGURED: _ErrorReason.ValueType  # 9
+    ERROR_REASON_CHANNELS_NAME_TENANTS: _ErrorReason.ValueType  # 10
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why StatusService refused."""
@@ -50,7 +53,36 @@ ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 4
 ERROR_REASON_STATUS_HISTORY_NOT_KEPT: ErrorReason.ValueType  # 5
 ERROR_REASON_INVALID_WINDOW: ErrorReason.ValueType  # 6
 ERROR_REASON_CAUSES_NOT_KEPT: ErrorReason.ValueType  # 7
+ERROR_REASON_RUN_NOT_NEWEST: ErrorReason.ValueType  # 8
+ERROR_REASON_REALTIME_NOT_CONFIGURED: ErrorReason.ValueType  # 9
+ERROR_REASON_CHANNELS_NAME_TENANTS: ErrorReason.ValueType  # 10
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
+
+class _RealtimeTopic:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RealtimeTopicEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RealtimeTopic.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REALTIME_TOPIC_UNSPECIFIED: _RealtimeTopic.ValueType  # 0
+    REALTIME_TOPIC_STATUS: _RealtimeTopic.ValueType  # 1
+    """Channel `instance:<tenant>.<instance id>:status`: each change of the status of an instance."""
+    REALTIME_TOPIC_ALERTS: _RealtimeTopic.ValueType  # 2
+    """Channel `instance:<tenant>.<instance id>:alerts`: alerts of its monitorings."""
+    REALTIME_TOPIC_PROGRESS: _RealtimeTopic.ValueType  # 3
+    """Channel `run:<tenant>.<run id>:progress`: each state of a run."""
+
+class RealtimeTopic(_RealtimeTopic, metaclass=_RealtimeTopicEnumTypeWrapper):
+    """A subject of live messages."""
+
+REALTIME_TOPIC_UNSPECIFIED: RealtimeTopic.ValueType  # 0
+REALTIME_TOPIC_STATUS: RealtimeTopic.ValueType  # 1
+"""Channel `instance:<tenant>.<instance id>:status`: each change of the status of an instance."""
+REALTIME_TOPIC_ALERTS: RealtimeTopic.ValueType  # 2
+"""Channel `instance:<tenant>.<instance id>:alerts`: alerts of its monitorings."""
+REALTIME_TOPIC_PROGRESS: RealtimeTopic.ValueType  # 3
+"""Channel `run:<tenant>.<run id>:progress`: each state of a run."""
+Global___RealtimeTopic: _TypeAlias = RealtimeTopic  # noqa: Y015
 
 @_typing.final
 class GetInstanceStatusRequest(_message.Message):
@@ -535,3 +567,105 @@ class ListInstanceAvailabilityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListInstanceAvailabilityResponse: _TypeAlias = ListInstanceAvailabilityResponse  # noqa: Y015
+
+@_typing.final
+class CreateRealtimeTokenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    WITHOUT_TENANT_FIELD_NUMBER: _builtins.int
+    without_tenant: _builtins.bool
+    """Name the channels of statuses `instance:<instance id>:status`, without a tenant. Precondition: the installation has the one
+    tenant `default`.
+    """
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The instances whose statuses and alerts the caller subscribes to."""
+
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The runs whose progress the caller subscribes to; each is the newest run of a flow of one of `instance_ids`."""
+
+    def __init__(
+        self,
+        *,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        without_tenant: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_ids", b"instance_ids", "run_ids", b"run_ids", "without_tenant", b"without_tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRealtimeTokenRequest: _TypeAlias = CreateRealtimeTokenRequest  # noqa: Y015
+
+@_typing.final
+class CreateRealtimeTokenResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_TOKEN_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    connection_token: _builtins.str
+    """The token to connect with, for the caller alone: whoever has it is the caller."""
+    @_builtins.property
+    def subscriptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RealtimeSubscription]:
+        """For each instance its status and its alerts, in the order asked for; then for each run its progress."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When all of them expire. The server ends subscriptions for which no new token has come a few seconds later."""
+
+    def __init__(
+        self,
+        *,
+        connection_token: _builtins.str = ...,
+        subscriptions: _abc.Iterable[Global___RealtimeSubscription] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_token", b"connection_token", "expire_time", b"expire_time", "subscriptions", b"subscriptions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRealtimeTokenResponse: _TypeAlias = CreateRealtimeTokenResponse  # noqa: Y015
+
+@_typing.final
+class RealtimeSubscription(_message.Message):
+    """The permission to subscribe to one channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    topic: Global___RealtimeTopic.ValueType
+    instance_id: _builtins.str
+    """The instance of a status or of alerts; empty for a run."""
+    run_id: _builtins.str
+    """The run of a progress; empty for an instance."""
+    channel: _builtins.str
+    token: _builtins.str
+    """The token to subscribe with, on a connection with the `connection_token` of the same caller."""
+    def __init__(
+        self,
+        *,
+        topic: Global___RealtimeTopic.ValueType = ...,
+        instance_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "instance_id", b"instance_id", "run_id", b"run_id", "token", b"token", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RealtimeSubscription: _TypeAlias = RealtimeSubscription  # noqa: Y015

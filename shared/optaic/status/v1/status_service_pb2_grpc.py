@@ -71,6 +71,11 @@ class StatusServiceStub:
                 request_serializer=optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityRequest.SerializeToString,
                 response_deserializer=optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityResponse.FromString,
                 _registered_method=True)
+        self.CreateRealtimeToken = channel.unary_unary(
+                '/optaic.status.v1.StatusService/CreateRealtimeToken',
+                request_serializer=optaic_dot_status_dot_v1_dot_status__service__pb2.CreateRealtimeTokenRequest.SerializeToString,
+                response_deserializer=optaic_dot_status_dot_v1_dot_status__service__pb2.CreateRealtimeTokenResponse.FromString,
+                _registered_method=True)
 
 
 class StatusServiceServicer:
@@ -135,6 +140,18 @@ class StatusServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateRealtimeToken(self, request, context):
+        """Make tokens with which the caller subscribes to live messages of Centrifugo: one to connect, and one for each channel. Each permits
+        one channel, until `expire_time`, even if the caller's rights are taken away before. Nothing is stored; each call makes new
+        ones. Precondition: this service has a key for tokens. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing
+        instance; NOT_FOUND (RUN_NOT_NEWEST) naming every run that is not the newest run of a flow of one of `instance_ids`;
+        FAILED_PRECONDITION (REALTIME_NOT_CONFIGURED) without a key; FAILED_PRECONDITION (CHANNELS_NAME_TENANTS) for
+        `without_tenant` in an installation of other tenants.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StatusServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -172,6 +189,11 @@ def add_StatusServiceServicer_to_server(servicer, server):
                     servicer.ListInstanceAvailability,
                     request_deserializer=optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityRequest.FromString,
                     response_serializer=optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityResponse.SerializeToString,
+            ),
+            'CreateRealtimeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRealtimeToken,
+                    request_deserializer=optaic_dot_status_dot_v1_dot_status__service__pb2.CreateRealtimeTokenRequest.FromString,
+                    response_serializer=optaic_dot_status_dot_v1_dot_status__service__pb2.CreateRealtimeTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -364,6 +386,33 @@ class StatusService:
             '/optaic.status.v1.StatusService/ListInstanceAvailability',
             optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityRequest.SerializeToString,
             optaic_dot_status_dot_v1_dot_status__service__pb2.ListInstanceAvailabilityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRealtimeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.status.v1.StatusService/CreateRealtimeToken',
+            optaic_dot_status_dot_v1_dot_status__service__pb2.CreateRealtimeTokenRequest.SerializeToString,
+            optaic_dot_status_dot_v1_dot_status__service__pb2.CreateRealtimeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

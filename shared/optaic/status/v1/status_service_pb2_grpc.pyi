@@ -61,6 +61,14 @@ class StatusServiceStub:
     instances are left out. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) and INVALID_ARGUMENT
     (INVALID_WINDOW) as in GetStatusHistory.
     """
+    CreateRealtimeToken: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.CreateRealtimeTokenRequest, _status_service_pb2.CreateRealtimeTokenResponse]
+    """Make tokens with which the caller subscribes to live messages of Centrifugo: one to connect, and one for each channel. Each permits
+    one channel, until `expire_time`, even if the caller's rights are taken away before. Nothing is stored; each call makes new
+    ones. Precondition: this service has a key for tokens. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing
+    instance; NOT_FOUND (RUN_NOT_NEWEST) naming every run that is not the newest run of a flow of one of `instance_ids`;
+    FAILED_PRECONDITION (REALTIME_NOT_CONFIGURED) without a key; FAILED_PRECONDITION (CHANNELS_NAME_TENANTS) for
+    `without_tenant` in an installation of other tenants.
+    """
 
 @_typing.type_check_only
 class StatusServiceAsyncStub(StatusServiceStub):
@@ -93,6 +101,14 @@ class StatusServiceAsyncStub(StatusServiceStub):
     """The share of time in which each existing instance was READY, in each of some windows; in the order of instance ids. Unknown
     instances are left out. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) and INVALID_ARGUMENT
     (INVALID_WINDOW) as in GetStatusHistory.
+    """
+    CreateRealtimeToken: _aio.UnaryUnaryMultiCallable[_status_service_pb2.CreateRealtimeTokenRequest, _status_service_pb2.CreateRealtimeTokenResponse]  # type: ignore[assignment]
+    """Make tokens with which the caller subscribes to live messages of Centrifugo: one to connect, and one for each channel. Each permits
+    one channel, until `expire_time`, even if the caller's rights are taken away before. Nothing is stored; each call makes new
+    ones. Precondition: this service has a key for tokens. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing
+    instance; NOT_FOUND (RUN_NOT_NEWEST) naming every run that is not the newest run of a flow of one of `instance_ids`;
+    FAILED_PRECONDITION (REALTIME_NOT_CONFIGURED) without a key; FAILED_PRECONDITION (CHANNELS_NAME_TENANTS) for
+    `without_tenant` in an installation of other tenants.
     """
 
 class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -165,6 +181,20 @@ class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
         """The share of time in which each existing instance was READY, in each of some windows; in the order of instance ids. Unknown
         instances are left out. Errors: OUT_OF_RANGE (STATUS_HISTORY_NOT_KEPT) and INVALID_ARGUMENT
         (INVALID_WINDOW) as in GetStatusHistory.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateRealtimeToken(
+        self,
+        request: _status_service_pb2.CreateRealtimeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_status_service_pb2.CreateRealtimeTokenResponse, _abc.Awaitable[_status_service_pb2.CreateRealtimeTokenResponse]]:
+        """Make tokens with which the caller subscribes to live messages of Centrifugo: one to connect, and one for each channel. Each permits
+        one channel, until `expire_time`, even if the caller's rights are taken away before. Nothing is stored; each call makes new
+        ones. Precondition: this service has a key for tokens. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing
+        instance; NOT_FOUND (RUN_NOT_NEWEST) naming every run that is not the newest run of a flow of one of `instance_ids`;
+        FAILED_PRECONDITION (REALTIME_NOT_CONFIGURED) without a key; FAILED_PRECONDITION (CHANNELS_NAME_TENANTS) for
+        `without_tenant` in an installation of other tenants.
         """
 
 def add_StatusServiceServicer_to_server(servicer: StatusServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
