@@ -26,7 +26,7 @@ from status_service.ports import StatusPublisher
 from status_service.reconcile import Compaction, Trimming
 from status_service.store.statuses import SharedReads
 from status_service.use_cases import reading
-from status_service.use_cases.dependencies import Dependencies
+from status_service.use_cases.dependencies import Dependencies, RealtimeTokens
 from status_service.use_cases.facts import LINEAGE_ECHO
 from status_service.use_cases.watching import ChangeFeed
 
@@ -48,7 +48,18 @@ async def build(settings: Settings) -> App[Dependencies]:
     )
     kept_history = timedelta(days=settings.status_history_days)
     deps = Dependencies(
-        parts.database, parts.clock, parts.ids, parts.signer, feed, SharedReads(parts.database), kept_history
+        parts.database,
+        parts.clock,
+        parts.ids,
+        parts.signer,
+        feed,
+        SharedReads(parts.database),
+        kept_history,
+        RealtimeTokens(
+            settings.centrifugo_token_key,
+            timedelta(seconds=settings.realtime_token_seconds),
+            settings.tenants,
+        ),
     )
     Comparing(deps, parts.comparison).listen()
     publishers: list[StatusPublisher] = [NatsStatusPublisher(parts.broker)]

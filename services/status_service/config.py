@@ -3,11 +3,11 @@
 from pydantic import Field
 
 from optaic.rules.realtime import DEFAULT_TENANT
-from servicekit.centrifugo import CentrifugoSettings
+from servicekit.centrifugo import RealtimeTokenSettings
 from servicekit.settings import WatchSettings
 
 
-class Settings(WatchSettings, CentrifugoSettings):
+class Settings(WatchSettings, RealtimeTokenSettings):
     """The settings that status-service adds to those of every service."""
 
     watch_retention_revisions: int = Field(

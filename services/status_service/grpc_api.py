@@ -9,7 +9,7 @@ from optaic.status.v1 import status_service_pb2 as api
 from optaic.status.v1.status_pb2 import FlowStatus, InstanceStatus
 from optaic.status.v1.status_service_pb2_grpc import StatusServiceServicer
 from servicekit.context import current
-from status_service.use_cases import history_reading, list_reading, reading
+from status_service.use_cases import history_reading, list_reading, reading, realtime
 from status_service.use_cases.dependencies import Dependencies
 
 
@@ -50,3 +50,8 @@ class StatusServicer(StatusServiceServicer):
     ) -> AsyncIterator[api.WatchInstanceStatusesResponse]:
         async for response in reading.watch_instance_statuses(self._deps, current(), request):
             yield response
+
+    async def CreateRealtimeToken(
+        self, request: api.CreateRealtimeTokenRequest, _context: Any
+    ) -> api.CreateRealtimeTokenResponse:
+        return await realtime.create_realtime_token(self._deps, current(), request)

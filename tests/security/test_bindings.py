@@ -110,6 +110,10 @@ async def test_a_binding_confines_an_actor_to_its_project_in_every_service(world
     ):
         shares = await world.plane.status.stub.ListInstanceAvailability(request, metadata=ME)
         assert [each.instance_id for each in shares.instance_availabilities] == [world.my_instance]
+    for instance_id, expected_outcome in ((world.my_instance, "OK"), (world.other_instance, MISSING)):
+        tokens = status_api.CreateRealtimeTokenRequest(instance_ids=[instance_id])
+        create = world.plane.status.stub.CreateRealtimeToken
+        assert await outcome(lambda: create(tokens, metadata=ME)) == expected_outcome  # noqa: B023 - called at once
     everything = definition_api.ListDefinitionsRequest()
     assert await outcome(lambda: world.definitions.ListDefinitions(everything, metadata=ME)) == "OK"
     # Nobody else is concerned.

@@ -74,6 +74,7 @@ ELSEWHERE = {
     "pipeline_instance_id",
     "store_instance_id",
     "event_id",
+    "run_ids",  # each must be the newest run of a flow of an instance that the request names
     "refresh_id",  # a confined caller finds the refreshes that are confined to its projects
     "retry_of_run_id",
     "training_run_id",

@@ -28,10 +28,10 @@ CONSUMERS = {
     "LINEAGE_EVENTS": ("status-lineage-events", "run-lineage", "instance-service"),
 }
 # What a service does is announced to the loops that follow it up; looking without a reason costs more than all the rest.
-_FEW_LOOKS: dict[str, dict[str, float]] = {
+_FEW_LOOKS: dict[str, dict[str, Any]] = {
     "instance": {"drift_interval_seconds": 60, "reconcile_interval_seconds": 0.5},
     "lineage": {},
-    "status": {},
+    "status": {"centrifugo_token_key": "a-key-of-at-least-thirty-two-characters"},
     "run": {"dispatch_interval_seconds": 0.5},
 }
 

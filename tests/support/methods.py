@@ -120,6 +120,7 @@ ALLOWED: dict[str, set[str]] = {
     "WatchInstanceStatuses": _READING,
     "GetStatusHistory": _READING,
     "ListInstanceAvailability": _READING,
+    "CreateRealtimeToken": _READING,
     "SubmitRun": _EDITING,
     "BatchSubmitRuns": _EDITING,
     "ReportExternalVersion": _EDITING,

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from optaic.rules import refusals
 from servicekit.errors import (
+    FailedPreconditionError,
     FieldViolation,
     InvalidArgumentError,
     NotFoundError,
@@ -67,3 +68,31 @@ def causes_not_kept() -> InvalidArgumentError:
     text = "must be empty with as_of_time, because the history has no causes; omit one of the two"
     violation = FieldViolation(field, text, "CAUSES_NOT_KEPT")
     return InvalidArgumentError("CAUSES_NOT_KEPT", f"{field} {text}", field_violations=[violation])
+
+
+def runs_not_newest(run_ids: Collection[str]) -> NotFoundError:
+    """Return the refusal RUN_NOT_NEWEST, naming every missing id."""
+    missing = ", ".join(sorted(run_ids))
+    return NotFoundError(
+        "RUN_NOT_NEWEST",
+        f"run_ids: {missing}: not the newest run of a flow of one of instance_ids; name the instance of each run, "
+        "and only runs after which none was submitted",
+        metadata={"run_ids": missing},
+    )
+
+
+def realtime_not_configured() -> FailedPreconditionError:
+    """Return the refusal REALTIME_NOT_CONFIGURED."""
+    return FailedPreconditionError(
+        "REALTIME_NOT_CONFIGURED",
+        "this installation gives no tokens for live messages; set OPTAIC_CENTRIFUGO_TOKEN_KEY of status-service, "
+        "or call WatchInstanceStatuses",
+    )
+
+
+def channels_name_tenants() -> FailedPreconditionError:
+    """Return the refusal CHANNELS_NAME_TENANTS."""
+    return FailedPreconditionError(
+        "CHANNELS_NAME_TENANTS",
+        "channels without a tenant exist only where `default` is the one tenant; omit without_tenant",
+    )

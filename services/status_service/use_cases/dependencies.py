@@ -14,8 +14,17 @@ from status_service.use_cases.watching import ChangeFeed
 
 
 @dataclass(frozen=True)
+class RealtimeTokens:
+    """The key that signs tokens, how long they are valid, and the tenants whose channels they permit."""
+
+    key: str
+    lifetime: timedelta
+    tenants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Dependencies:
-    """The database and the reads of it that callers share, the clock, ids, the signer, the feed of changes, and how long history is kept."""
+    """The database and the reads of it that callers share, the clock, ids, the signer, the feed of changes, and how long history is kept, and how tokens for live messages are made."""
 
     database: Database
     clock: Clock
@@ -24,3 +33,4 @@ class Dependencies:
     feed: ChangeFeed
     shared_reads: SharedReads
     kept_history: timedelta
+    realtime_tokens: RealtimeTokens

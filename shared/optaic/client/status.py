@@ -211,6 +211,27 @@ class Statuses:
             await require_project(self._connection, project)
         return found
 
+    async def realtime_token(
+        self,
+        instances: Sequence[InstanceLike],
+        *,
+        runs: Sequence[str] = (),
+        without_tenant: bool = False,
+    ) -> api.CreateRealtimeTokenResponse:
+        """Return tokens with which this caller subscribes to live messages of instances and of the ids of runs.
+
+        Raises:
+            NotFoundError: There is no such instance, or a run is not the newest of a flow of one of them.
+            FailedPreconditionError: The installation gives no tokens, or its channels name tenants.
+        """
+        request = api.CreateRealtimeTokenRequest(
+            instance_ids=[id_of(each) for each in instances],
+            run_ids=runs,
+            without_tenant=without_tenant,
+        )
+        answer: api.CreateRealtimeTokenResponse = await self._call("CreateRealtimeToken", request)
+        return answer
+
     async def watch(
         self,
         instances: Sequence[InstanceLike] = (),

@@ -28,8 +28,12 @@ def progress_channel(tenant_id: str, run_id: str) -> str:
     return f"run:{tenant_id}.{run_id}:progress"
 
 
+def is_known_by_id(tenants: tuple[str, ...], tenant_id: str) -> bool:
+    """Return whether an installation with these tenants also has the channels without a tenant, for this one."""
+    return tenants == (DEFAULT_TENANT,) and tenant_id == DEFAULT_TENANT
+
+
 def status_channels(tenants: tuple[str, ...], tenant_id: str, instance_id: str) -> tuple[str, ...]:
     """Return every channel of the status of an instance, in an installation with these tenants; the one with the tenant comes first."""
     own = status_channel(tenant_id, instance_id)
-    is_only = tenants == (DEFAULT_TENANT,) and tenant_id == DEFAULT_TENANT
-    return (own, known_status_channel(instance_id)) if is_only else (own,)
+    return (own, known_status_channel(instance_id)) if is_known_by_id(tenants, tenant_id) else (own,)

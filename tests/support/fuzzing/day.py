@@ -292,6 +292,7 @@ class Day(World):
         await self.call("ListInstanceStatuses", {"projectId": project, "pageSize": 1})
         await self.call("GetStatusHistory", {"instanceId": prices, "pageSize": 1})
         await self.call("ListInstanceAvailability", {"instanceIds": [prices], "pageSize": 1})
+        await self.call("CreateRealtimeToken", {"instanceIds": [prices]})
         await self.call("WatchInstanceStatuses", {"projectId": project})
         await self.call("WatchInstanceStatuses", {"instanceIds": [prices], "fromRevision": 1})
 

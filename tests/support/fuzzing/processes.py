@@ -38,6 +38,7 @@ _BUSY = """
 """
 _processes = multiprocessing.get_context("forkserver")
 _COMMON: dict[str, Any] = {
+    "centrifugo_token_key": "a-key-of-at-least-thirty-two-characters",
     "auth": "tokens",
     "tenant_calls_per_second": 0,
     "tenant_calls": 0,
