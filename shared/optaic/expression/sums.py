@@ -46,9 +46,13 @@ class Sum(ABC):
     def cut(self, first: int, length: int) -> Self:
         """Return blocks from a place on."""
 
-    @abstractmethod
     def merge(self, newer: Self) -> Self:
         """Return the blocks that are made of these and of later ones."""
+        return self.merge_counted(newer, self.count + newer.count)
+
+    @abstractmethod
+    def merge_counted(self, newer: Self, count: Count) -> Self:
+        """Return the same, given how many values they have."""
 
     @abstractmethod
     def distance(self, newer: Self) -> Array:
@@ -99,9 +103,9 @@ class SplitSum(Sum):
         part = slice(first, first + length)
         return type(self)(cut_count(self.count, part), self.upper[part], self.lower[part])
 
-    def merge(self, newer: Self) -> Self:
-        """Return the blocks that are made of these and of later ones."""
-        return type(self)(self.count + newer.count, self.upper + newer.upper, self.lower + newer.lower)
+    def merge_counted(self, newer: Self, count: Count) -> Self:
+        """Return the blocks that are made of these and of later ones, given how many values they have."""
+        return type(self)(count, self.upper + newer.upper, self.lower + newer.lower)
 
     def distance(self, newer: Self) -> Array:
         """Return by how much the means exceed those of later blocks, times the newer count; with gaps also times the older."""
@@ -131,14 +135,14 @@ class PairSum(Sum):
         part = slice(first, first + length)
         return type(self)(cut_count(self.count, part), self.high[part], self.low[part])
 
-    def merge(self, newer: Self) -> Self:
-        """Return the blocks that are made of these and of later ones."""
+    def merge_counted(self, newer: Self, count: Count) -> Self:
+        """Return the blocks that are made of these and of later ones, given how many values they have."""
         total, error = _add(self.high, newer.high)
         error += self.low + newer.low
         high = total + error
         total -= high
         total += error
-        return type(self)(self.count + newer.count, high, total)
+        return type(self)(count, high, total)
 
     def distance(self, newer: Self) -> Array:
         """Return by how much the means exceed those of later blocks, times the newer count; with gaps also times the older."""

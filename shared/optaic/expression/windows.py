@@ -44,16 +44,16 @@ class Moments:
 
     def merge(self, newer: Moments) -> Moments:
         """Return the blocks that are made of these and of later ones."""
-        distance = self.sum.distance(newer.sum)
-        return self.merge_apart(newer, distance, _weigh(self.sum.count, newer.sum.count))
+        distance, count = self.sum.distance(newer.sum), self.sum.count + newer.sum.count
+        return self.merge_apart(newer, distance, _weigh(self.sum.count, newer.sum.count, count), count)
 
-    def merge_apart(self, newer: Moments, distance: Array, weight: float | Array) -> Moments:
-        """Return the same, given the distance of the sums, which is overwritten, and the weight of its square."""
+    def merge_apart(self, newer: Moments, distance: Array, weight: float | Array, count: Count) -> Moments:
+        """Return the same, given the distance of the sums, which is overwritten, the weight of its square, and the count."""
         distance *= distance
         distance *= weight
         squares = self.squares + newer.squares
         squares += distance
-        return Moments(self.sum.merge(newer.sum), squares)
+        return Moments(self.sum.merge_counted(newer.sum, count), squares)
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,17 @@ class Comoments:
 
     def merge(self, newer: Comoments) -> Comoments:
         """Return the blocks that are made of these and of later ones."""
-        weight = _weigh(self.x.sum.count, newer.x.sum.count)
+        count = self.x.sum.count + newer.x.sum.count
+        weight = _weigh(self.x.sum.count, newer.x.sum.count, count)
         of_x, of_y = self.x.sum.distance(newer.x.sum), self.y.sum.distance(newer.y.sum)
         between = of_x * of_y
         between *= weight
         products = self.products + newer.products
         products += between
         return Comoments(
-            self.x.merge_apart(newer.x, of_x, weight), self.y.merge_apart(newer.y, of_y, weight), products
+            self.x.merge_apart(newer.x, of_x, weight, count),
+            self.y.merge_apart(newer.y, of_y, weight, count),
+            products,
         )
 
 
@@ -116,7 +119,7 @@ class HighMoments:
         is_even = isinstance(a, int) and a == b
         product, total = a * b, a + b
         between = self.sum.distance(newer.sum)
-        between *= unit * _invert(product)  # the older mean less the newer one
+        between *= _invert(product, unit)  # the older mean less the newer one
         step = between * _invert(total)
         between *= step
         between *= product
@@ -127,11 +130,12 @@ class HighMoments:
         if self.fourths is not None and newer.fourths is not None:
             fourths = self.fourths + newer.fourths
             term = cubed * step
-            term *= a * a - product + b * b
+            a_squared, b_squared = a * a, b * b
+            term *= a_squared - product + b_squared
             fourths += term
             step *= 2.0 * unit
             np.multiply(triple, step, out=term)
-            term *= squares if is_even else self._add_squares(newer)
+            term *= squares if is_even else self._add_squares(newer, a_squared, b_squared)
             fourths += term
             leaning = cross(self.cubes, newer.cubes, a, b)
             leaning *= step
@@ -145,13 +149,13 @@ class HighMoments:
         leaning *= triple
         cubes += leaning
         squares += between
-        return HighMoments(self.sum.merge(newer.sum), squares, cubes, fourths)
+        return HighMoments(self.sum.merge_counted(newer.sum, total), squares, cubes, fourths)
 
-    def _add_squares(self, newer: HighMoments) -> Array:
+    def _add_squares(self, newer: HighMoments, a_squared: Count, b_squared: Count) -> Array:
         """Return squares, each times the square of the other count; without gaps over the square of the older count."""
-        by, newer_by = find_factors(self.sum.count, newer.sum.count)
-        found = self.squares * (by * by)
-        found += newer.squares if isinstance(newer_by, int) else newer.squares * (newer_by * newer_by)
+        by, newer_by = find_factors(a_squared, b_squared)
+        found = self.squares * by
+        found += newer.squares if isinstance(newer_by, int) else newer.squares * newer_by
         return found
 
 
@@ -232,18 +236,16 @@ def _join(older: _Block, older_size: int, newer: _Block, newer_size: int, sessio
     return older.cut(0, length).merge(newer.cut(older_size, length))
 
 
-def _weigh(older: Count, newer: Count) -> float | Array:
+def _weigh(older: Count, newer: Count, both: Count) -> float | Array:
     """Return what makes the product of two of `Sum.distance` that of two distances of means, times both counts, over their sum."""
-    if isinstance(older, int) and isinstance(newer, int):
-        return older * older * (1.0 / (older * newer * (older + newer)))
-    weight = np.asarray(older * newer)
-    weight *= older + newer
-    return _invert(weight)
+    product = older * newer
+    product *= both
+    return _invert(product, older * older if isinstance(older, int) else 1)
 
 
-def _invert(count: Count) -> float | Array:
-    """Return a reciprocal. Its factor is 0 where a count is, because one of the blocks has no value then."""
+def _invert(count: Count, unit: int = 1) -> float | Array:
+    """Return unit / count. Its factor is 0 where a count is, because one of the blocks has no value then."""
     if isinstance(count, int):
-        return 1.0 / count
+        return unit / count
     found = np.maximum(count, 1.0)
-    return np.divide(1.0, found, out=found)
+    return np.divide(unit, found, out=found)
