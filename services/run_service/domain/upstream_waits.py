@@ -101,13 +101,9 @@ def judge(
     waits: dict[FlowKey, Waited] = {}
     is_lost = False
     for flow, upstream in upstreams.items():
-        is_refreshed = refresh_id in upstream.refreshes
-        reason = (
-            "the refresh of this scheduled time has not ended for it"
-            if is_refreshed
-            else _work(scheduled_time, upstream)
-        )
-        if reason:
+        if refresh_id in upstream.refreshes:
+            waits[flow] = awaited_refresh(flow, upstream.name)
+        elif reason := _work(scheduled_time, upstream):
             waits[flow] = Waited(flow, upstream.name, reason)
         elif upstream.readiness is Readiness.BROKEN:
             is_lost = True
@@ -116,6 +112,11 @@ def judge(
     return Verdict(
         ignored=frozenset(flow for flow, each in upstreams.items() if each.readiness is Readiness.AHEAD)
     )
+
+
+def awaited_refresh(flow: FlowKey, name: str) -> Waited:
+    """Return the wait for a flow that the refresh of the scheduled time has yet to bring up to date."""
+    return Waited(flow, name, "the refresh of this scheduled time has not ended for it")
 
 
 def without_room(waits_for: Sequence[Waited]) -> tuple[Waited, ...]:

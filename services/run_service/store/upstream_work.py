@@ -58,6 +58,13 @@ _LIST_TIMES = sa.text("""
             and f.instance_id = r.instance_id and f.flow_kind = r.flow_kind
             and f.refresh_id = cast(nullif(:refresh_id, '') as uuid))
 """)
+_LIST_UNSETTLED = sa.text("""
+    select cast(f.instance_id as text), f.flow_kind, f.instance_name from ticks t
+    join refresh_flows f on f.tenant_id = t.tenant_id and f.refresh_id = t.refresh_id
+    where t.tenant_id = :tenant_id and t.instance_id = :instance_id and t.flow_kind = :flow_kind
+      and t.scheduled_time = :scheduled_time and f.instance_id = any(t.waits_for) and f.status in ('waiting', 'running')
+      and (f.instance_id, f.flow_kind) <> (t.instance_id, t.flow_kind)
+""")
 
 
 @dataclass(frozen=True)
@@ -106,3 +113,16 @@ async def list_times(
     parameters = {"tenant_id": tenant_id, "run_ids": sorted(run_ids), "refresh_id": without_refresh}
     rows = await connection.execute(_LIST_TIMES, parameters)
     return {row[0]: row[1] for row in rows}
+
+
+async def list_unsettled(
+    connection: Connection, flow: tuple[str, str, str], scheduled_time: datetime
+) -> dict[FlowKey, str]:
+    """Return the flows that the refresh of a waiting scheduled time has yet to bring up to date, with the names of their instances.
+
+    They are those of the instances that it waits for. The scheduled time is that of a flow (tenant id, instance id, flow kind).
+    """
+    tenant_id, instance_id, flow_kind = flow
+    parameters = {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind}
+    rows = await connection.execute(_LIST_UNSETTLED, {**parameters, "scheduled_time": scheduled_time})
+    return {(row[0], row[1]): row[2] for row in rows}

@@ -36,6 +36,7 @@ from run_service.use_cases.transitions import announce, change_runs, error_json
 from run_service.use_cases.upstream_refreshes import begin_refresh, explained
 from run_service.use_cases.upstream_waits import (
     MustWaitError,
+    await_refresh,
     max_wait_of,
     publish_end_of_wait,
     publish_wait,
@@ -332,6 +333,7 @@ async def _submit(deps: Dependencies, found: FoundFlow, wanted: WantedRun, polic
 
 
 async def _insert(deps: Dependencies, found: FoundFlow, wanted: WantedRun, scheduled_time: datetime) -> None:
+    await await_refresh(deps, found, scheduled_time)
     # Another flow run than the tick's own, which has ended, will start it.
     wanted = replace(wanted, orchestrator_run_id="")
     admission = await admit(

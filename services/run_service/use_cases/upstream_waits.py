@@ -22,6 +22,7 @@ from run_service.domain.upstream_waits import (
     UpstreamPolicy,
     Verdict,
     Waited,
+    awaited_refresh,
     judge,
     without_room,
 )
@@ -98,6 +99,24 @@ def max_wait_of(found: FoundFlow) -> timedelta:
     """Return how long a scheduled time of a flow waits for its upstream flows."""
     schedule = found.instance.schedule
     return schedule.max_wait.ToTimedelta() if schedule.HasField("max_wait") else DEFAULT_MAX_WAIT
+
+
+async def await_refresh(deps: Dependencies, found: FoundFlow, scheduled_time: datetime) -> None:
+    """Have a scheduled time wait until its refresh has brought the direct upstream flows up to date.
+
+    They come last, so that nothing else need be known of the flows above it before.
+
+    Raises:
+        MustWaitError: So it is.
+    """
+    if _policy_of(found) is not UpstreamPolicy.REFRESH:
+        return
+    async with deps.database.read(found.tenant_id) as connection:
+        unsettled = await upstream_work.list_unsettled(connection, found.key, scheduled_time)
+    if any(_key(edge.upstream) in unsettled for edge in found.flow.upstreams):
+        waits = tuple(awaited_refresh(key, name) for key, name in unsettled.items())
+        recheck = timedelta(seconds=deps.settings.tick_recheck_seconds)
+        raise MustWaitError(Verdict(waits), deps.clock.now() + recheck)
 
 
 async def _ignored_upstreams(

@@ -13,9 +13,11 @@ import pytest_asyncio
 from nats.aio.msg import Msg
 
 from devstack.postgres import Postgres
+from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1.instance_pb2 import Project
 from optaic.instance.v1.instance_service_pb2 import CreateProjectRequest
+from optaic.lineage.v1 import lineage_pb2
 from optaic.rules.events import REFRESH_ENDED, REFRESH_SUBMITTED
 from optaic.run.v1 import refresh_pb2, run_events_pb2, run_pb2, run_service_pb2
 from run_service.store import ticks as tick_store
@@ -116,6 +118,32 @@ async def test_what_is_stale_above_is_refreshed_and_then_the_scheduled_time_is_r
     assert [subject.split(".")[4] for subject, _ in told] == [REFRESH_SUBMITTED, REFRESH_ENDED]
     assert run_events_pb2.RefreshSubmitted.FromString(submitted).refresh.counts.waiting == 2
     assert run_events_pb2.RefreshEnded.FromString(ended).refresh == refresh
+
+
+async def test_a_scheduled_time_reads_what_is_above_it_only_when_its_refresh_is_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create("signal")
+    (signal,), peers = world.signals, world.run.app.deps.peers
+    looks, list_upstreams = itertools.count(), peers.list_upstreams
+
+    async def counting(flow: flow_pb2.FlowRef) -> list[lineage_pb2.FlowState]:
+        next(looks)
+        return await list_upstreams(flow)
+
+    await world.come(world.signals)
+    await eventually(world.refresh_ids)
+    monkeypatch.setattr(peers, "list_upstreams", counting)
+    await world.execute(world.prices)
+    await eventually(partial(world.waits_for, signal, ["clean"]))
+    for _ in range(3):
+        world.run.clock.advance(16)
+        await world.run.ticker.step()
+    await eventually(partial(world.pending, world.clean))
+    assert next(looks) == 0
+    await world.execute(world.clean)
+    await world.execute(signal)
+    assert next(looks) > 1
 
 
 async def test_a_failure_above_refuses_and_is_not_refreshed_again(world: World) -> None:
