@@ -26,6 +26,7 @@ from run_service.domain.refreshing import (
     submitted,
 )
 from run_service.store import refreshes
+from run_service.store.records import Record
 from run_service.store.refresh_records import StoredRefresh
 from run_service.store.refreshes import RefreshKey
 from run_service.use_cases.admission import WantedRun
@@ -100,11 +101,12 @@ async def _step(deps: Dependencies, tenant_id: str, refresh_id: str) -> bool:
             if status is RefreshStatus.RUNNING:
                 await refreshes.update_refresh(connection, tenant_id, refresh, {})
                 newer = replace(refresh, revision=refresh.revision + 1)
-                await write_flows(deps, connection, tenant_id, newer, changed)
+                has_woken = await write_flows(deps, connection, tenant_id, newer, changed)
             else:
-                await end_refresh(deps, connection, tenant_id, refresh, status, changed)
+                _, has_woken = await end_refresh(deps, connection, tenant_id, refresh, status, changed)
         deps.refresh_hints.tell(refresh_id)
-        deps.wake_ticker()
+        if has_woken:
+            deps.wake_ticker()
     return await _submit_all(deps, tenant_id, refresh, decided)
 
 
@@ -188,7 +190,7 @@ async def _store(
     deps: Dependencies, tenant_id: str, refresh: StoredRefresh, key: FlowKey, before: Entry, outcome: Entry
 ) -> None:
     """Store what became of a submission; if the refresh was cancelled meanwhile, cancel the new run too."""
-    cancelled = []
+    cancelled, has_woken = list[Record](), False
     async with deps.database.transaction(tenant_id) as connection:
         now = await refreshes.get_refresh(connection, tenant_id, refresh.refresh_id, lock=True)
         if now is None:
@@ -198,7 +200,7 @@ async def _store(
             if stored is not None and stored.progress is Progress.RUNNING and not stored.run_id:
                 await refreshes.update_refresh(connection, tenant_id, now, {})
                 newer = replace(now, revision=now.revision + 1)
-                await write_flows(deps, connection, tenant_id, newer, {key: outcome})
+                has_woken = await write_flows(deps, connection, tenant_id, newer, {key: outcome})
         elif (
             outcome.run_id
             and not outcome.is_joined
@@ -207,5 +209,6 @@ async def _store(
         ):
             cancelled = await cancel_runs(deps, connection, tenant_id, [outcome.run_id], now.actor)
     announce(deps, tenant_id, cancelled)
-    deps.wake_ticker()
+    if has_woken:
+        deps.wake_ticker()
     deps.refresh_hints.tell(refresh.refresh_id)

@@ -141,7 +141,7 @@ async def cancel_refresh(
             for key, entry in entries.items()
             if entry.progress in UNSETTLED
         }
-        answer = await end_refresh(
+        answer, has_woken = await end_refresh(
             deps,
             connection,
             tenant_id,
@@ -158,7 +158,8 @@ async def cancel_refresh(
         await idempotency.store(connection, "CancelRefresh", request.request_id, answer.SerializeToString())
     announce(deps, tenant_id, cancelled)
     deps.refresh_hints.tell(answer.refresh_id)
-    deps.wake_ticker()
+    if has_woken:
+        deps.wake_ticker()
     return answer
 
 
@@ -234,8 +235,8 @@ async def end_refresh(
     refresh: StoredRefresh,
     status: RefreshStatus,
     changed: Mapping[FlowKey, Entry],
-) -> refresh_pb2.Refresh:
-    """End a locked refresh with the last changes of its flows; return its public message."""
+) -> tuple[refresh_pb2.Refresh, bool]:
+    """End a locked refresh with the last changes of its flows; return its public message, and what `write_flows` returns."""
     now = deps.clock.now()
     values = {
         "status": status.value,
@@ -245,10 +246,10 @@ async def end_refresh(
     }
     await refreshes.update_refresh(connection, tenant_id, refresh, values)
     ended = replace(refresh, status=status, end_time=now, revision=refresh.revision + 1)
-    await write_flows(deps, connection, tenant_id, ended, changed)
+    has_woken = await write_flows(deps, connection, tenant_id, ended, changed)
     message = await message_of(connection, tenant_id, ended)
     await _publish(deps, connection, tenant_id, REFRESH_ENDED, message)
-    return message
+    return message, has_woken
 
 
 async def write_flows(
@@ -257,12 +258,14 @@ async def write_flows(
     tenant_id: str,
     refresh: StoredRefresh,
     changed: Mapping[FlowKey, Entry],
-) -> None:
-    """Write flows of a refresh at its new revision; have the scheduled times looked at that wait for those that it has settled."""
+) -> bool:
+    """Write flows of a refresh at its new revision; have the scheduled times looked at that wait for those that it has settled.
+
+    Return whether there are any: then wake the ticker after the commit.
+    """
     await refreshes.write_flows(connection, tenant_id, refresh.refresh_id, changed, refresh.revision)
     settled = {key.instance_id for key, entry in changed.items() if entry.progress not in UNSETTLED}
-    if settled:
-        await ticks.wake_waiting(connection, tenant_id, settled, deps.clock.now())
+    return bool(settled) and await ticks.wake_waiting(connection, tenant_id, settled, deps.clock.now())
 
 
 async def message_of(connection: Connection, tenant_id: str, refresh: StoredRefresh) -> refresh_pb2.Refresh:

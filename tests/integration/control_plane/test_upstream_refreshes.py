@@ -18,6 +18,7 @@ from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1.instance_pb2 import Project
 from optaic.instance.v1.instance_service_pb2 import CreateProjectRequest
 from optaic.lineage.v1 import lineage_pb2
+from optaic.lineage.v1.lineage_service_pb2 import InvalidateFlowRequest
 from optaic.rules.events import REFRESH_ENDED, REFRESH_SUBMITTED
 from optaic.run.v1 import refresh_pb2, run_events_pb2, run_pb2, run_service_pb2
 from run_service.store import ticks as tick_store
@@ -308,6 +309,37 @@ async def test_a_waiting_scheduled_time_is_not_refused_while_somebody_refreshes(
     await world.execute(world.clean)
     await world.execute(signal)
     assert len(await world.refreshes()) == 1
+
+
+async def test_a_refresh_wakes_the_loop_of_scheduled_times_only_if_one_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create("signal")
+    deps, wakes = world.run.app.deps, itertools.count()
+    wake_ticker = deps.wake_ticker
+
+    def counting() -> None:
+        next(wakes)
+        wake_ticker()
+
+    monkeypatch.setattr(deps, "wake_ticker", counting)
+    selection = refresh_pb2.RefreshSelection(instance_ids=[world.clean.instance_id], include_upstream=True)
+    await world.run.runs.SubmitRefresh(run_service_pb2.SubmitRefreshRequest(selection=selection))
+    await world.execute(world.prices)
+    await world.execute(world.clean)
+    await eventually(partial(world.refreshes, COMPLETED))
+    assert next(wakes) == 0
+    invalidated = InvalidateFlowRequest(
+        flow=flow_pb2.FlowRef(instance_id=world.prices.instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH),
+        reason="wrong prices",
+    )
+    await world.plane.lineage.stub.InvalidateFlow(invalidated)
+    await world.plane.rest()
+    await world.come(world.signals)
+    await world.execute(world.prices)
+    await world.execute(world.clean)
+    await world.execute(world.signals[0])
+    assert next(wakes) > 1
 
 
 async def test_a_cancelled_refresh_is_not_repeated(world: World) -> None:
