@@ -21,6 +21,12 @@ from servicekit.errors import DomainError
 
 _METHOD = "ReportExternalVersion"
 _ATTEMPTS = 5  # several reporters of one flow may come at once
+_UNJUDGED = frozenset(
+    {
+        instance_pb2.FreshnessPolicy.FREQUENCY_UNSPECIFIED,
+        instance_pb2.FreshnessPolicy.FREQUENCY_IRREGULAR,
+    }
+)
 _Request = run_service_pb2.ReportExternalVersionRequest
 
 
@@ -62,16 +68,12 @@ async def _report(
     reported = ExternalVersion(
         request.external_version, request.last_data_date, found.flow.compute_fingerprint
     )
-    policy = instance_pb2.FreshnessPolicy.FREQUENCY_IRREGULAR
-    frequency = found.instance.freshness_policy.frequency
-    check_date(
-        reported, is_judged=frequency not in {policy, instance_pb2.FreshnessPolicy.FREQUENCY_UNSPECIFIED}
-    )
     for _ in range(_ATTEMPTS):
         admission = await admit(deps, found, wanted, must_compare=True)
         current = await _find_current(deps, admission)
         if current is not None and is_current(reported, _version_of(current)):
             return await _answer_again(deps, tenant_id, request, payload_hash, current)
+        check_date(reported, is_judged=found.instance.freshness_policy.frequency not in _UNJUDGED)
         submission = replace(
             _completed(deps, admission, reported),
             method=_METHOD,

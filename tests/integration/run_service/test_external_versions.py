@@ -185,7 +185,10 @@ async def test_a_freshness_policy_needs_the_date(service: RunningRunService) -> 
     async with refused("INVALID_ARGUMENT") as errors:
         await report(service, instance, "v1")
     assert [each.field for each in errors[0].field_violations] == ["last_data_date"]
-    await report(service, instance, "v1", last_data_date="2026-11-27")
+    first = await report(service, instance, "v1", last_data_date="2026-11-27")
+    assert await report(service, instance, "v1") == first
+    async with refused("INVALID_ARGUMENT"):
+        await report(service, instance, "v2")
     instance.freshness_policy.frequency = instance_pb2.FreshnessPolicy.FREQUENCY_IRREGULAR
     await report(service, instance, "v2")
 
