@@ -8,6 +8,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
+from servicekit.schema import AUDIT_COLUMNS
+
+# Inserts the row of `take_row`.
+INSERT_ROW = sa.text(
+    f"insert into audit_records ({AUDIT_COLUMNS}) values (:{AUDIT_COLUMNS.replace(', ', ', :')})"  # noqa: S608 - our own names
+)
+
 
 @dataclass
 class Change:

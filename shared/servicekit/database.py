@@ -29,7 +29,7 @@ from servicekit.errors import (
 )
 from servicekit.events import Event
 from servicekit.outbox import TransactionNotes, current_notes
-from servicekit.schema import TENANT_SETTING, audit_records
+from servicekit.schema import TENANT_SETTING
 from servicekit.sessions import Sessions
 from servicekit.settings import ServiceSettings
 from servicekit.shares import Shares, database_busy, most_of_one
@@ -238,7 +238,7 @@ class Database:
             async with self._noted(self._of_app(_begin(tenant_id, read_only=False))) as connection:
                 yield connection
                 if (row := changes.take_row()) is not None:
-                    await connection.execute(sa.insert(audit_records), row)
+                    await connection.execute(changes.INSERT_ROW, row)
 
     @asynccontextmanager
     async def read(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
