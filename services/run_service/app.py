@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from optaic.rules.events import RUN_EVENTS, STREAMS
 from optaic.run.v1.run_report_service_pb2_grpc import add_RunReportServiceServicer_to_server
 from optaic.run.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
+from run_service.centrifugo_adapter import LiveRuns
 from run_service.comparing import Comparing
 from run_service.config import Settings
 from run_service.consumers import build_consumers
@@ -29,9 +31,12 @@ from run_service.use_cases.room import Room
 from run_service.use_cases.watching import Watches
 from servicekit import app, client
 from servicekit.app import App
+from servicekit.centrifugo_adapter import CentrifugoPublisher
 from servicekit.clock import Clock
 from servicekit.loop import Loop
+from servicekit.outlet import Outlet
 from servicekit.parts import make_parts
+from servicekit.server import Check
 
 NAME = "run-service"
 _PURGE_SECONDS = 600.0
@@ -68,6 +73,15 @@ async def build(
     follower = Loop("auto_refreshes", settings.auto_refresh_interval_seconds, due_auto_refreshes(deps).step)
     deps.wake_dispatcher, deps.wake_ender = dispatcher.wake, ender.wake
     deps.wake_ticker, deps.wake_refresher, deps.wake_follower = ticker.wake, refresher.wake, follower.wake
+    observed: dict[str, Check] = {"prefect": orchestrator.ping}
+    background: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
+    if settings.centrifugo_url:
+        centrifugo = CentrifugoPublisher(settings)
+        outlet = Outlet(centrifugo, settings.centrifugo_buffer)
+        parts.relay.on_published(LiveRuns(outlet).put)
+        observed["centrifugo"] = outlet.check
+        background["centrifugo"] = outlet.run
+        close.append(centrifugo.close)
     return parts.assemble(
         deps,
         [
@@ -81,7 +95,8 @@ async def build(
         build_consumers(deps, parts.broker),
         # A read sees this service's own writes at once. Admission sends lineage-service the events that it may lack.
         locate=lambda tenant_id, ids: reading.locate(deps, tenant_id, ids),
-        observed={"prefect": orchestrator.ping},
+        observed=observed,
+        background=background,
         loops=[
             dispatcher,
             ender,

@@ -5,11 +5,12 @@ from datetime import timedelta
 from pydantic import Field, field_validator
 
 from optaic.rules.locations import normalize_root
+from servicekit.centrifugo import CentrifugoSettings
 from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import WatchSettings
 
 
-class Settings(PrefectCallerSettings, WatchSettings):
+class Settings(PrefectCallerSettings, WatchSettings, CentrifugoSettings):
     """The settings that run-service adds to those of every service."""
 
     instance_address: str = Field(default="127.0.0.1:50051", description="host:port of instance-service.")

@@ -44,6 +44,7 @@ _REFRESH_MESSAGES: dict[str, type[Message]] = {
 }
 
 
+_BY_TYPE = {message.DESCRIPTOR.full_name: message for message in _MESSAGES.values()}
 _RUN = "run"  # the field of each message above that has the run
 
 
@@ -53,6 +54,15 @@ def run_event(happening: str, tenant_id: str, run: run_pb2.Run, event_id: str, c
     published: run_pb2.Run = getattr(message, _RUN)
     published.ClearField("artifact_manifest")
     return make_event(SERVICE, tenant_id, message, happening, run.instance_id, clock, lambda: event_id)
+
+
+def run_of(event: Event) -> run_pb2.Run | None:
+    """Return the run that an event is about, after the change; None for an event of something else."""
+    message = _BY_TYPE.get(event.type)
+    if message is None:
+        return None
+    found: run_pb2.Run = getattr(message.FromString(event.payload), _RUN)
+    return found
 
 
 def alert_event(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 import structlog
@@ -61,7 +62,12 @@ class Relay:
         self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
         self.is_leader = False
+        self._listener: Callable[[Sequence[Event]], None] = lambda _: None
         database.on_appended(self.wake)
+
+    def on_published(self, listener: Callable[[Sequence[Event]], None]) -> None:
+        """Tell `listener` of the events that the broker has acknowledged, in order; if a relay dies, some of them twice or never."""
+        self._listener = listener
 
     def wake(self) -> None:
         """Look at the outbox now; the database calls it after each commit that wrote events."""
@@ -124,6 +130,7 @@ class Relay:
         acknowledged = await channel.publish(messages)
         done = [row.id for row, is_done in zip(rows, acknowledged, strict=True) if is_done]
         await connection.execute(_DELETE, {"ids": done})
+        self._listener([event for event, is_done in zip(events, acknowledged, strict=True) if is_done])
         return len(rows) == self._window
 
 
