@@ -382,6 +382,12 @@ def too_many_flows(limit: int) -> ResourceExhaustedError:
     return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
 
 
+def too_many_upstream_flows(limit: int) -> ResourceExhaustedError:
+    """Return the refusal TOO_MANY_FLOWS for a scheduled time with more flows above it than its refresh may have."""
+    text = f"there are more than {limit} flows to bring up to date above the scheduled time (OPTAIC_REFRESH_FLOWS); refresh some before it"
+    return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata={"limit": str(limit)})
+
+
 def too_many_refreshes(limit: int) -> ResourceExhaustedError:
     """Return the refusal TOO_MANY_REFRESHES: the tenant has as many running refreshes as it may have."""
     return ResourceExhaustedError(

@@ -17,6 +17,7 @@ from run_service.use_cases.dependencies import Dependencies
 from servicekit.context import RequestContext
 from servicekit.enums import enum_number, enum_word
 
+MOST_PLANNED = 10_000  # flows of one plan: the limit of PlanFlowsRequest.max_flows
 _PlanRequest = lineage_service_pb2.PlanFlowsRequest
 
 

@@ -31,7 +31,7 @@ from run_service.store.refresh_records import StoredRefresh
 from run_service.store.refreshes import RefreshKey
 from run_service.use_cases.admission import WantedRun
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.refresh_planning import find_plan, flow_refs
+from run_service.use_cases.refresh_planning import MOST_PLANNED, find_plan, flow_refs
 from run_service.use_cases.refreshes import cancel_runs, end_refresh, write_flows
 from run_service.use_cases.submission import submit_once
 from run_service.use_cases.transitions import announce
@@ -114,6 +114,9 @@ def _request(
     deps: Dependencies, refresh: StoredRefresh, entries: Mapping[FlowKey, Entry]
 ) -> lineage_service_pb2.PlanFlowsRequest:
     """Return the question for the plan: what the refresh has, and what new edges add to its targets."""
+    # A plan has the flows of all projects; those that the refresh has no part in do not count.
+    is_confined = refresh.project_ids is not None
+    most = MOST_PLANNED if is_confined else min(2 * deps.settings.refresh_flows, MOST_PLANNED)
     targets = [key for key, entry in entries.items() if entry.is_target]
     return lineage_service_pb2.PlanFlowsRequest(
         flows=flow_refs(targets),
@@ -121,7 +124,7 @@ def _request(
         include_downstream=refresh.selection.include_downstream or refresh.selection.all,
         include_upstream=refresh.selection.include_upstream,
         include_ready=refresh.options.is_forced,
-        max_flows=2 * deps.settings.refresh_flows,
+        max_flows=most,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import refresh_pb2
-from run_service.domain.refreshing import Options, RefreshStatus, advance
+from run_service.domain.errors import too_many_upstream_flows
+from run_service.domain.refreshing import FlowKey, Options, Planned, RefreshStatus, advance
 from run_service.domain.upstream_waits import Verdict
 from run_service.store import ticks
 from run_service.store.refresh_records import StoredRefresh
 from run_service.use_cases.admission import FoundFlow
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.refresh_planning import find_plan
+from run_service.use_cases.refresh_planning import MOST_PLANNED, find_plan
 from run_service.use_cases.refreshes import (
     DEFAULT_PARALLEL_RUNS,
     check_room,
@@ -18,6 +19,7 @@ from run_service.use_cases.refreshes import (
     insert_refresh,
 )
 from run_service.use_cases.upstream_waits import MustWaitError
+from servicekit.errors import ResourceExhaustedError
 
 
 async def begin_refresh(
@@ -41,6 +43,28 @@ async def begin_refresh(
         )
 
 
+async def _find_plan(deps: Dependencies, found: FoundFlow) -> dict[FlowKey, Planned]:
+    """Return the flows of the refresh of a scheduled time: those above it in its own project.
+
+    Whoever may change the schedule need have no role in other projects.
+    """
+    request = lineage_service_pb2.PlanFlowsRequest(
+        flows=[edge.upstream for edge in found.flow.upstreams],
+        include_upstream=True,
+        max_flows=MOST_PLANNED,
+    )
+    most = deps.settings.refresh_flows
+    try:
+        plan = await find_plan(deps, found.tenant_id, request, {found.instance.project_id})
+    except ResourceExhaustedError as error:
+        if error.reason != "TOO_MANY_FLOWS":
+            raise
+        raise too_many_upstream_flows(MOST_PLANNED) from error
+    if len(plan) > most:
+        raise too_many_upstream_flows(most)
+    return plan
+
+
 async def explained(deps: Dependencies, found: FoundFlow, wait: MustWaitError) -> MustWaitError:
     """Return a wait that says so if its refresh has not begun because the tenant may have no more running ones."""
     if not wait.verdict.submits_refresh:
@@ -51,17 +75,7 @@ async def explained(deps: Dependencies, found: FoundFlow, wait: MustWaitError) -
 
 async def _submit(deps: Dependencies, found: FoundFlow, tick: ticks.Tick, actor: str) -> bool:
     tenant_id, project_id = found.tenant_id, found.instance.project_id
-    # Whoever may change the schedule need have no role in other projects.
-    plan = await find_plan(
-        deps,
-        tenant_id,
-        lineage_service_pb2.PlanFlowsRequest(
-            flows=[edge.upstream for edge in found.flow.upstreams],
-            include_upstream=True,
-            max_flows=deps.settings.refresh_flows,
-        ),
-        {project_id},
-    )
+    plan = await _find_plan(deps, found)
     entries = advance({}, plan, {}, Options(max_parallel_runs=0))
     refresh = StoredRefresh(
         refresh_id=deps.ids(),

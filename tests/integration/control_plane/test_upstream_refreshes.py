@@ -294,6 +294,35 @@ async def test_a_refresh_that_waits_for_room_says_so(postgres_server: Postgres, 
         await world.execute(world.signals[0])
 
 
+async def test_only_flows_that_a_refresh_may_run_count_against_its_limit(
+    postgres_server: Postgres, nats_url: str
+) -> None:
+    del postgres_server
+    async with control_plane(nats_url, {"run": {"lease_seconds": 10**8, "refresh_flows": 1}}) as plane:
+        world, instances = World(plane), plane.instance
+        await world.create("refused")
+        request = CreateProjectRequest(project=Project(name="elsewhere"))
+        elsewhere = (await instances.instances.CreateProject(request)).project_id
+        source = await instances.prices(elsewhere, "source")
+        others = [await instances.derived(elsewhere, name, source.instance_id) for name in ("a", "b", "c")]
+        for each in (source, *others, source):  # so that the others are stale
+            await plane.rest()
+            await world.run.submit(each)
+            await world.execute(each)
+        ids = [each.instance_id for each in others]
+        mixed = await instances.derived(world.project, "mixed", *ids)
+        signal = await instances.derived(world.project, "signal", mixed.instance_id, schedule=_DAILY)
+        await plane.rest()
+        await world.come([*world.signals, signal])
+        refused = await world.refused(world.signals[0], "TOO_MANY_FLOWS")
+        assert "more than 1 flows to bring up to date above the scheduled time" in refused.error.message
+        # It waits for nothing but its own project, and ends when admission has refused that.
+        await world.refused(signal, "UPSTREAM_NOT_READY")
+        (refresh,) = await world.refreshes()
+        assert list(refresh.selection.instance_ids) == [signal.instance_id]
+        assert (refresh.status, refresh.counts.blocked) == (FAILED, 1)
+
+
 async def test_a_waiting_scheduled_time_is_not_refused_while_somebody_refreshes(world: World) -> None:
     await world.create()
     schedule = {"cron": {"expression": "30 16 * * *"}}
