@@ -1,4 +1,4 @@
-"""Runs every benchmark and prints one table; it sets no target."""
+"""Runs every benchmark and prints one table; it fails for no figure."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def main(names: list[str], sizes: Mapping[str, int]) -> list[Row]:
 
 def show(rows: list[Row]) -> None:
     """Print the table."""
-    table = Table("figure", "value", "unit", "peer", "ratio")
+    table = Table("figure", "value", "unit", "peer", "ratio", "limit")
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
@@ -66,6 +66,7 @@ def show(rows: list[Row]) -> None:
             row.unit,
             "" if row.peer is None else f"{row.peer:,.2f}",
             "" if row.ratio is None else f"{row.ratio:.1f}x",
+            "" if row.limit is None else f"{row.limit:.1f}x",
         )
     Console().print(table)
 
