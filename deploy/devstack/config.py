@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     )
     status_port: int = Field(default=0, ge=0, le=65535, description="gRPC of status-service; 0: a free port.")
 
+    centrifugo_port: int = Field(
+        default=0, ge=0, le=65535, description="The embedded Centrifugo; 0: a free port."
+    )
+
     postgres_url: str = Field(
         default="",
         description="postgresql://admin:password@host:port/postgres of a server to use instead of the embedded one. "
@@ -107,6 +111,17 @@ class Settings(BaseSettings):
     source_excluded: tuple[str, ...] = Field(
         default=(),
         description="JSON list: folders within those that are not read; the state is always among them.",
+    )
+    centrifugo: Literal["", "embedded"] = Field(
+        default="",
+        description="embedded: start Centrifugo, version 6, for live messages (docs/realtime.md); its program is not part of this package.",
+    )
+    centrifugo_binary: str = Field(
+        default="", description="File of Centrifugo's program; empty: `centrifugo` on the PATH."
+    )
+    centrifugo_origins: tuple[str, ...] = Field(
+        default=("http://127.0.0.1:*", "http://localhost:*"),
+        description="JSON list: the origins of pages that may connect to the embedded Centrifugo; `*` stands for any text.",
     )
     prefect_ui: bool = Field(default=True, description="Serve Prefect's web interface.")
 

@@ -39,6 +39,7 @@ class Endpoints:
     nats_subscriber_password: str
     nats_subscribers: Mapping[str, str]  # by tenant; each reads the events of its tenant only
     nats_monitor: str
+    centrifugo: str  # empty: the stack has none of its own
     postgres_admin: str
     data_root: str
     service_token: str
@@ -79,6 +80,7 @@ class Endpoints:
             nats_subscriber_password=passwords[f"nats_{first}"] if by_password else "",
             nats_subscribers={} if settings.nats_url else subscribers,
             nats_monitor="" if settings.nats_url else f"http://{ports.HOST}:{chosen['nats_monitor']}",
+            centrifugo=f"http://{ports.HOST}:{chosen['centrifugo']}" if settings.centrifugo else "",
             postgres_admin=settings.postgres_url
             or postgres.make_url(
                 f"{ports.HOST}:{chosen['postgres']}", "postgres", secrets["postgres"], "postgres"

@@ -42,6 +42,22 @@ def _logins(service: str, endpoints: Endpoints) -> dict[str, str]:
     return {**prefect_, **(endpoints.mlflow_credentials() if service == "instance" else {})}
 
 
+def _live_messages(
+    service: str, settings: Settings, endpoints: Endpoints, secrets: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what the services need that publish to the stack's own Centrifugo or give tokens for it."""
+    tenants = {"OPTAIC_TENANTS": json.dumps(settings.tenants)} if service == "status" else {}
+    if not endpoints.centrifugo or service not in {"run", "status"}:
+        return tenants
+    token = {"OPTAIC_CENTRIFUGO_TOKEN_KEY": secrets["centrifugo_token"]} if service == "status" else {}
+    return {
+        **tenants,
+        **token,
+        "OPTAIC_CENTRIFUGO_URL": endpoints.centrifugo,
+        "OPTAIC_CENTRIFUGO_API_KEY": secrets["centrifugo_api"],
+    }
+
+
 def make_service(
     name: str,
     settings: Settings,
@@ -59,6 +75,7 @@ def make_service(
         environment={
             **_common(settings, endpoints, f"{name}-service"),
             **_logins(name, endpoints),
+            **_live_messages(name, settings, endpoints, secrets),
             "OPTAIC_TLS_CLIENT_CA": endpoints.tls(name)["OPTAIC_TLS_CA"],
             "OPTAIC_SERVICE_TOKEN": _service_token(endpoints),
             "OPTAIC_LISTEN": address,

@@ -43,6 +43,8 @@ async def read_status(state: State) -> dict[str, Any]:
     }
     if endpoints.nats_monitor:
         answers["nats"] = checks.http_answers(endpoints.nats_monitor.partition("//")[2], "/healthz")
+    if endpoints.centrifugo:
+        answers["centrifugo"] = _http_answers(endpoints, endpoints.centrifugo, "/health")
     answered = dict(zip(answers, await asyncio.gather(*answers.values()), strict=True))
     records = await asyncio.to_thread(_living, state)
     interventions = state.interventions()
@@ -94,6 +96,7 @@ def describe(endpoints: Endpoints, state: State) -> str:
         f"  server    {urlsplit(endpoints.nats).scheme}://{host}",
         *_login(endpoints),
         *(f"  {tenant:<9} {url}" for tenant, url in list(endpoints.nats_subscribers.items())[1:]),
+        *_live_messages(endpoints),
         "Files",
         f"  state     {state.root}",
         f"  logs      {state.logs}",
@@ -103,6 +106,13 @@ def describe(endpoints: Endpoints, state: State) -> str:
         f"  nats --server {endpoints.nats_subscriber} {_files(endpoints)}subscribe 'optaic.>'",
     ]
     return "\n".join(lines)
+
+
+def _live_messages(endpoints: Endpoints) -> list[str]:
+    if not endpoints.centrifugo:
+        return []
+    host = urlsplit(endpoints.centrifugo).netloc
+    return ["Centrifugo, live messages", f"  WebSocket ws://{host}/connection/websocket"]
 
 
 def _logged_in(login: str) -> list[str]:

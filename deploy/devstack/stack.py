@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from devstack import leftovers, mlflow, nats, ports, postgres, prefect, programs, tokens
+from devstack import centrifugo, leftovers, mlflow, nats, ports, postgres, prefect, programs, tokens
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
 from devstack.processes import Guard, Process, Program, StartError
@@ -98,6 +98,8 @@ class Stack:
 
     def _prepare(self) -> None:
         settings, state = self.settings, self.state
+        if settings.centrifugo:
+            centrifugo.require_binary(settings.centrifugo_binary)
         state.forget_interventions()
         remembered = state.load().get("ports", {})
         wanted = {
@@ -106,6 +108,7 @@ class Stack:
             "nats_monitor": settings.nats_monitor_port,
             "prefect": settings.prefect_port,
             "mlflow": settings.mlflow_port,
+            "centrifugo": settings.centrifugo_port,
             **{name: int(getattr(settings, f"{name}_port")) for name in SERVICES},
         }
         self._ports = ports.assign(wanted, remembered)
@@ -123,6 +126,7 @@ class Stack:
     async def _start_all(self) -> None:
         async with asyncio.TaskGroup() as group:
             broker = group.create_task(self._start_nats())
+            group.create_task(self._start_centrifugo())
             await self._start_postgres()
             services = group.create_task(self._start_services(broker))
             if _cores() < _CORES_FOR_ALL_AT_ONCE:
@@ -146,6 +150,18 @@ class Stack:
                     self._secrets,
                     self.settings.tenants,
                     self.endpoints.certificates,
+                )
+            )
+
+    async def _start_centrifugo(self) -> None:
+        if self.settings.centrifugo:
+            await self._start(
+                centrifugo.make_program(
+                    self.state,
+                    centrifugo.require_binary(self.settings.centrifugo_binary),
+                    self._ports["centrifugo"],
+                    self._secrets,
+                    self.settings.centrifugo_origins,
                 )
             )
 
@@ -227,7 +243,7 @@ class Stack:
         services = [f"{name}-service" for name in SERVICES]
         grace = self.settings.stop_timeout_seconds
         # Workers report to the services, they write to the servers.
-        for names in (self._workers, services, ["prefect", "mlflow", "nats"], ["postgres"]):
+        for names in (self._workers, services, ["prefect", "mlflow", "centrifugo", "nats"], ["postgres"]):
             running = [self.processes[name] for name in names if name in self.processes]
             await asyncio.gather(*(process.stop(grace) for process in running))
         await asyncio.to_thread(leftovers.end, self.state.root, None, 0.0)

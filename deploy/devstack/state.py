@@ -29,6 +29,8 @@ _SECRETS = (
     *(f"{service}_{role}" for service in SERVICES for role in ("owner", "app", "infra")),
     *(f"nats_{user}" for user in (*SERVICES, "subscriber", "operator")),
     "service_token",
+    "centrifugo_api",
+    "centrifugo_token",
 )
 
 
