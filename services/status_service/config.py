@@ -18,12 +18,12 @@ class Settings(WatchSettings, RealtimeTokenSettings):
         ge=1,
         description="Changes that may wait for one watcher; one more ends the watch as too slow.",
     )
-    # At least the longest window that ListInstanceAvailability answers by default.
+    # More than the longest window that ListInstanceAvailability answers by default, so that all its pages can be read.
     status_history_days: float = Field(
         default=90,
-        ge=30,
+        ge=31,
         le=3650,
-        description="How long the changes of an instance's status are kept; 30 to 3650.",
+        description="How long the changes of an instance's status are kept; 31 to 3650.",
     )
     compaction_interval_seconds: float = Field(
         default=60, gt=0, description="Time between two removals of old changes and of old history."
