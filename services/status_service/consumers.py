@@ -73,6 +73,7 @@ def lineage_fact(received: Received) -> Fact:
     return Fact(
         received.event.event_id,
         flows=conversion.flows_of(message),
+        lineage_revision=message.revision,
         caused_by_run_id=message.caused_by_run_id,
         caused_by_event_ids=tuple(message.caused_by_event_ids),
     )

@@ -6,6 +6,7 @@ from servicekit.clock import Clock
 from servicekit.database import Database
 from status_service.store.changes import compact_changes
 from status_service.store.history import trim_history
+from status_service.store.positions import trim_positions
 
 _STEP = 5_000
 
@@ -38,5 +39,6 @@ class Trimming:
         horizon = self._clock.now() - self._kept
         async with self._database.infra() as connection:
             passed = await trim_history(connection, self._position, horizon, _STEP)
+            await trim_positions(connection, self._position, passed or horizon)
         self._position = passed or self._position
         return passed is not None

@@ -95,6 +95,8 @@ class Fact:
     instances: tuple[Instance, ...] = ()
     flows: Mapping[tuple[str, str], Flow] = field(default_factory=dict)
     waits: Mapping[tuple[str, str], Wait] = field(default_factory=dict)
+    # The revision of lineage that it tells of; 0: it is no event of lineage-service.
+    lineage_revision: int = 0
     caused_by_run_id: str = ""
     caused_by_event_ids: tuple[str, ...] = ()
 

@@ -55,6 +55,18 @@ def history_not_kept(field: str, start_time: datetime) -> OutOfRangeError:
     )
 
 
+def revision_not_kept(field: str, first_revision: int | None) -> OutOfRangeError:
+    """Return the refusal STATUS_HISTORY_NOT_KEPT for a revision of lineage before the first one that can be shown, if there is one."""
+    if first_revision is None:
+        what = "no revision of lineage is recorded yet; ask for a time"
+        return OutOfRangeError("STATUS_HISTORY_NOT_KEPT", f"{field}: {what}")
+    return OutOfRangeError(
+        "STATUS_HISTORY_NOT_KEPT",
+        f"{field}: history is kept from revision {first_revision} of lineage on; ask for that or a later one, or for a time",
+        metadata={"start_revision": str(first_revision)},
+    )
+
+
 def window_is_empty(field: str) -> InvalidArgumentError:
     """Return the refusal INVALID_WINDOW of a window that ends before it begins, or begins in the future."""
     text = "must be before the end of the window, and the window ends now at the latest; send an earlier start or a later end"
@@ -65,7 +77,7 @@ def window_is_empty(field: str) -> InvalidArgumentError:
 def causes_not_kept() -> InvalidArgumentError:
     """Return the refusal CAUSES_NOT_KEPT to search the past by cause."""
     field = "cause_kinds"
-    text = "must be empty with as_of_time, because the history has no causes; omit one of the two"
+    text = "must be empty with as_of, because the history has no causes; omit one of the two"
     violation = FieldViolation(field, text, "CAUSES_NOT_KEPT")
     return InvalidArgumentError("CAUSES_NOT_KEPT", f"{field} {text}", field_violations=[violation])
 

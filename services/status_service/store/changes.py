@@ -12,7 +12,7 @@ from status_service.store.tables import tenant_revisions
 
 _LOCK_REVISION = sa.text("""
     insert into tenant_revisions (tenant_id, revision) values (:tenant_id, 0)
-    on conflict (tenant_id) do update set revision = tenant_revisions.revision returning revision
+    on conflict (tenant_id) do update set revision = tenant_revisions.revision returning revision, lineage_revision
 """)
 _COMPACT = sa.text("""
     with due as (
@@ -59,9 +59,10 @@ class Revisions:
     compacted_revision: int = 0
 
 
-async def lock_revision(connection: Connection, tenant_id: str) -> int:
-    """Serialize with every other change of the tenant's statuses; return its newest revision."""
-    return int((await connection.execute(_LOCK_REVISION, {"tenant_id": tenant_id})).scalar_one())
+async def lock_revision(connection: Connection, tenant_id: str) -> tuple[int, int]:
+    """Serialize with every other change of the tenant's statuses; return its newest revision, and that of lineage."""
+    row = (await connection.execute(_LOCK_REVISION, {"tenant_id": tenant_id})).one()
+    return row.revision, row.lineage_revision
 
 
 async def get_revisions(connection: Connection, tenant_id: str) -> Revisions:

@@ -1,4 +1,7 @@
-"""The queries that list and count statuses as of a time; they read the history of each instance once, by its key."""
+"""The queries that list and count statuses as of a moment; they read the history of each instance once, by its key.
+
+A moment is a time, or the newest revision of the statuses that counts.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from status_service.store.tables import instance_labels, instances, status_histo
 
 
 async def list_past_statuses(
-    connection: Connection, tenant_id: str, as_of: datetime, wanted: Selection, limit: int, after: str
+    connection: Connection, tenant_id: str, as_of: datetime | int, wanted: Selection, limit: int, after: str
 ) -> Sequence[sa.Row[Any]]:
     """Return a page in the order of instance ids: id, name, project, kind, status, revision, its time, and since when."""
     query = past_page_of(tenant_id, as_of, wanted, limit, after)
@@ -23,7 +26,7 @@ async def list_past_statuses(
 
 
 async def count_past_statuses(
-    connection: Connection, tenant_id: str, as_of: datetime, wanted: Selection
+    connection: Connection, tenant_id: str, as_of: datetime | int, wanted: Selection
 ) -> dict[str, int]:
     """Return how many there were of each status, whichever statuses are wanted."""
     past = _past(tenant_id, as_of)
@@ -33,7 +36,7 @@ async def count_past_statuses(
 
 
 def past_page_of(
-    tenant_id: str, as_of: datetime, wanted: Selection, limit: int, after: str = ""
+    tenant_id: str, as_of: datetime | int, wanted: Selection, limit: int, after: str = ""
 ) -> sa.Select[Any]:
     """Return the query of a page."""
     past = _past(tenant_id, as_of)
@@ -44,15 +47,16 @@ def past_page_of(
     return query.order_by(past.c.instance_id).limit(limit)
 
 
-def _past(tenant_id: str, as_of: datetime) -> sa.Subquery:
-    """Return the instances that existed at a time, with their statuses then."""
+def _past(tenant_id: str, as_of: datetime | int) -> sa.Subquery:
+    """Return the instances that existed at a moment, with their statuses then."""
     held, changed, deleted = (status_history.alias() for _ in range(3))
+    by_revision = isinstance(as_of, int)
 
     def until(table: sa.FromClause) -> list[sa.ColumnElement[bool]]:
         return [
             table.c.tenant_id == tenant_id,
             table.c.instance_id == instances.c.instance_id,
-            table.c.create_time <= as_of,
+            (table.c.revision if by_revision else table.c.create_time) <= as_of,
         ]
 
     status = (
@@ -69,7 +73,7 @@ def _past(tenant_id: str, as_of: datetime) -> sa.Subquery:
         .limit(1)
         .scalar_subquery()
     )
-    # Earlier releases did not enter deletions in the history.
+    # Earlier releases did not enter deletions in the history, and recorded no revisions of lineage.
     is_entered = sa.exists().where(
         deleted.c.tenant_id == tenant_id,
         deleted.c.instance_id == instances.c.instance_id,
@@ -88,7 +92,9 @@ def _past(tenant_id: str, as_of: datetime) -> sa.Subquery:
         .where(
             instances.c.tenant_id == tenant_id,
             status.c.to_status != "",
-            ~instances.c.is_deleted | (instances.c.update_time > as_of) | is_entered,
+            ~instances.c.is_deleted
+            | (sa.false() if by_revision else instances.c.update_time > as_of)
+            | is_entered,
         )
         .subquery("past")
     )

@@ -122,4 +122,15 @@ tenant_revisions = _table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     # Changes up to this revision are no longer kept.
     sa.Column("compacted_revision", sa.BigInteger, nullable=False, server_default="0"),
+    # The newest revision of lineage of which changes were applied.
+    sa.Column("lineage_revision", sa.BigInteger, nullable=False, server_default="0"),
+)
+# The newest revision of the tenant before a revision of lineage was applied, and when that was.
+lineage_positions = _table(
+    "lineage_positions",
+    sa.Column("lineage_revision", sa.BigInteger, primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("create_time", _TIME, nullable=False),
+    sa.Index("ix_lineage_positions_tenant", "tenant_id", "create_time"),
+    sa.Index("ix_lineage_positions_create_time", "create_time"),
 )

@@ -15,6 +15,7 @@ from status_service.store import boards, changes, history, statuses
 from status_service.store.changes import ChangeRow
 from status_service.store.history import TransitionRow
 from status_service.store.outcomes import write_outcome
+from status_service.store.positions import Position
 from status_service.store.statuses import StatusRow
 from status_service.use_cases.dependencies import Dependencies
 
@@ -27,6 +28,7 @@ class _Outcome:
     """The changes that follow from a batch of facts, in order."""
 
     revision: int
+    lineage_revision: int
     now: datetime
     known: dict[str, StatusRow]
     board: Board
@@ -38,6 +40,18 @@ class _Outcome:
     transitions: list[TransitionRow] = field(default_factory=list)
     # Statuses that did not change, but lacked what an earlier release did not store.
     completed: dict[str, StatusRow] = field(default_factory=dict)
+    # Where the history of a revision of lineage begins.
+    positions: list[Position] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.revision and not self.lineage_revision:  # the tenant's first events
+            self.positions.append(Position(0, 0, self.now))
+
+    def reach(self, lineage_revision: int) -> None:
+        """Record that the next changes belong to a revision of lineage, if it is the newest yet."""
+        if lineage_revision > self.lineage_revision:
+            self.lineage_revision = lineage_revision
+            self.positions.append(Position(lineage_revision, self.revision, self.now))
 
     def record(self, instance_id: str, caused_by_run_id: str) -> None:
         """Compare an instance's status with its earlier one, and record a change."""
@@ -101,24 +115,25 @@ async def apply_facts(
 
     The tenant's revision row is locked before the first read: two batches never compute from the same state.
     """
-    revision = await changes.lock_revision(connection, tenant_id)
+    revision, lineage_revision = await changes.lock_revision(connection, tenant_id)
     await insert_consumed(
         connection, tenant_id, LINEAGE_ECHO, {each for fact in facts for each in fact.caused_by_event_ids}
     )
     touched = {instance_id for fact in facts for instance_id in fact.instance_ids()}
-    if not touched:
+    if not touched and all(fact.lineage_revision <= lineage_revision for fact in facts):
         return []
     board = await boards.get_board(connection, tenant_id, touched)
     known = await _known_statuses(connection, tenant_id, touched)
     versions = {each: board.versions(each) for each in known}
-    outcome = _Outcome(revision, deps.clock.now(), known, board, versions)
+    outcome = _Outcome(revision, lineage_revision, deps.clock.now(), known, board, versions)
     for fact in facts:
+        outcome.reach(fact.lineage_revision)
         for instance_id in board.put(fact):
             outcome.record(instance_id, fact.caused_by_run_id)
     await boards.update_board(connection, tenant_id, board)
     completed = [row for each, row in outcome.completed.items() if each not in outcome.latest]
     await statuses.upsert_statuses(connection, tenant_id, completed)
-    if not outcome.changes:
+    if not outcome.changes and outcome.lineage_revision == lineage_revision:
         return []
     latest = [row for row in outcome.latest.values() if row is not None]
     chunks = events.chunk(
@@ -134,6 +149,8 @@ async def apply_facts(
         connection,
         tenant_id,
         outcome.revision,
+        outcome.lineage_revision,
+        positions=outcome.positions,
         statuses=latest,
         changes=outcome.changes,
         transitions=outcome.transitions,

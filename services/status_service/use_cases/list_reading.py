@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from optaic.common.v1.flow_pb2 import FlowKind, Status
 from optaic.instance.v1.instance_pb2 import InstanceKind
 from optaic.lineage.v1.lineage_pb2 import CauseKind
+from optaic.lineage.v1.lineage_service_pb2 import AsOf
 from optaic.rules.pages import DEFAULT_SIZE
 from optaic.rules.statuses import SEVERITY
 from optaic.status.v1.status_pb2 import InstanceStatus
@@ -22,9 +24,10 @@ from servicekit.database import Connection
 from servicekit.enums import enum_number, enum_word
 from servicekit.terms import label_term
 from status_service import conversion
-from status_service.domain.errors import causes_not_kept, history_not_kept
+from status_service.domain.errors import causes_not_kept, history_not_kept, revision_not_kept
 from status_service.store.listing import Selection, count_statuses, is_incomplete, list_statuses
 from status_service.store.past import count_past_statuses, list_past_statuses
+from status_service.store.positions import find_position, find_position_at
 from status_service.use_cases.dependencies import Dependencies
 from status_service.use_cases.reading import stamped
 
@@ -32,46 +35,91 @@ from status_service.use_cases.reading import stamped
 async def list_instance_statuses(
     deps: Dependencies, context: RequestContext, request: ListInstanceStatusesRequest
 ) -> ListInstanceStatusesResponse:
-    """Return a page of statuses in the projects that the caller may read, as they are or as of a time.
+    """Return a page of statuses in the projects that the caller may read, as they are or as of a moment.
 
     Raises:
         OutOfRangeError: STATUS_HISTORY_NOT_KEPT.
         InvalidArgumentError: The past is searched by cause.
     """
-    as_of = _as_of(deps, request)
+    past, field = request.as_of if request.HasField("as_of") else None, "as_of.time"
+    if request.HasField("as_of_time"):
+        past, field = AsOf(time=request.as_of_time), "as_of_time"
+    if past is not None and request.cause_kinds:
+        raise causes_not_kept()
     wanted = _selection(request, context.readable_projects)
+    moment = "" if past is None else past.SerializeToString(deterministic=True).hex()
     tokens = pages.PageTokens(
-        deps.signer, context.tenant_id, "ListInstanceStatuses", *_filters(wanted), str(as_of)
+        deps.signer, context.tenant_id, "ListInstanceStatuses", *_filters(wanted), moment
     )
-    after = tokens.decode(request.page_token).get("after", "")
-    size, counts = request.page_size or DEFAULT_SIZE, dict[str, int]()
+    position = tokens.decode(request.page_token)
+    after, size, counts = position.get("after", ""), request.page_size or DEFAULT_SIZE, dict[str, int]()
     async with deps.database.read(context.tenant_id) as connection:
+        shown_at = await _open(deps, connection, context.tenant_id, past, field, position.get("reached"))
+        as_of = shown_at.as_of
         found = await _list(connection, context.tenant_id, as_of, wanted, size + 1, after)
         if request.with_counts:
             counts = await _count(connection, context.tenant_id, as_of, wanted)
         lacks = await is_incomplete(connection, context.tenant_id, wanted, is_past=as_of is not None)
     shown = pages.fit(found, size, lambda status: status.ByteSize())
     response = ListInstanceStatusesResponse(
-        instance_statuses=shown, status_counts=list(_counts(counts)), is_incomplete=lacks
+        instance_statuses=shown,
+        status_counts=list(_counts(counts)),
+        is_incomplete=lacks,
+        as_of_revision=shown_at.lineage_revision,
     )
+    if shown_at.time is not None:
+        response.as_of_time.FromDatetime(shown_at.time)
     if len(found) > len(shown):
-        response.next_page_token = tokens.encode({"after": shown[-1].instance_id})
+        response.next_page_token = tokens.encode(
+            {"after": shown[-1].instance_id, "reached": shown_at.reached}
+        )
     return response
 
 
-def _as_of(deps: Dependencies, request: ListInstanceStatusesRequest) -> datetime | None:
-    if not request.HasField("as_of_time"):
-        return None
-    as_of, kept_since = request.as_of_time.ToDatetime(UTC), deps.clock.now() - deps.kept_history
-    if as_of < kept_since:
-        raise history_not_kept("as_of_time", kept_since)
-    if request.cause_kinds:
-        raise causes_not_kept()
-    return as_of
+@dataclass(frozen=True)
+class _Moment:
+    """The moment that a list shows: the present, a time, or a revision of the statuses."""
+
+    as_of: datetime | int | None = None
+    lineage_revision: int = 0
+    time: datetime | None = None
+    # All pages show the same, even if it was the present at the first of them.
+    reached: Sequence[int] = ()
+
+
+async def _open(
+    deps: Dependencies,
+    connection: Connection,
+    tenant_id: str,
+    past: AsOf | None,
+    field: str,
+    reached: Sequence[int] | None,
+) -> _Moment:
+    if past is None:
+        return _Moment()
+    kept_since = deps.clock.now() - deps.kept_history
+    if past.HasField("time"):
+        time = past.time.ToDatetime(UTC)
+        if time < kept_since:
+            raise history_not_kept(field, kept_since)
+        return _Moment(time, *(await find_position_at(connection, tenant_id, time)))
+    wanted = past.revision if not reached else min(past.revision, reached[0])
+    found = await find_position(connection, tenant_id, wanted, kept_since)
+    if found.is_empty:
+        return _Moment(0)
+    if found.held_revision is None or found.first_revision is None or wanted < found.first_revision:
+        raise revision_not_kept("as_of.revision", found.first_revision)
+    last = found.last_revision if not reached else min(found.last_revision, reached[1])
+    return _Moment(last, found.held_revision, found.held_time, (found.held_revision, last))
 
 
 async def _list(
-    connection: Connection, tenant_id: str, as_of: datetime | None, wanted: Selection, limit: int, after: str
+    connection: Connection,
+    tenant_id: str,
+    as_of: datetime | int | None,
+    wanted: Selection,
+    limit: int,
+    after: str,
 ) -> list[InstanceStatus]:
     if as_of is None:
         return [stamped(row) for row in await list_statuses(connection, tenant_id, wanted, limit, after)]
@@ -90,7 +138,7 @@ async def _list(
 
 
 async def _count(
-    connection: Connection, tenant_id: str, as_of: datetime | None, wanted: Selection
+    connection: Connection, tenant_id: str, as_of: datetime | int | None, wanted: Selection
 ) -> dict[str, int]:
     if as_of is None:
         return await count_statuses(connection, tenant_id, wanted)

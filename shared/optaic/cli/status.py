@@ -28,8 +28,9 @@ from optaic.cli.session import (
     run,
     when_it_answers,
 )
-from optaic.cli.values import NO_ZONE, parse_labels, parse_time
+from optaic.cli.values import MOMENT, NO_ZONE, parse_labels, parse_moment, parse_time
 from optaic.client import AsyncClient, word
+from optaic.client.moments import MomentLike
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
@@ -62,10 +63,7 @@ ChangedWithinOption = Annotated[
         help="Only with a status that changed within this time before now, or before --as-of; for example 1h."
     ),
 ]
-AsOfOption = Annotated[
-    datetime | None,
-    typer.Option("--as-of", parser=parse_time, metavar="TIME", help=f"As it was at this time; {NO_ZONE}."),
-]
+AsOfOption = Annotated[str, typer.Option("--as-of", help=f"Show it as it was: {MOMENT}.")]
 StartOption = Annotated[
     datetime | None,
     typer.Option(
@@ -97,13 +95,13 @@ def list_statuses(
     name_prefix: NamePrefixOption = "",
     unchanged_for: UnchangedForOption = "",
     changed_within: ChangedWithinOption = "",
-    as_of: AsOfOption = None,
+    as_of: AsOfOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show the status of every instance to which all filters apply, as it is or as it was."""
-    since = _since(as_of, unchanged_for, changed_within)
 
     async def command(client: AsyncClient) -> None:
+        when = await parse_moment(client, as_of)
         found = await client.status.list(
             project=await find_project(client, project),
             statuses=status or (),
@@ -114,8 +112,8 @@ def list_statuses(
             owner=owner,
             name=name,
             name_prefix=name_prefix,
-            **since,
-            as_of=as_of,
+            **_since(when, unchanged_for, changed_within),
+            as_of=when,
         )
         if output is Format.JSON:
             print_json(found)
@@ -147,13 +145,13 @@ def count(
     name_prefix: NamePrefixOption = "",
     unchanged_for: UnchangedForOption = "",
     changed_within: ChangedWithinOption = "",
-    as_of: AsOfOption = None,
+    as_of: AsOfOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show how many instances have each status, of those to which all filters apply, as it is or as it was."""
-    since = _since(as_of, unchanged_for, changed_within)
 
     async def command(client: AsyncClient) -> None:
+        when = await parse_moment(client, as_of)
         found = await client.status.count(
             project=await find_project(client, project),
             kinds=kind or (),
@@ -163,8 +161,8 @@ def count(
             owner=owner,
             name=name,
             name_prefix=name_prefix,
-            **since,
-            as_of=as_of,
+            **_since(when, unchanged_for, changed_within),
+            as_of=when,
         )
         if output is Format.JSON:
             print_json(found)
@@ -259,9 +257,15 @@ def _share(window: status_pb2.WindowAvailability) -> str:
     return f"{window.ready_share:.2%}" if window.HasField("ready_share") else "-"
 
 
-def _since(as_of: datetime | None, unchanged_for: str, changed_within: str) -> dict[str, datetime | None]:
+def _since(as_of: MomentLike | None, unchanged_for: str, changed_within: str) -> dict[str, datetime | None]:
     """Return since when a status must hold, and since when it must have changed, at the moment that is shown."""
-    shown = as_of or datetime.now(UTC)
+    shown = datetime.now(UTC) if as_of is None else as_of
+    if not isinstance(shown, datetime):
+        if unchanged_for or changed_within:
+            raise typer.BadParameter(
+                "must be a time if --unchanged-for or --changed-within is given", param_hint="--as-of"
+            )
+        return {}
     return {
         "unchanged_since": _before(shown, unchanged_for, "--unchanged-for"),
         "changed_since": _before(shown, changed_within, "--changed-within"),

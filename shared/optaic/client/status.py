@@ -12,6 +12,7 @@ from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import all_pages
 from optaic.client.existence import require_instances, require_project
+from optaic.client.moments import MomentLike, moment
 from optaic.client.references import FlowLike, InstanceLike, flow_of, id_of
 from optaic.errors import UnavailableError
 from optaic.rules.pages import LARGEST_SIZE
@@ -57,13 +58,13 @@ class Statuses:
         name_prefix: str = "",
         unchanged_since: datetime | None = None,
         changed_since: datetime | None = None,
-        as_of: datetime | None = None,
+        as_of: MomentLike | None = None,
     ) -> list[status_pb2.InstanceStatus]:
         """Return the statuses of all instances, or of those to which every filter applies.
 
         `cause_kinds` finds those of which a flow has such a cause, `unchanged_since` those that have had their status since
-        then or longer, and `changed_since` those whose status has changed since then. With `as_of` the answer is what was at that
-        time, without flows.
+        then or longer, and `changed_since` those whose status has changed since then. With `as_of`, a lineage
+        revision, a time or a run, the answer is what was then, without flows; of a run: what it saw.
 
         Raises:
             NotFoundError: There is no such project.
@@ -82,7 +83,7 @@ class Statuses:
             name_prefix=name_prefix,
             unchanged_since_time=unchanged_since,
             changed_since_time=changed_since,
-            as_of_time=as_of,
+            as_of=None if as_of is None else moment(as_of),
         )
 
         lacks = False
@@ -112,7 +113,7 @@ class Statuses:
         name_prefix: str = "",
         unchanged_since: datetime | None = None,
         changed_since: datetime | None = None,
-        as_of: datetime | None = None,
+        as_of: MomentLike | None = None,
     ) -> dict[str, int]:
         """Return how many instances have each status, most severe first; the filters are those of `list`.
 
@@ -133,7 +134,7 @@ class Statuses:
             name_prefix=name_prefix,
             unchanged_since_time=unchanged_since,
             changed_since_time=changed_since,
-            as_of_time=as_of,
+            as_of=None if as_of is None else moment(as_of),
         )
         answer = await self._call("ListInstanceStatuses", request)
         self._tell_incomplete(is_incomplete=answer.is_incomplete)

@@ -230,8 +230,8 @@ async def test_without_the_revision_lock_two_writers_would_collide(
 ) -> None:
     """The mitigation off: both compute from the same revision, and one of them breaks."""
 
-    async def unlocked(connection: AsyncConnection, tenant_id: str) -> int:
-        return (await changes.get_revisions(connection, tenant_id)).revision
+    async def unlocked(connection: AsyncConnection, tenant_id: str) -> tuple[int, int]:
+        return (await changes.get_revisions(connection, tenant_id)).revision, 0
 
     ids = [new_id() for _ in range(2)]
     await _apply(service, [_created_fact(each) for each in ids])

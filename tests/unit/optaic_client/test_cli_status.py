@@ -12,6 +12,7 @@ import pytest
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
+from optaic.run.v1 import run_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 from support.command_line import ID, invoke
 from support.fake_services import FakeServices, refuse
@@ -26,7 +27,7 @@ FILTERS = (
 def _check_filters(request: status_service_pb2.ListInstanceStatusesRequest) -> None:
     """Check that every one of the filters arrived."""
     shown = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
-    assert request.as_of_time.ToDatetime(dt.UTC) == shown
+    assert request.as_of.time.ToDatetime(dt.UTC) == shown
     assert request.unchanged_since_time.ToDatetime(dt.UTC) == shown - dt.timedelta(days=2)
     assert request.changed_since_time.ToDatetime(dt.UTC) == shown - dt.timedelta(minutes=90)
     assert list(request.kinds) == [instance_pb2.INSTANCE_KIND_DATASET]
@@ -92,6 +93,17 @@ def test_ages_count_until_the_moment_that_is_shown(optaic: FakeServices) -> None
     for endless in ("1000000d", "1" + 30 * "0" + "s"):
         refused = invoke("status", "list", "--unchanged-for", endless, status=2)
         assert "--unchanged-for" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "count"])
+def test_statuses_are_shown_as_of_a_revision_or_as_a_run_saw_them(optaic: FakeServices, command: str) -> None:
+    optaic.on("ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse())
+    optaic.on("GetRun", run_pb2.Run(run_id=ID, lineage_revision=17))
+    for text, revision in (("1841", 1841), (ID, 17)):
+        invoke("status", command, "--as-of", text)
+        assert optaic.calls("ListInstanceStatuses")[-1].request.as_of.revision == revision
+        refused = invoke("status", command, "--as-of", text, "--unchanged-for", "2d", status=2)
+        assert "must be a time" in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["list", "count"])

@@ -52,7 +52,7 @@ def test_a_time_without_a_zone_is_in_utc_in_every_command(
         optaic.calls(method)[0].request
         for method in ("GetFlowState", "DiffLineage", "ListInstanceStatuses", "GetStatusHistory")
     )
-    for sent in (state.as_of.time, difference.before.time, statuses.as_of_time, history.start_time):
+    for sent in (state.as_of.time, difference.before.time, statuses.as_of.time, history.start_time):
         assert sent.ToDatetime(UTC) == NINE
 
 
