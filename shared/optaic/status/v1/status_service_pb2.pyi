@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optaic.common.v1 import flow_pb2 as _flow_pb2
 from optaic.instance.v1 import instance_pb2 as _instance_pb2
 from optaic.lineage.v1 import lineage_pb2 as _lineage_pb2
+from optaic.lineage.v1 import lineage_service_pb2 as _lineage_service_pb2
 from optaic.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -182,6 +183,7 @@ class ListInstanceStatusesRequest(_message.Message):
     NAME_PREFIX_FIELD_NUMBER: _builtins.int
     WITH_COUNTS_FIELD_NUMBER: _builtins.int
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Only of this project; empty means all."""
     page_size: _builtins.int
@@ -226,8 +228,14 @@ class ListInstanceStatusesRequest(_message.Message):
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """The statuses that instances had at this time, without flows and state, also of those that have been deleted since. Names,
-        owners, labels and flow kinds are those of today, or of the deletion. A time in the future means now.
+        """The same as `as_of.time`. Only one of the two may be given."""
+
+    @_builtins.property
+    def as_of(self) -> _lineage_service_pb2.AsOf:
+        """The statuses that instances had at this moment, without flows and state, also of those that have been deleted since. Names,
+        owners, labels and flow kinds are those of today, or of the deletion. A revision of lineage means what status-service told
+        after it had applied the changes up to this revision, and before it applied the next one. A time in the future, or a revision
+        that status-service has not reached, means now.
         """
 
     def __init__(
@@ -248,10 +256,11 @@ class ListInstanceStatusesRequest(_message.Message):
         name_prefix: _builtins.str = ...,
         with_counts: _builtins.bool = ...,
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        as_of: _lineage_service_pb2.AsOf | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "changed_since_time", b"changed_since_time", "unchanged_since_time", b"unchanged_since_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "as_of_time", b"as_of_time", "changed_since_time", b"changed_since_time", "unchanged_since_time", b"unchanged_since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "cause_kinds", b"cause_kinds", "changed_since_time", b"changed_since_time", "flow_kinds", b"flow_kinds", "kinds", b"kinds", "labels", b"labels", "name", b"name", "name_prefix", b"name_prefix", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "statuses", b"statuses", "unchanged_since_time", b"unchanged_since_time", "with_counts", b"with_counts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "as_of_time", b"as_of_time", "cause_kinds", b"cause_kinds", "changed_since_time", b"changed_since_time", "flow_kinds", b"flow_kinds", "kinds", b"kinds", "labels", b"labels", "name", b"name", "name_prefix", b"name_prefix", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "statuses", b"statuses", "unchanged_since_time", b"unchanged_since_time", "with_counts", b"with_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,17 +274,25 @@ class ListInstanceStatusesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATUS_COUNTS_FIELD_NUMBER: _builtins.int
     IS_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    AS_OF_REVISION_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     is_incomplete: _builtins.bool
     """True: the answer and its counts may lack instances, because an earlier release stored them without what a filter asks for
     (`owner`, `labels`, `cause_kinds`, `unchanged_since_time`, `changed_since_time`), and they have not been completed yet.
     """
+    as_of_revision: _builtins.int
+    """With `as_of` or `as_of_time`: the newest revision of lineage whose changes the answer has; 0 if none was recorded by then."""
     @_builtins.property
     def instance_statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.InstanceStatus]: ...
     @_builtins.property
     def status_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusCount]:
         """With `with_counts`: a count for each status that some have, most severe first; only of projects that the caller may read."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """With `as_of` or `as_of_time`: when status-service had applied that revision; absent if none was recorded by then."""
 
     def __init__(
         self,
@@ -284,10 +301,12 @@ class ListInstanceStatusesResponse(_message.Message):
         next_page_token: _builtins.str = ...,
         status_counts: _abc.Iterable[Global___StatusCount] | None = ...,
         is_incomplete: _builtins.bool = ...,
+        as_of_revision: _builtins.int = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_statuses", b"instance_statuses", "is_incomplete", b"is_incomplete", "next_page_token", b"next_page_token", "status_counts", b"status_counts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_revision", b"as_of_revision", "as_of_time", b"as_of_time", "instance_statuses", b"instance_statuses", "is_incomplete", b"is_incomplete", "next_page_token", b"next_page_token", "status_counts", b"status_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

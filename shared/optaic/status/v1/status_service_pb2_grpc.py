@@ -97,9 +97,9 @@ class StatusServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListInstanceStatuses(self, request, context):
-        """In the order of instance ids; only those to which every filter applies. Errors: with `as_of_time` OUT_OF_RANGE
-        (STATUS_HISTORY_NOT_KEPT) for a time of which the history is no longer kept, and INVALID_ARGUMENT
-        (CAUSES_NOT_KEPT) with `cause_kinds`.
+        """In the order of instance ids; only those to which every filter applies. Errors: with `as_of` OUT_OF_RANGE
+        (STATUS_HISTORY_NOT_KEPT) for a moment of which the history is no longer kept, or for a revision that was not recorded, and
+        INVALID_ARGUMENT (CAUSES_NOT_KEPT) with `cause_kinds`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,9 +39,9 @@ class StatusServiceStub:
     BatchGetInstanceStatuses: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.BatchGetInstanceStatusesRequest, _status_service_pb2.BatchGetInstanceStatusesResponse]
     """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
     ListInstanceStatuses: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.ListInstanceStatusesRequest, _status_service_pb2.ListInstanceStatusesResponse]
-    """In the order of instance ids; only those to which every filter applies. Errors: with `as_of_time` OUT_OF_RANGE
-    (STATUS_HISTORY_NOT_KEPT) for a time of which the history is no longer kept, and INVALID_ARGUMENT
-    (CAUSES_NOT_KEPT) with `cause_kinds`.
+    """In the order of instance ids; only those to which every filter applies. Errors: with `as_of` OUT_OF_RANGE
+    (STATUS_HISTORY_NOT_KEPT) for a moment of which the history is no longer kept, or for a revision that was not recorded, and
+    INVALID_ARGUMENT (CAUSES_NOT_KEPT) with `cause_kinds`.
     """
     GetFlowStatus: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.GetFlowStatusRequest, _status_pb2.FlowStatus]
     """Errors: NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND)."""
@@ -80,9 +80,9 @@ class StatusServiceAsyncStub(StatusServiceStub):
     BatchGetInstanceStatuses: _aio.UnaryUnaryMultiCallable[_status_service_pb2.BatchGetInstanceStatusesRequest, _status_service_pb2.BatchGetInstanceStatusesResponse]  # type: ignore[assignment]
     """In the order of the ids given. Errors: NOT_FOUND (INSTANCE_NOT_FOUND) naming every missing id."""
     ListInstanceStatuses: _aio.UnaryUnaryMultiCallable[_status_service_pb2.ListInstanceStatusesRequest, _status_service_pb2.ListInstanceStatusesResponse]  # type: ignore[assignment]
-    """In the order of instance ids; only those to which every filter applies. Errors: with `as_of_time` OUT_OF_RANGE
-    (STATUS_HISTORY_NOT_KEPT) for a time of which the history is no longer kept, and INVALID_ARGUMENT
-    (CAUSES_NOT_KEPT) with `cause_kinds`.
+    """In the order of instance ids; only those to which every filter applies. Errors: with `as_of` OUT_OF_RANGE
+    (STATUS_HISTORY_NOT_KEPT) for a moment of which the history is no longer kept, or for a revision that was not recorded, and
+    INVALID_ARGUMENT (CAUSES_NOT_KEPT) with `cause_kinds`.
     """
     GetFlowStatus: _aio.UnaryUnaryMultiCallable[_status_service_pb2.GetFlowStatusRequest, _status_pb2.FlowStatus]  # type: ignore[assignment]
     """Errors: NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND)."""
@@ -136,9 +136,9 @@ class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _status_service_pb2.ListInstanceStatusesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_status_service_pb2.ListInstanceStatusesResponse, _abc.Awaitable[_status_service_pb2.ListInstanceStatusesResponse]]:
-        """In the order of instance ids; only those to which every filter applies. Errors: with `as_of_time` OUT_OF_RANGE
-        (STATUS_HISTORY_NOT_KEPT) for a time of which the history is no longer kept, and INVALID_ARGUMENT
-        (CAUSES_NOT_KEPT) with `cause_kinds`.
+        """In the order of instance ids; only those to which every filter applies. Errors: with `as_of` OUT_OF_RANGE
+        (STATUS_HISTORY_NOT_KEPT) for a moment of which the history is no longer kept, or for a revision that was not recorded, and
+        INVALID_ARGUMENT (CAUSES_NOT_KEPT) with `cause_kinds`.
         """
 
     @_abc_1.abstractmethod
