@@ -13,7 +13,7 @@ from pathlib import Path
 import exchange_calendars
 
 from demo.research import PRICES
-from demo.stage import Stage, expect
+from demo.stage import Stage, expect, within
 from optaic.cli.refreshes import in_order, line_of
 from optaic.client import word
 from optaic.lineage.v1 import lineage_pb2
@@ -25,6 +25,7 @@ _ENTITIES = ("alpha", "beta", "gamma", "delta")
 _DAYS = 120  # of prices
 _AHEAD = dt.timedelta(seconds=6)  # until the newest session is due
 _PATIENCE = 60.0  # seconds
+_FAILURES = {run_pb2.RUN_STATUS_FAILED, run_pb2.RUN_STATUS_CANCELLED}
 
 
 async def freshness(stage: Stage, folder: Path) -> None:
@@ -109,7 +110,7 @@ async def _refresh(stage: Stage) -> None:
     handle = await stage.client.refresh(stage.instances[RETURNS], upstream=True)
     flows: dict[str, refresh_pb2.RefreshFlow] = {}
     try:
-        async with asyncio.timeout(_PATIENCE), aclosing(handle.watch()) as changes:
+        async with within(_PATIENCE, "the refresh to end"), aclosing(handle.watch()) as changes:
             async for change in changes:
                 flows |= {flow.instance_name: flow for flow in change.flows}
                 stage.tree = [line_of(flow) for flow in in_order(flows.values())]
@@ -129,9 +130,15 @@ async def _follow(stage: Stage, count: int) -> None:
     """Wait until the signal has run by itself so many times and is READY."""
     follower = stage.instances[FOLLOWER]
     ended: list[run_pb2.Run] = []
-    async with asyncio.timeout(_PATIENCE):
+    promise = f"{FOLLOWER} to run by itself {count} times in all"
+    async with within(_PATIENCE, promise):
         while len(ended) < count:
             runs = await stage.client.runs.list(follower)
+            for run in runs:
+                expect(
+                    run.status not in _FAILURES,
+                    f"{promise}, {word(run, 'status')}: {run.error.type}: {run.error.message}",
+                )
             ended = [run for run in runs if run.status == run_pb2.RUN_STATUS_COMPLETED]
             await asyncio.sleep(0.1)
     await stage.observed.until(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +30,23 @@ def expect(condition: bool, promise: str) -> None:
     """
     if not condition:
         raise StepFailedError(f"expected {promise}")
+
+
+@asynccontextmanager
+async def within(seconds: float, promise: str) -> AsyncIterator[None]:
+    """Let a block take some seconds at most.
+
+    Raises:
+        StepFailedError: it took longer.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise StepFailedError(f"expected {promise} within {seconds:.0f} s") from None
 
 
 @dataclass
