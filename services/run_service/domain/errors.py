@@ -384,8 +384,8 @@ def too_many_flows(limit: int) -> ResourceExhaustedError:
 
 def too_many_upstream_flows(limit: int) -> ResourceExhaustedError:
     """Return the refusal TOO_MANY_FLOWS for a scheduled time with more flows above it than its refresh may have."""
-    text = f"there are more than {limit} flows to bring up to date above the scheduled time (OPTAIC_REFRESH_FLOWS); refresh some before it"
-    return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata={"limit": str(limit)})
+    text, metadata = refusals.too_many_flows(limit, "refresh some of those above the scheduled time before")
+    return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
 
 
 def too_many_refreshes(limit: int) -> ResourceExhaustedError:

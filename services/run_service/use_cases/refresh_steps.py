@@ -89,7 +89,7 @@ async def _step(deps: Dependencies, tenant_id: str, refresh_id: str) -> bool:
         }
         # Read before the plan, which so knows of each run at least what is read here.
         runs = await refreshes.list_run_states(connection, tenant_id, run_ids)
-    plan = await find_plan(deps, tenant_id, _request(deps, refresh, entries), refresh.project_ids)
+    plan = await find_plan(deps, tenant_id, _request(refresh, entries), refresh.project_ids)
     decided = advance(entries, plan, runs, refresh.options)
     changed = {key: entry for key, entry in decided.items() if entry != entries.get(key)}
     status = status_of(decided)
@@ -111,12 +111,9 @@ async def _step(deps: Dependencies, tenant_id: str, refresh_id: str) -> bool:
 
 
 def _request(
-    deps: Dependencies, refresh: StoredRefresh, entries: Mapping[FlowKey, Entry]
+    refresh: StoredRefresh, entries: Mapping[FlowKey, Entry]
 ) -> lineage_service_pb2.PlanFlowsRequest:
     """Return the question for the plan: what the refresh has, and what new edges add to its targets."""
-    # A plan has the flows of all projects; those that the refresh has no part in do not count.
-    is_confined = refresh.project_ids is not None
-    most = MOST_PLANNED if is_confined else min(2 * deps.settings.refresh_flows, MOST_PLANNED)
     targets = [key for key, entry in entries.items() if entry.is_target]
     return lineage_service_pb2.PlanFlowsRequest(
         flows=flow_refs(targets),
@@ -124,7 +121,8 @@ def _request(
         include_downstream=refresh.selection.include_downstream or refresh.selection.all,
         include_upstream=refresh.selection.include_upstream,
         include_ready=refresh.options.is_forced,
-        max_flows=most,
+        # Flows of other projects, which the refresh has no part in, do not count against its own limit.
+        max_flows=MOST_PLANNED,
     )
 
 

@@ -44,9 +44,9 @@ def instance_deleting(instance_id: str) -> Refusal:
     )
 
 
-def too_many_flows(limit: int) -> Refusal:
+def too_many_flows(limit: int, advice: str = "choose fewer, for example by project or by label") -> Refusal:
     """Return TOO_MANY_FLOWS for a refresh with more flows than one may have."""
     return Refusal(
-        f"there are more than {limit} flows to bring up to date (OPTAIC_REFRESH_FLOWS); choose fewer, for example by project or by label",
+        f"there are more than {limit} flows to bring up to date (OPTAIC_REFRESH_FLOWS); {advice}",
         {"limit": str(limit)},
     )
