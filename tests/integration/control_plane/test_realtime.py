@@ -55,7 +55,7 @@ def _of(seen: Seen, instance_id: str) -> Seen:
 async def _newest_revision(plane: ControlPlane, ids: list[str]) -> int:
     request = api.BatchGetInstanceStatusesRequest(instance_ids=ids)
     answer = await plane.status.stub.BatchGetInstanceStatuses(request)
-    return max(each.revision for each in answer.instance_statuses)
+    return max(int(each.revision) for each in answer.instance_statuses)
 
 
 async def _watched(plane: ControlPlane, ids: list[str], since: int) -> Seen:
