@@ -130,13 +130,17 @@ _INVALIDATE = sa.text("""
       and is_defined
     returning flow_id
 """)
-# The triggers that record history read the revision from the setting.
+# The triggers that record history read the revision from the setting. No revision is older than the one before, whatever clock it
+# has: the newest one at a time is found by their order.
 _NEXT_REVISION = sa.text("""
     with next as (
         insert into lineage_revisions (tenant_id, revision) values (:tenant_id, 1)
         on conflict (tenant_id) do update set revision = lineage_revisions.revision + 1 returning revision
     ), timed as (
-        insert into revision_times (tenant_id, revision, change_time) select :tenant_id, revision, :now from next
+        insert into revision_times (tenant_id, revision, change_time)
+        select :tenant_id, n.revision, greatest(cast(:now as timestamptz), (
+            select t.change_time from revision_times t where t.tenant_id = :tenant_id and t.revision = n.revision - 1))
+        from next n
     )
     select revision, set_config('optaic.lineage_revision', cast(revision as text), true) from next
 """)

@@ -221,6 +221,16 @@ async def test_a_refusal_names_the_field_with_the_moment(database: Database) -> 
                 await read
 
 
+async def test_a_clock_that_goes_back_hides_no_revision(database: Database) -> None:
+    chain = Chain(database)
+    await chain.begin()
+    chain.clock.advance(-60)  # as that of another replica may
+    await chain.run(0, 2)
+    newest = await chain.lineage.revision()
+    chain.clock.advance(120)
+    assert (await chain.state(0, chain.time())).as_of_revision == newest
+
+
 async def test_what_is_older_than_the_retention_is_removed_and_what_is_kept_stays_right(
     database: Database,
 ) -> None:
