@@ -126,6 +126,16 @@ def describe_death(exit_code: int | None, tail: str | None, fault: str) -> Failu
     return Failure(kind, to_text(f"{what}{where}{said}", _LONGEST_MESSAGE), to_text(fault, _LONGEST_TRACE))
 
 
+def describe_unsupervised(failure: Failure) -> Failure:
+    """Describe a failure of user code whose supervising process was killed: what it prints or asks for then fails."""
+    what = "the process that supervised the run was killed, and then the code of the run failed"
+    return Failure(
+        "PROCESS_KILLED",
+        f"{what} with {failure.type}: {failure.message}"[:_LONGEST_MESSAGE],
+        failure.trace,
+    )
+
+
 def describe_timeout(seconds: float) -> Failure:
     """Describe a run whose time was over."""
     text = (

@@ -20,7 +20,7 @@ from worker.child import Task
 from worker.config import Settings
 from worker.confinement import Confinement
 from worker.data_removal import Removal
-from worker.failures import Failure, describe_death
+from worker.failures import Failure, describe_death, describe_unsupervised
 from worker.frames import Frame, Kind
 from worker.guardian import Line, Report, make_lines
 from worker.limits import Limits
@@ -121,6 +121,8 @@ class Isolation:
             answer = answering.result() if answering.done() else None
             if answer is not None:
                 self._is_answered = True
+                if isinstance(answer, Failure) and await self._is_guardian_dead():
+                    return describe_unsupervised(answer)
                 return answer
             # It has closed its end: it is dying, or user code has closed what is not its own.
             await asyncio.wait({self._reporting}, timeout=_REPORT_SECONDS)
@@ -133,6 +135,12 @@ class Isolation:
             return describe_death(self.report.exit_code, self.report.tail, self.report.fault)
         finally:
             answering.cancel()
+
+    async def _is_guardian_dead(self) -> bool:
+        """Return whether the guardian ended without a report, as the child has now ended or soon will."""
+        assert self._reporting is not None
+        await asyncio.wait({self._reporting}, timeout=_AFTERMATH_SECONDS)
+        return self._reporting.done() and self._reporting.result() is _UNKNOWN
 
     async def _read_report(self) -> Report:
         frame = await frames.read(self._orders)

@@ -19,10 +19,19 @@ import polars as pl
 from optaic.plugins import Pipeline, PipelineContext, Secrets
 
 _kept: list[object] = []
+_PR_SET_PDEATHSIG = 1
 
 
 def _hold_the_interpreter(_: PipelineContext) -> None:
     ctypes.PyDLL(None).sleep(600)  # no other thread of this process runs meanwhile
+
+
+def _print_past_the_guardian(_: PipelineContext) -> None:
+    """Do what a process may do for a moment before it is killed with its guardian."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
+    os.kill(os.getppid(), signal.SIGKILL)
+    while True:
+        os.write(1, b"more\n")  # until nobody reads it
 
 
 def _leave_a_helper(_: PipelineContext) -> None:
@@ -50,6 +59,11 @@ def _report_much(context: PipelineContext) -> None:
 def _print_much(context: PipelineContext) -> None:
     for number in range(int(float(str(context.config["lines"])))):
         os.write(1, f"{number:099}\n".encode())  # as native code does
+
+
+def _print_and_hold(context: PipelineContext) -> None:
+    _print_much(context)
+    _hold_the_interpreter(context)
 
 
 def _leave_daemons(context: PipelineContext) -> None:
@@ -119,11 +133,13 @@ HOWS: Mapping[str, Callable[[PipelineContext], None]] = {
     "SIGSEGV": _read_nowhere,
     "SIGABRT": lambda _: os.abort(),
     "kill the guardian": lambda _: os.kill(os.getppid(), signal.SIGKILL),
+    "print past the guardian": _print_past_the_guardian,
     "helper": _leave_a_helper,
     "close everything": _close_everything,
     "hold": _hold_the_interpreter,
     "memory": _ask_for_too_much,
     "print": _print_much,
+    "print and hold": _print_and_hold,
     "report much": _report_much,
     "daemons": _leave_daemons,
     "tell secrets": _tell_secrets,

@@ -83,6 +83,19 @@ async def test_the_error_of_a_dead_process_has_its_last_output(
     await _nothing_lives(tmp_path, "child")
 
 
+async def test_what_fails_because_nobody_reads_its_output_any_more_was_killed(
+    world: World, tmp_path: Path
+) -> None:
+    run = _submit(world, tmp_path, "print past the guardian")
+    ending = await world.execute(run, tmp_path)
+    assert ending.outcome is Outcome.FAILED
+    assert run.error.type == "PROCESS_KILLED"
+    assert "the process that supervised the run was killed" in run.error.message
+    assert "BrokenPipeError" in run.error.message
+    assert "dying_plugins.py" in _read_text(run.error.trace_uri)
+    await _nothing_lives(tmp_path, "child")
+
+
 async def test_an_exception_without_a_message_gets_one(world: World, tmp_path: Path) -> None:
     run = _submit(world, tmp_path, "memory")
     await world.execute(run, tmp_path)
