@@ -37,7 +37,7 @@ class SpoolWriter:
 
     def __init__(self, path: str, limit: int) -> None:
         self._path = path
-        self._room = limit  # bytes of messages
+        self._room = limit  # bytes of messages and names of loggers
         self._limit = limit
         self._descriptor: int | None = None
         self._is_torn = False  # a line was written in part
@@ -55,7 +55,7 @@ class SpoolWriter:
             if self._room >= 0:
                 self._room = -1
                 self._note(
-                    f"the run has printed more than {self._limit} bytes; what follows is only in the output file of its worker"
+                    f"this log has reached its limit of {self._limit} bytes; what follows is only in the output file of its worker"
                 )
             self._lose()
             return
