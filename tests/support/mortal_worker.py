@@ -35,6 +35,7 @@ _SHORT = {
 }
 # Seconds, of the worker for MLflow and Evidently: on a busy machine too, a delivery within a run reaches each of its steps.
 _PATIENCE_OF_RUNS, _TIMEOUT_OF_CALLS = "30", "8"
+LOG_BYTES = 1_000_000
 
 
 @dataclass
@@ -52,6 +53,11 @@ class MortalWorker:
     def spool(self) -> Path:
         """The folder of what runs owe."""
         return self.folder / "telemetry"
+
+    @property
+    def unsent(self) -> Path:
+        """The folder of lines of logs that Prefect does not have yet."""
+        return self.folder / "output" / "unsent-default"
 
     @property
     def evidently(self) -> Path:
@@ -97,6 +103,7 @@ def running_mortal_worker(folder: Path) -> Iterator[MortalWorker]:
                 "OPTAIC_TELEMETRY_PATIENCE_SECONDS": _PATIENCE_OF_RUNS,
                 "OPTAIC_MLFLOW_TIMEOUT_SECONDS": _TIMEOUT_OF_CALLS,
                 "OPTAIC_EVIDENTLY_TIMEOUT_SECONDS": _TIMEOUT_OF_CALLS,
+                "OPTAIC_RUN_LOG_BYTES": str(LOG_BYTES),
                 "OPTAIC_CONCURRENCY": "8",
                 "OPTAIC_WORKER_GRACE_SECONDS": "0",
                 PORT: str(gate_port),

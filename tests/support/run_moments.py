@@ -24,6 +24,7 @@ MOMENTS = (
 READING = "while reading an input"
 WRITING = "while writing the output"
 # Of the worker, with what the run owes MLflow and Evidently.
+OWED = "after keeping what is owed"
 RUN_CREATED = "after creating MLflow's run"
 FIGURES_LOGGED = "after logging params and metrics"
 FILES_UPLOADED = "after uploading the files"
@@ -32,6 +33,8 @@ RUN_ENDED = "after ending MLflow's run"
 SNAPSHOT_DRAFTED = "after drafting the snapshot"
 SNAPSHOT_WRITTEN = "after writing the snapshot"
 SETTLING = "before forgetting what was owed"
+# Of the worker, with the run's log.
+LINES_SENT = "after sending lines of a log"
 
 _port = os.environ.get(PORT, "")  # now: processes of user code do not keep it
 

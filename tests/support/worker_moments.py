@@ -18,6 +18,8 @@ from support.run_moments import (
     COMPUTING,
     FIGURES_LOGGED,
     FILES_UPLOADED,
+    LINES_SENT,
+    OWED,
     READING,
     RUN_CREATED,
     RUN_ENDED,
@@ -28,7 +30,7 @@ from support.run_moments import (
     WRITING,
     reach,
 )
-from worker import execution, locations, prefect_adapter, reports
+from worker import execution, locations, log_delivery, prefect_adapter, reports
 from worker.builtin import delta_store, simple_accessor
 from worker.telemetry import evidently_adapter, mlflow_adapter, spool
 
@@ -67,6 +69,7 @@ _wrap(locations, "_open", after=WRITING)  # the file is there, and empty
 _wrap(delta_store.DeltaStore, "write", after=WRITING)
 _wrap(delta_store.DeltaStore, "write_part", after=WRITING)
 
+_wrap(spool.Spool, "owe", after=OWED)
 _wrap(spool.Spool, "settle", before=SETTLING)
 _wrap(mlflow_adapter.MlflowDeliverer, "_create_run", after=RUN_CREATED)
 _wrap(mlflow_adapter.MlflowDeliverer, "_log", after=FIGURES_LOGGED)
@@ -75,3 +78,5 @@ _wrap(mlflow_adapter.MlflowDeliverer, "_register", after=VERSION_REGISTERED)
 _wrap(mlflow_adapter.MlflowDeliverer, "_end", after=RUN_ENDED)
 _wrap(evidently_adapter, "_give", before=SNAPSHOT_DRAFTED)
 _wrap(evidently_adapter.EvidentlySnapshots, "_write", after=SNAPSHOT_WRITTEN)
+
+_wrap(log_delivery.LogDelivery, "_send_or_lose", after=LINES_SENT)

@@ -12,7 +12,7 @@ from optaic.run.v1 import run_pb2
 from support import campaigns
 from support.polling import PATIENCE, eventually
 from support.processes import list_run_processes
-from support.run_moments import READING, WRITING
+from support.run_moments import BEFORE_COMPLETION, READING, WRITING
 from support.seven_kinds import CHOSEN, KINDS, RETRIED, Published, SevenKinds
 
 pytestmark = pytest.mark.faults
@@ -43,6 +43,22 @@ async def test_a_worker_killed_in_the_middle_of_runs_leaves_nothing_of_them(
     assert {kind: run.error.type for kind, run in runs.items()} == dict.fromkeys(CHOSEN, "WORKER_LOST")
     for kind, run in runs.items():
         await _goes_on(kinds, kind, run, before[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS if campaigns.IS_FULL else [])
+async def test_a_worker_killed_before_it_reports_leaves_nothing_of_the_run(
+    kinds: SevenKinds, kind: str
+) -> None:
+    await kinds.prepare([kind])
+    before = await kinds.wait_until_ready(kind)
+    kinds.gate.hold(BEFORE_COMPLETION)
+    handle = await kinds.submit(kind)
+    await kinds.gate.wait_until_full(PATIENCE)
+    await kinds.mortal.kill()
+    kinds.mortal.restart()
+    run = await handle.wait(timeout=PATIENCE)
+    assert run.error.type == "WORKER_LOST"
+    await _goes_on(kinds, kind, run, before)
 
 
 @pytest.mark.parametrize(("kind", "moment", "victim"), _WITH_PROCESSES)
