@@ -1,10 +1,11 @@
-"""A researcher predicts with a model: pinned, with a champion, without it again; and a backtest reads the predictions."""
+"""A researcher predicts with a model: pinned, with a champion, without it again; a backtest reads the predictions, and they are monitored."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -116,3 +117,18 @@ async def test_predictions_come_from_the_pinned_training_or_the_champion(stack: 
         assert pinned.model_artifact_version == newer.run_id
         assert pinned.output_version.digest != run.output_version.digest
         await wait_for(client, model, "READY")
+        await check_monitoring(stack, client, model, newer)
+
+
+async def check_monitoring(
+    stack: RunningStack, client: AsyncClient, model: instance_pb2.Instance, trained: run_pb2.Run
+) -> None:
+    """Check that the predictions are compared with what came, and that Evidently has the report."""
+    run = await execute(client, model, flow_kind="monitoring")
+    assert run.metrics["features_of_revision"] == trained.instance_revision
+    assert run.metrics["reference_is_training_period"] is True
+    assert run.metrics["labelled_predictions"]
+    assert run.metrics["realised_ic"] is not None
+    assert {"report", "snapshot", "column_metrics"} <= set(run.artifacts)
+    place = Path(stack.endpoints.evidently_workspace) / model.instance_id / "snapshots" / f"{run.run_id}.json"
+    await eventually(place.is_file, PATIENCE)
