@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 from devstack.postgres import Postgres
 from support.broker import NatsAccounts, NatsServer, nats_server
 from support.mlflow_api import running_mlflow
+from support.object_store import ObjectStore, running_object_store
 from support.postgres import running_postgres
 from support.prefect_api import running_prefect
 from support.sharing import LongestFirst, count_processes
@@ -58,6 +59,13 @@ def mlflow_url(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFacto
     """Yield the address of the session's MLflow server."""
     with running_mlflow(postgres_server, tmp_path_factory.mktemp("mlflow")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """Yield the session's S3 server, with one bucket and two tenants."""
+    with running_object_store(tmp_path_factory.mktemp("object-store")) as store:
+        yield store
 
 
 @pytest.fixture

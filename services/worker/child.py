@@ -11,6 +11,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import redaction
+from optaic import storage
 from optaic.common.v1 import flow_pb2
 from optaic.plugins import DateRange
 from optaic.rules.limits import longest_text
@@ -43,6 +45,7 @@ class Task:
     run_id: str
     log_level: str
     sources: SourceAccess = field(default_factory=SourceAccess)  # what it may read, and the secrets for it
+    storage: storage.Access = field(default_factory=storage.Access)  # to the tenant's own data
 
 
 def run(work: socket.socket) -> None:
@@ -54,6 +57,9 @@ def run(work: socket.socket) -> None:
     child_logging.configure(task.log_level)
     if isinstance(task, Task | SourceProbe):
         access.install(task.sources)
+    if isinstance(task, Task | Removal):
+        storage.install(task.storage)
+        redaction.remember(task.storage.secrets)
     sending = threading.Lock()  # user code may tell progress from any thread
 
     def send(kind: frames.Kind, payload: bytes) -> None:

@@ -9,11 +9,13 @@ from typing import Literal, Self
 import psutil
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from optaic import storage
 from optaic.rules.deployments import WORK_POOL, work_pool_of
 from optaic.rules.locations import normalize_root
 from redaction import PREFIX, redact_urls
 from servicekit.evidently import EvidentlySettings
 from servicekit.mlflow import MlflowSettings
+from servicekit.object_store import ObjectStoreSettings
 from servicekit.prefect import PrefectSettings
 from worker.limits import Limits
 from worker.sources.policy import (
@@ -29,7 +31,7 @@ CodeCheck = Literal["auto", "refuse", "warn"]
 _FIRST_UID, _LAST_UID = 1000, 2**31 - 2
 
 
-class Settings(PrefectSettings, MlflowSettings, EvidentlySettings):
+class Settings(PrefectSettings, MlflowSettings, EvidentlySettings, ObjectStoreSettings):
     """Environment variables are the field names in upper case after `OPTAIC_`."""
 
     instance_address: str = Field(description="host:port of instance-service.")
@@ -250,7 +252,7 @@ class Settings(PrefectSettings, MlflowSettings, EvidentlySettings):
     def _absolute(cls, value: str) -> str:
         """Check that URIs are absolute and have no credentials, because every run shows them."""
         if redact_urls(value) != value:
-            way = "set the environment variables that its library reads, for example AWS_SECRET_ACCESS_KEY"
+            way = "set OPTAIC_S3_ACCESS_KEY_ID and OPTAIC_S3_SECRET_ACCESS_KEY, or the variables that its library reads"
             raise ValueError(f"the URI must not contain credentials; {way}")
         return normalize_root(value)
 
@@ -334,6 +336,25 @@ class Settings(PrefectSettings, MlflowSettings, EvidentlySettings):
     def tenant_id(self) -> str:
         """The tenant that the worker serves."""
         return self.tenants[0]
+
+    @property
+    def storage(self) -> storage.Access:
+        """The access to the object store of all data. It reads a file.
+
+        Raises:
+            OSError: The file of the secret cannot be read.
+        """
+        file = self.s3_secret_access_key_file
+        return storage.Access(
+            endpoint=self.s3_endpoint,
+            region=self.s3_region,
+            is_path_style=self.s3_path_style,
+            access_key_id=self.s3_access_key_id,
+            secret_access_key=self.s3_secret_access_key or storage.read_secret(file),
+            session_token=self.s3_session_token,
+            timeout_seconds=self.s3_timeout_seconds,
+            patience_seconds=self.s3_patience_seconds,
+        )
 
     @property
     def bounds(self) -> Limits:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
-
+from optaic import storage
 from optaic.plugins import CannotRemove, PluginError, Store, StoreUnavailable, load
 from servicekit.context import is_tenant_id
 from servicekit.ids import is_id
@@ -33,6 +32,7 @@ class Removal:
     stores: tuple[Component, ...]  # every store that the instance ever had
     has_output: bool  # whether it ever had one
     log_level: str = "INFO"
+    storage: storage.Access = field(default_factory=storage.Access)  # to the tenant's own data
 
 
 @typed
@@ -47,9 +47,8 @@ def check_place(removal: Removal) -> None:
         raise CannotRemove(
             f"{removal.tenant_id!r} and {removal.instance_id!r} do not name the folder of an instance"
         )
-    files, root = fs.FileSystem.from_uri(removal.data_root)
-    if isinstance(files, fs.LocalFileSystem):
-        _check_links(Path(root), removal)
+    if not storage.is_remote(removal.data_root):
+        _check_links(Path(storage.local_place(removal.data_root)), removal)
 
 
 @typed
@@ -78,9 +77,8 @@ def remove_rest(removal: Removal) -> None:
     Raises:
         StoreUnavailable: the place cannot be reached, or is another one than runs had.
     """
-    files, root = fs.FileSystem.from_uri(removal.data_root)
-    if isinstance(files, fs.LocalFileSystem):
-        _check_tenant(Path(root), removal)
+    if not storage.is_remote(removal.data_root):
+        _check_tenant(Path(storage.local_place(removal.data_root)), removal)
     remove_tree(instance_uri(removal.data_root, removal.tenant_id, removal.instance_id))
 
 
@@ -89,7 +87,7 @@ def _remove_by(component: Component, removal: Removal, uri: str) -> str:
     try:
         load(component.code_ref, Store)(component.config).remove(uri)
     except CannotRemove as error:
-        if not removal.has_output and not _exists(uri):
+        if not removal.has_output and not storage.exists(uri):
             return ""  # it never kept anything
         return str(error)
     except PluginError as error:
@@ -97,22 +95,9 @@ def _remove_by(component: Component, removal: Removal, uri: str) -> str:
     return ""
 
 
-def _exists(uri: str) -> bool:
-    files, place = fs.FileSystem.from_uri(uri)
-    return bool(files.get_file_info(place).type != fs.FileType.NotFound)
-
-
 def _list_flows(uri: str) -> list[str]:
     """Return the folders of flows: of another name a URI might mean another folder than the one that has it."""
-    files, place = fs.FileSystem.from_uri(uri)
-    if files.get_file_info(place).type != fs.FileType.Directory:
-        return []
-    found = files.get_file_info(fs.FileSelector(place))
-    return [
-        each.base_name
-        for each in found
-        if each.type == fs.FileType.Directory and _FLOW.fullmatch(each.base_name)
-    ]
+    return [name for name in storage.list_folders(uri) if _FLOW.fullmatch(name)]
 
 
 def _check_tenant(root: Path, removal: Removal) -> None:

@@ -136,6 +136,7 @@ class _Sweeper:
             tuple(stores),
             removal.has_output,
             self._settings.log_level,
+            await asyncio.to_thread(lambda: self._settings.storage),
         )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import redaction
+from optaic import storage
 from worker import privileges
 from worker.config import Settings
 
@@ -60,8 +61,9 @@ _secrets: dict[str, str] = {}
 
 def clean(environment: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """Return the variables that a process of user code may have."""
-    storage = _STORAGES.get(urlsplit(settings.data_root).scheme)
-    prefixes = (*_PREFIXES, storage) if storage else _PREFIXES
+    library = _STORAGES.get(urlsplit(settings.data_root).scheme)
+    # A credential of our own settings is given with the task, and stands alone.
+    prefixes = (*_PREFIXES, library) if library and not settings.s3_access_key_id else _PREFIXES
     names = _NAMES | set(settings.child_environment)
     return {name: value for name, value in environment.items() if name in names or name.startswith(prefixes)}
 
@@ -103,7 +105,9 @@ def take() -> Settings:
         for name in given:
             os.environ.pop(name, None)
     _secrets.update({name: value for name, value in given.items() if name.startswith(redaction.PREFIX)})
-    redaction.remember(_secrets.values())
+    stored = settings.storage
+    storage.install(stored)
+    redaction.remember((*_secrets.values(), *stored.secrets))
     return settings
 
 

@@ -211,14 +211,15 @@ class _Execution:
         settings = self._settings
         # In a thread: secrets may lie in files.
         sources = await asyncio.to_thread(find_access, recipe, self._ticket.tenant_id, settings)
+        stored = await asyncio.to_thread(lambda: settings.storage)
         limits = OutputLimits(
             f"{settings.run_output_folder}/{run.run_id}.log",
             settings.run_output_bytes,
             settings.run_output_runs,
-            sources.values,
+            (*sources.values, *stored.secrets),
             log_bytes=settings.run_log_bytes,
         )
-        task = Task(recipe, self._location, run.run_id, settings.log_level, sources)
+        task = Task(recipe, self._location, run.run_id, settings.log_level, sources, stored)
         confinement = await confine(task, self._ticket.tenant_id, settings)
         async with self._keep_log(run) as log:
             limits = replace(limits, log=log)

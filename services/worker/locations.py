@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
+from optaic import storage
 from optaic.rules.locations import data_folder, instance_folder, outputs_folder
 
 
@@ -42,12 +42,11 @@ class FlowLocation:
             OSError: it cannot be written.
         """
         uri, content = f"{self.outputs_uri(run_id)}{name}", text.encode("utf-8", errors="replace")
-        files, root = fs.FileSystem.from_uri(self.data_root)
-        if isinstance(files, fs.LocalFileSystem):
-            _write_safely(Path(root), Path(outputs_folder(*self._flow, run_id)), name, content)
+        if storage.is_remote(uri):
+            storage.write(uri, content)
         else:
-            with _open(uri) as stream:
-                stream.write(content)
+            root = Path(storage.local_place(self.data_root))
+            _write_safely(root, Path(outputs_folder(*self._flow, run_id)), name, content)
         return uri
 
 
@@ -58,43 +57,19 @@ def instance_uri(data_root: str, tenant_id: str, instance_id: str) -> str:
 
 def write_table(uri: str, table: pl.DataFrame) -> None:
     """Write one Parquet file; folders are made."""
-    with _open(uri) as stream:
+    with storage.create_file(uri) as stream:
         table.write_parquet(stream)
 
 
 def write_text(uri: str, text: str) -> None:
     """Write one text file; folders are made."""
-    write_file(uri, text.encode("utf-8", errors="replace"))
-
-
-def read_text(uri: str) -> str:
-    """Read one text file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    filesystem, path = fs.FileSystem.from_uri(uri)
-    with filesystem.open_input_stream(path) as stream:
-        content: bytes = stream.read()
-    return content.decode()
-
-
-def write_file(uri: str, content: bytes) -> None:
-    """Write one file; folders are made."""
-    with _open(uri) as stream:
-        stream.write(content)
+    storage.write(uri, text.encode("utf-8", errors="replace"))
 
 
 def copy_folder(source: Path, uri: str) -> None:
     """Copy the files below a folder of this machine to another one; folders are made."""
     for path in sorted(each for each in source.rglob("*") if each.is_file()):
-        write_file(f"{uri.rstrip('/')}/{path.relative_to(source).as_posix()}", path.read_bytes())
-
-
-def _open(uri: str) -> fs.NativeFile:
-    filesystem, path = fs.FileSystem.from_uri(uri)
-    filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-    return filesystem.open_output_stream(path)
+        storage.write(f"{uri.rstrip('/')}/{path.relative_to(source).as_posix()}", path.read_bytes())
 
 
 def _write_safely(root: Path, folder: Path, name: str, content: bytes) -> None:

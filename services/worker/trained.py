@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
+from optaic import storage
 from optaic.plugins import MLModule, PluginError, load
 from optaic.rules.artifacts import measure
 from worker.recipe import Component, FileHash, TrainedFiles
@@ -55,10 +55,10 @@ def load_model(module: Component, files: TrainedFiles) -> MLModule:
 
 
 def _read(files: TrainedFiles, name: str) -> bytes:
-    found, folder = fs.FileSystem.from_uri(files.uri)
     try:
-        with found.open_input_stream(f"{folder.rstrip('/')}/{name}") as stream:
-            content: bytes = stream.read()
+        content = storage.read(f"{files.uri.rstrip('/')}/{name}")
+    except storage.StorageUnavailableError:
+        raise
     except OSError as error:
         raise _unreadable(files.uri, name, str(error)) from error
     expected = files.hashes.get(name)

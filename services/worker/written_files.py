@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
-
-from optaic.rules.locations import local_path
+from optaic import storage
 
 
 class FileGoneError(Exception):
@@ -38,9 +36,10 @@ class WrittenFile:
             OSError: it cannot be read now.
         """
         if self.folder is None:
-            files, place = fs.FileSystem.from_uri(self.uri)
-            found: IO[bytes] = files.open_input_stream(place)
-            return found
+            try:
+                return storage.open_file(self.uri)
+            except FileNotFoundError as error:
+                raise FileGoneError(str(error)) from None
         return _open_plainly(Path(self.uri), self.folder)
 
 
@@ -56,23 +55,15 @@ def list_files(named: Mapping[str, str], folder: str = "") -> list[WrittenFile]:
         FileGoneError: one of them does not exist, or is no plain file and no folder.
         OSError: something cannot be listed.
     """
-    within = Path(local_path(folder)) if folder else None
+    within = Path(storage.local_place(folder)) if folder else None
     return [found for name, uri in sorted(named.items()) for found in _list(name, uri, within)]
 
 
 def _list(name: str, uri: str, within: Path | None) -> Iterator[WrittenFile]:
-    path = local_path(uri)
-    if "://" in path:
-        files, place = fs.FileSystem.from_uri(uri)
-        for each in files.get_file_info(fs.FileSelector(place, recursive=True, allow_not_found=True)) or [
-            files.get_file_info(place)
-        ]:
-            if each.type == fs.FileType.File:
-                below = each.path[len(place) :].strip("/")
-                scheme = uri[: uri.index("://") + 3]
-                yield WrittenFile(f"{name}/{below}" if below else name, each.size, f"{scheme}{each.path}")
+    if storage.is_remote(uri):
+        yield from _list_objects(name, uri)
         return
-    top = Path(path)
+    top = Path(storage.local_place(uri))
     within = within or top.parent
     try:
         status = top.lstat()
@@ -90,6 +81,19 @@ def _list(name: str, uri: str, within: Path | None) -> Iterator[WrittenFile]:
                 place = Path(folder) / each
                 below = place.relative_to(top).as_posix()
                 yield WrittenFile(f"{name}/{below}", status.st_size, str(place), within)
+
+
+def _list_objects(name: str, uri: str) -> Iterator[WrittenFile]:
+    """Yield the objects below a URI, or the one that it names."""
+    below = [
+        WrittenFile(f"{name}/{each.path}", each.size, f"{uri.rstrip('/')}/{each.path}")
+        for each in storage.list_files(uri)
+    ]
+    if not below:
+        if (size := storage.size_of(uri)) is None:
+            raise FileGoneError(f"{uri} is gone")
+        below = [WrittenFile(name, size, uri)]
+    yield from below
 
 
 def _open_plainly(path: Path, folder: Path) -> IO[bytes]:

@@ -32,6 +32,7 @@ TOGETHER = (
     "tests/integration/servicekit",
     "tests/integration/run_service",
     "tests/integration/status_service",
+    "tests/integration/storage",
     "tests/faults",
 )
 # What uses the servers that another one has started, and is best begun by the process that has them: a Prefect server

@@ -18,6 +18,7 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from optaic import storage
 from optaic.plugins import Store, StoredVersion, VersionNotFound, WriteConflict
 from optaic.plugins.words import describe_error
 from optaic.rules.columns import DATE, KEYS
@@ -148,7 +149,7 @@ def _open(uri: str, physical_version: str) -> DeltaTable:
     if not _VERSION.fullmatch(physical_version):
         raise VersionNotFound(f"{physical_version!r} is not a version number of a Delta table")
     try:
-        return DeltaTable(uri, version=int(physical_version))
+        return DeltaTable(uri, int(physical_version), storage.table_options(uri))
     except (DeltaError, TableNotFoundError) as error:
         raise VersionNotFound(
             f"{uri} has no readable version {physical_version} (restore its files): {describe_error(error)}"
@@ -172,9 +173,10 @@ def _with_zones(content: pl.DataFrame, zones: Zones) -> pa.Table:
 
 def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: int | None, uri: str) -> int:
     """Return the version that now holds the content: appended where the head is the base, else written whole."""
+    options = storage.table_options(uri)
     for _ in range(_ATTEMPTS):
         try:
-            if not DeltaTable.is_deltatable(uri):
+            if not DeltaTable.is_deltatable(uri, options):
                 write_deltalake(
                     uri,
                     _with_zones(content, zones),
@@ -183,9 +185,10 @@ def _commit(content: pl.DataFrame, zones: Zones, change: Change, base_version: i
                     commit_properties=_ON_HEAD_ONLY,
                     writer_properties=_PIECES,
                     post_commithook_properties=_KEEP_LOG,
+                    storage_options=options,
                 )
                 return 0
-            head = DeltaTable(uri)
+            head = DeltaTable(uri, storage_options=options)
             expected = head.version() + 1
             # What is added has to have the zones of what it is added to.
             is_append = change.is_addition and head.version() == base_version and _read_zones(head) == zones

@@ -7,13 +7,12 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
-import uuid
 
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from pyarrow import fs
 
+from optaic import storage
 from worker.builtin.day_digests import DayDigests
 
 _FORMAT = 1
@@ -33,23 +32,16 @@ def keep_days(uri: str, version: int, days: DayDigests, base_version: int | None
         "digests": base64.b64encode(b"".join(days.by_day.values())).decode(),
     }
     with contextlib.suppress(*_ERRORS):
-        content["files"] = _hash_files(DeltaTable(uri, version=version))
-        files, folder = _open(uri)
-        files.create_dir(folder)
-        draft = f"{folder}/{uuid.uuid4()}"
-        with files.open_output_stream(draft) as stream:
-            stream.write(json.dumps(content).encode())
-        files.move(draft, f"{folder}/{version}.json")
+        content["files"] = _hash_files(DeltaTable(uri, version, storage.table_options(uri)))
+        storage.replace(_place(uri, version), json.dumps(content).encode())
         if base_version is not None and base_version != version:
-            files.delete_file(f"{folder}/{base_version}.json")
+            storage.remove_file(_place(uri, base_version))
 
 
 def find_days(uri: str, snapshot: DeltaTable) -> DayDigests | None:
     """Return the digests of the days of a version; None where they were not kept, or are not of its files."""
     with contextlib.suppress(*_ERRORS):
-        files, folder = _open(uri)
-        with files.open_input_stream(f"{folder}/{snapshot.version()}.json") as stream:
-            content = json.loads(stream.read())
+        content = json.loads(storage.read(_place(uri, snapshot.version())))
         digests = base64.b64decode(content["digests"], validate=True)
         dates = [dt.date.fromordinal(each) for each in content["dates"]]
         is_right = content["format"] == _FORMAT and content["files"] == _hash_files(snapshot)
@@ -62,9 +54,8 @@ def find_days(uri: str, snapshot: DeltaTable) -> DayDigests | None:
     return None
 
 
-def _open(uri: str) -> tuple[fs.FileSystem, str]:
-    files, place = fs.FileSystem.from_uri(uri)
-    return files, f"{place}/_days"  # Delta ignores folders with an underscore
+def _place(uri: str, version: int) -> str:
+    return f"{uri}/_days/{version}.json"  # Delta ignores folders with an underscore
 
 
 def _hash_files(snapshot: DeltaTable) -> str:

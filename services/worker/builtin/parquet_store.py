@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
-from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
+from optaic import storage
 from optaic.plugins import Store, StoredVersion, VersionNotFound
 from optaic.plugins.words import describe_error
 from optaic.rules.columns import KEYS
@@ -142,15 +142,13 @@ class _Folder:
     """The folder of one version."""
 
     def __init__(self, uri: str, version: str) -> None:
-        self._files, place = fs.FileSystem.from_uri(uri)
-        self._path = f"{place}/{version}"
+        self._uri = f"{uri}/{version}"
 
     def publish(self, content: pl.DataFrame, zones: Zones, compression: str) -> None:
         """Write the data, then the manifest that makes it a version."""
-        self._files.create_dir(self._path, recursive=True)
         # Each attempt has its own name, so that no writer overwrites a file that a manifest names.
         name = f"{uuid.uuid4()}-{_DATA}"
-        with self._files.open_output_stream(f"{self._path}/{name}") as stream:
+        with storage.create_file(f"{self._uri}/{name}") as stream:
             content.write_parquet(stream, compression=compression)  # type: ignore[arg-type]  # checked before
         manifest = {
             "format": _FORMAT,
@@ -159,16 +157,16 @@ class _Folder:
             "columns": content.columns,
             "zones": zones,
         }
-        draft = f"{self._path}/{name}.{_MANIFEST}"
-        with self._files.open_output_stream(draft) as stream:
-            stream.write(json.dumps(manifest).encode())
-        self._files.move(draft, f"{self._path}/{_MANIFEST}")
+        if storage.publish(f"{self._uri}/{_MANIFEST}", json.dumps(manifest).encode()):
+            return
+        winner = self.read_manifest()  # another writer's, unless the answer to our own writing was lost
+        if winner is not None and winner["file"] != name:
+            storage.remove_file(f"{self._uri}/{name}")
 
     def read_manifest(self) -> dict[str, Any] | None:
         """Read the manifest of a version; None if there is no such version."""
         try:
-            with self._files.open_input_stream(f"{self._path}/{_MANIFEST}") as stream:
-                manifest: dict[str, Any] = json.loads(stream.read())
+            manifest: dict[str, Any] = json.loads(storage.read(f"{self._uri}/{_MANIFEST}"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         return manifest
@@ -187,7 +185,7 @@ class _Folder:
 
     def _read(self, name: str, read: Callable[[Any], pl.DataFrame]) -> pl.DataFrame:
         try:
-            with self._files.open_input_file(f"{self._path}/{name}") as stream:
+            with storage.open_file(f"{self._uri}/{name}") as stream:
                 return read(stream)
         except (FileNotFoundError, pl.exceptions.PolarsError) as error:
-            raise VersionNotFound(f"{self._path} cannot be read: {describe_error(error)}") from error
+            raise VersionNotFound(f"{self._uri} cannot be read: {describe_error(error)}") from error

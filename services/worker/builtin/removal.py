@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
-
+from optaic import storage
 from optaic.plugins import CannotRemove
 
 _ATTEMPTS = 5  # another process may be removing the same
@@ -19,12 +18,10 @@ def remove_tree(uri: str) -> None:
         CannotRemove: it is a link, and its target may belong to another instance.
         OSError: the place cannot be written.
     """
-    files, place = fs.FileSystem.from_uri(uri)
-    if not isinstance(files, fs.LocalFileSystem):
-        if files.get_file_info(place).type != fs.FileType.NotFound:
-            files.delete_dir(place)
+    if storage.is_remote(uri):
+        storage.remove_below(uri)
         return
-    path = Path(place)
+    path = Path(storage.local_place(uri))
     if path.is_symlink():
         raise CannotRemove(
             f"{path} is a link to {path.resolve()}; OptAIC does not remove its target, remove it by hand"

