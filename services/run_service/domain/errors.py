@@ -21,7 +21,7 @@ from servicekit.errors import (
     UnavailableError,
 )
 
-_RETRY_SECONDS = 5.0  # after which a caller may ask again at a limit
+RETRY_SECONDS = 5.0  # after which a caller may ask again at a limit
 _SHOWN = 10  # flows that one message names
 # The refusals that name upstream flows, and what they say to a caller who may not read all of them.
 REASONS_NAMING_UPSTREAMS = ("UPSTREAM_NOT_READY", "MISSING_INPUT", "UPSTREAM_WAIT_EXPIRED")
@@ -168,6 +168,22 @@ def run_not_found(run_id: str) -> NotFoundError:
         f"run {run_id} does not exist; check run_id, or find the run with ListRuns",
         metadata={"run_id": run_id},
     )
+
+
+def artifact_not_found(run_id: str, name: str) -> NotFoundError:
+    """Return the refusal ARTIFACT_NOT_FOUND."""
+    return NotFoundError(
+        "ARTIFACT_NOT_FOUND",
+        f"name: run {run_id} has no file {name!r} in its artifact_manifest; use a name that is there, or read the data of a "
+        "dataset with `client.data.read`",
+        metadata={"run_id": run_id, "name": name},
+    )
+
+
+def artifact_not_signable(name: str, why: str) -> FailedPreconditionError:
+    """Return the refusal ARTIFACT_NOT_SIGNABLE."""
+    text = f"no URL can be signed for {name!r}: {why}"
+    return FailedPreconditionError("ARTIFACT_NOT_SIGNABLE", text, metadata={"name": name})
 
 
 def run_ended(run_id: str, status: str, *, has_status: bool = True) -> FailedPreconditionError:
@@ -337,63 +353,5 @@ def too_many_active_runs(limit: int) -> NoRoomError:
         f"the tenant has {limit} pending and running runs, and may have no more (OPTAIC_TENANT_ACTIVE_RUNS); wait until some "
         "have ended, or cancel some",
         metadata={"limit": str(limit)},
-        retry_seconds=_RETRY_SECONDS,
-    )
-
-
-def selection_required(given: Sequence[str]) -> InvalidArgumentError:
-    """Return the refusal INVALID_ARGUMENT for a selection that is none, or more than one."""
-    text = "must have exactly one of: instance_ids; project_id, labels or both; all"
-    if given:
-        text += f"; it has {', '.join(given)}"
-    return invalid_fields([FieldViolation("selection", text)])
-
-
-def refresh_not_found(refresh_id: str) -> NotFoundError:
-    """Return the refusal REFRESH_NOT_FOUND."""
-    return NotFoundError(
-        "REFRESH_NOT_FOUND",
-        f"refresh {refresh_id} does not exist; check refresh_id, or find the refresh with ListRefreshes",
-        metadata={"refresh_id": refresh_id},
-    )
-
-
-def refresh_ended(refresh_id: str, status: str) -> FailedPreconditionError:
-    """Return the refusal REFRESH_ENDED."""
-    return FailedPreconditionError(
-        "REFRESH_ENDED",
-        f"refresh {refresh_id} has already ended ({status}); there is nothing to cancel",
-        metadata={"refresh_id": refresh_id, "status": status},
-    )
-
-
-def refresh_not_resumable(refresh_id: str, status: str) -> FailedPreconditionError:
-    """Return the refusal REFRESH_NOT_RESUMABLE."""
-    return FailedPreconditionError(
-        "REFRESH_NOT_RESUMABLE",
-        f"refresh {refresh_id} is {status}; only a failed or cancelled one can be resumed; submit a new refresh",
-        metadata={"refresh_id": refresh_id, "status": status},
-    )
-
-
-def too_many_flows(limit: int) -> ResourceExhaustedError:
-    """Return the refusal TOO_MANY_FLOWS for a selection of more instances than a refresh may have flows."""
-    text, metadata = refusals.too_many_flows(limit)
-    return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
-
-
-def too_many_upstream_flows(limit: int) -> ResourceExhaustedError:
-    """Return the refusal TOO_MANY_FLOWS for a scheduled time with more flows above it than its refresh may have."""
-    text, metadata = refusals.too_many_flows(limit, "refresh some of those above the scheduled time before")
-    return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
-
-
-def too_many_refreshes(limit: int) -> ResourceExhaustedError:
-    """Return the refusal TOO_MANY_REFRESHES: the tenant has as many running refreshes as it may have."""
-    return ResourceExhaustedError(
-        "TOO_MANY_REFRESHES",
-        f"the tenant has {limit} running refreshes, and may have no more (OPTAIC_TENANT_REFRESHES); wait until some have ended, "
-        "or cancel some",
-        metadata={"limit": str(limit)},
-        retry_seconds=_RETRY_SECONDS,
+        retry_seconds=RETRY_SECONDS,
     )

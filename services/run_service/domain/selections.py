@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optaic.run.v1.refresh_pb2 import RefreshSelection
-from run_service.domain.errors import selection_required
+from run_service.domain.refresh_errors import selection_required
 
 
 def check_selection(selection: RefreshSelection) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from optaic.common.v1 import flow_pb2
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import refresh_pb2, run_service_pb2
-from run_service.domain.errors import UPSTREAMS_BLOCKED, too_many_flows
+from run_service.domain.errors import UPSTREAMS_BLOCKED
+from run_service.domain.refresh_errors import too_many_flows
 from run_service.domain.refreshing import Entry, FlowKey, Options, Planned, advance
 from run_service.domain.selections import check_selection
 from run_service.store import locations

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.pages import DEFAULT_SIZE, LARGEST_SIZE
 from optaic.run.v1 import refresh_pb2, run_service_pb2
-from run_service.domain.errors import refresh_not_found
+from run_service.domain.refresh_errors import refresh_not_found
 from run_service.domain.refreshing import RefreshStatus
 from run_service.store import refreshes
 from run_service.store.refresh_records import StoredRefresh

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from optaic.rules.events import REFRESH_ENDED, REFRESH_RESUMED, REFRESH_SUBMITTED
 from optaic.run.v1 import refresh_pb2, run_service_pb2
-from run_service.domain.errors import (
+from run_service.domain.refresh_errors import (
     refresh_ended,
     refresh_not_found,
     refresh_not_resumable,

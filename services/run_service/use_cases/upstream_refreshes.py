@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import refresh_pb2
-from run_service.domain.errors import too_many_upstream_flows
+from run_service.domain.refresh_errors import too_many_upstream_flows
 from run_service.domain.refreshing import FlowKey, Options, Planned, RefreshStatus, advance
 from run_service.domain.upstream_waits import Verdict
 from run_service.store import ticks
