@@ -6,11 +6,12 @@ from pydantic import Field, field_validator
 
 from optaic.rules.locations import normalize_root
 from servicekit.centrifugo import CentrifugoSettings
+from servicekit.object_store import ObjectStoreSettings
 from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import WatchSettings
 
 
-class Settings(PrefectCallerSettings, WatchSettings, CentrifugoSettings):
+class Settings(PrefectCallerSettings, WatchSettings, CentrifugoSettings, ObjectStoreSettings):
     """The settings that run-service adds to those of every service."""
 
     instance_address: str = Field(default="127.0.0.1:50051", description="host:port of instance-service.")

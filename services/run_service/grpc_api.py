@@ -14,6 +14,7 @@ from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceServicer
 from optaic.run.v1.run_service_pb2_grpc import RunServiceServicer
 from run_service.use_cases import (
     adoption,
+    artifacts,
     batch_submission,
     cancellation,
     code,
@@ -98,6 +99,11 @@ class RunServicer(RunServiceServicer):
         self, request: run_api.GetRunTracebackRequest, _context: Any
     ) -> run_api.GetRunTracebackResponse:
         return await log_reading.get_run_traceback(self._deps, current(), request)
+
+    async def SignArtifactUrl(
+        self, request: run_api.SignArtifactUrlRequest, _context: Any
+    ) -> run_api.SignArtifactUrlResponse:
+        return await artifacts.sign_artifact_url(self._deps, current(), request)
 
     async def PlanRefresh(
         self, request: run_api.PlanRefreshRequest, _context: Any

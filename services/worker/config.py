@@ -344,17 +344,7 @@ class Settings(PrefectSettings, MlflowSettings, EvidentlySettings, ObjectStoreSe
         Raises:
             OSError: The file of the secret cannot be read.
         """
-        file = self.s3_secret_access_key_file
-        return storage.Access(
-            endpoint=self.s3_endpoint,
-            region=self.s3_region,
-            is_path_style=self.s3_path_style,
-            access_key_id=self.s3_access_key_id,
-            secret_access_key=self.s3_secret_access_key or storage.read_secret(file),
-            session_token=self.s3_session_token,
-            timeout_seconds=self.s3_timeout_seconds,
-            patience_seconds=self.s3_patience_seconds,
-        )
+        return storage.Access(**self.describe_access())
 
     @property
     def bounds(self) -> Limits:

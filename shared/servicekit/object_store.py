@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -40,6 +40,25 @@ class ObjectStoreSettings(TlsSettings):
         ge=0,
         description="How long a request to S3 is tried again before its run fails as StoreUnavailable.",
     )
+
+    def describe_access(self) -> dict[str, Any]:
+        """Return the arguments of `optaic.storage.Access`. It reads a file.
+
+        Raises:
+            OSError: The file of the secret cannot be read.
+        """
+        file = self.s3_secret_access_key_file
+        secret = file.read_text(encoding="utf-8").rstrip("\r\n") if file else self.s3_secret_access_key
+        return {
+            "endpoint": self.s3_endpoint,
+            "region": self.s3_region,
+            "is_path_style": self.s3_path_style,
+            "access_key_id": self.s3_access_key_id,
+            "secret_access_key": secret,
+            "session_token": self.s3_session_token,
+            "timeout_seconds": self.s3_timeout_seconds,
+            "patience_seconds": self.s3_patience_seconds,
+        }
 
     @field_validator("s3_secret_access_key_file", mode="before")
     @classmethod

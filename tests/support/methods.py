@@ -135,6 +135,7 @@ ALLOWED: dict[str, set[str]] = {
     "ListRunLogs": _READING,
     "WatchRunLogs": _READING,
     "GetRunTraceback": _READING,
+    "SignArtifactUrl": _READING,
     "PlanRefresh": _READING,
     "SubmitRefresh": _EDITING,
     "GetRefresh": _READING,

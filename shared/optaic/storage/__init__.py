@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import IO
 
 from optaic.rules.locations import local_path
@@ -36,6 +37,7 @@ __all__ = [
     "remove_below",
     "remove_file",
     "replace",
+    "sign",
     "size_of",
     "table_options",
     "write",
@@ -135,6 +137,15 @@ def remove_file(uri: str) -> None:
 def remove_below(uri: str) -> None:
     """Remove all objects below a folder of an object store; raises as `write`."""
     remote.remove_below(uri)
+
+
+def sign(access: Access, uri: str, lifetime: timedelta) -> str:
+    """Return a URL with which its holder may read an object of an object store for some time, by an access.
+
+    Raises:
+        OSError: none can be made.
+    """
+    return remote.sign(access, uri, lifetime)
 
 
 def table_options(uri: str) -> dict[str, str] | None:

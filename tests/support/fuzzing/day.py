@@ -172,6 +172,8 @@ class Day(World):
         await self.call("WatchRun", {"runId": failed[0]})
         await self.call("WatchRunLogs", {"runId": failed[0], "minLevel": "LOG_LEVEL_WARNING"})
         await self.call("GetRunTraceback", {"runId": failed[0]})
+        with contextlib.suppress(grpc.aio.AioRpcError):  # no executor has written a file
+            await self.call("SignArtifactUrl", {"runId": failed[0], "name": "traceback"})
         await self.call("GetRun", {"runId": failed[0]})
         with contextlib.suppress(grpc.aio.AioRpcError):  # its data is made by runs
             await self.call("ReportExternalVersion", {"instanceId": prices, "externalVersion": "v1"})
