@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -80,6 +81,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No run computes the flow: another system writes its data, and ReportExternalVersion records each version."""
     ERROR_REASON_FLOW_NOT_EXTERNAL: _ErrorReason.ValueType  # 37
     """A run computes the flow, so nobody may report versions of it."""
+    ERROR_REASON_ARTIFACT_NOT_FOUND: _ErrorReason.ValueType  # 38
+    ERROR_REASON_ARTIFACT_NOT_SIGNABLE: _ErrorReason.ValueType  # 39
+    """The file of an artifact lies where no URL can be signed for it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -133,6 +137,9 @@ ERROR_REASON_FLOW_EXTERNAL: ErrorReason.ValueType  # 36
 """No run computes the flow: another system writes its data, and ReportExternalVersion records each version."""
 ERROR_REASON_FLOW_NOT_EXTERNAL: ErrorReason.ValueType  # 37
 """A run computes the flow, so nobody may report versions of it."""
+ERROR_REASON_ARTIFACT_NOT_FOUND: ErrorReason.ValueType  # 38
+ERROR_REASON_ARTIFACT_NOT_SIGNABLE: ErrorReason.ValueType  # 39
+"""The file of an artifact lies where no URL can be signed for it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -927,6 +934,65 @@ class GetRunTracebackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRunTracebackResponse: _TypeAlias = GetRunTracebackResponse  # noqa: Y015
+
+@_typing.final
+class SignArtifactUrlRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    name: _builtins.str
+    """A name in `Run.artifact_manifest`."""
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """How long the URL is good, 15 minutes at most; absent: 5 minutes."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime", "name", b"name", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignArtifactUrlRequest: _TypeAlias = SignArtifactUrlRequest  # noqa: Y015
+
+@_typing.final
+class SignArtifactUrlResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Whoever has it can read the file, so treat it as a secret."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def artifact(self) -> _run_pb2.Artifact:
+        """Size and SHA-256 of the file that the run wrote."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        artifact: _run_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "expire_time", b"expire_time", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignArtifactUrlResponse: _TypeAlias = SignArtifactUrlResponse  # noqa: Y015
 
 @_typing.final
 class PlanRefreshRequest(_message.Message):

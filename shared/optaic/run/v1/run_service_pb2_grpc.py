@@ -107,6 +107,11 @@ class RunServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.FromString,
                 _registered_method=True)
+        self.SignArtifactUrl = channel.unary_unary(
+                '/optaic.run.v1.RunService/SignArtifactUrl',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlResponse.FromString,
+                _registered_method=True)
         self.PlanRefresh = channel.unary_unary(
                 '/optaic.run.v1.RunService/PlanRefresh',
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.PlanRefreshRequest.SerializeToString,
@@ -280,6 +285,16 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignArtifactUrl(self, request, context):
+        """A URL with which its holder may read (GET) one file of a run until `expire_time`, without a token: where data lies in S3, the
+        server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
+        (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
+        offers, or run-service has no credential for S3.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PlanRefresh(self, request, context):
         """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
         SubmitRefresh, without those of limits on refreshes.
@@ -417,6 +432,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.GetRunTraceback,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.SerializeToString,
+            ),
+            'SignArtifactUrl': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignArtifactUrl,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlResponse.SerializeToString,
             ),
             'PlanRefresh': grpc.unary_unary_rpc_method_handler(
                     servicer.PlanRefresh,
@@ -838,6 +858,33 @@ class RunService:
             '/optaic.run.v1.RunService/GetRunTraceback',
             optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__service__pb2.GetRunTracebackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignArtifactUrl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/SignArtifactUrl',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlResponse.FromString,
             options,
             channel_credentials,
             insecure,

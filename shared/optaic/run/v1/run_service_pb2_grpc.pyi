@@ -101,6 +101,12 @@ class RunServiceStub:
     """
     GetRunTraceback: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunTracebackRequest, _run_service_pb2.GetRunTracebackResponse]
     """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    SignArtifactUrl: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SignArtifactUrlRequest, _run_service_pb2.SignArtifactUrlResponse]
+    """A URL with which its holder may read (GET) one file of a run until `expire_time`, without a token: where data lies in S3, the
+    server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
+    (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
+    offers, or run-service has no credential for S3.
+    """
     PlanRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]
     """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
     SubmitRefresh, without those of limits on refreshes.
@@ -203,6 +209,12 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     GetRunTraceback: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunTracebackRequest, _run_service_pb2.GetRunTracebackResponse]  # type: ignore[assignment]
     """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+    SignArtifactUrl: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SignArtifactUrlRequest, _run_service_pb2.SignArtifactUrlResponse]  # type: ignore[assignment]
+    """A URL with which its holder may read (GET) one file of a run until `expire_time`, without a token: where data lies in S3, the
+    server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
+    (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
+    offers, or run-service has no credential for S3.
+    """
     PlanRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]  # type: ignore[assignment]
     """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
     SubmitRefresh, without those of limits on refreshes.
@@ -386,6 +398,18 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.GetRunTracebackResponse, _abc.Awaitable[_run_service_pb2.GetRunTracebackResponse]]:
         """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def SignArtifactUrl(
+        self,
+        request: _run_service_pb2.SignArtifactUrlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.SignArtifactUrlResponse, _abc.Awaitable[_run_service_pb2.SignArtifactUrlResponse]]:
+        """A URL with which its holder may read (GET) one file of a run until `expire_time`, without a token: where data lies in S3, the
+        server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
+        (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
+        offers, or run-service has no credential for S3.
+        """
 
     @_abc_1.abstractmethod
     def PlanRefresh(
