@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from optaic.storage import local
 from support.run_moments import (
     AFTER_COMPLETION,
     AFTER_START,
@@ -30,7 +31,7 @@ from support.run_moments import (
     WRITING,
     reach,
 )
-from worker import execution, locations, log_delivery, prefect_adapter, reports
+from worker import execution, log_delivery, prefect_adapter, reports
 from worker.builtin import delta_store, simple_accessor
 from worker.telemetry import evidently_adapter, mlflow_adapter, spool
 
@@ -65,7 +66,7 @@ _wrap(execution._Execution, "_read_recipe", after=COMPUTING)
 _wrap(reports.Reporter, "complete", before=BEFORE_COMPLETION, after=AFTER_COMPLETION)
 
 _wrap(simple_accessor.SimpleAccessor, "read", before=READING)
-_wrap(locations, "_open", after=WRITING)  # the file is there, and empty
+_wrap(local, "create_file", after=WRITING)  # the file is there, and empty
 _wrap(delta_store.DeltaStore, "write", after=WRITING)
 _wrap(delta_store.DeltaStore, "write_part", after=WRITING)
 
