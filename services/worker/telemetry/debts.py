@@ -43,11 +43,13 @@ class Debt:
         """Return the files, those below folders among them.
 
         Raises:
-            FileGoneError: one is gone.
-            GoneError: there are too many or too large ones.
+            GoneError: one is gone, or there are too many or too large ones.
             OSError: something cannot be listed.
         """
-        found = list_files(self.files)
+        try:
+            found = list_files(self.files)
+        except FileGoneError as error:
+            raise GoneError(str(error)) from error
         size = sum(each.size for each in found)
         if len(found) > _MOST_FILES or size > _MOST_BYTES:
             raise GoneError(
