@@ -222,6 +222,9 @@ columns = st.lists(
 @settings(max_examples=500, deadline=None)
 @given(values=columns, marks=st.sampled_from([PLAIN, ENGLISH, GERMAN]))
 @example(values=["1.1", "1.10"], marks=PLAIN)
+@example(
+    values=["5.960464477539063e-08"], marks=PLAIN
+)  # 2 ** -24, which ends with 0625: the shortest text rounds up
 def test_any_column_comes_back_as_it_was_or_stays_text(values: list[str | None], marks: NumberFormat) -> None:
     judged = judge(texts(*values), marks).values
     if judged.dtype == TEXT:
@@ -239,7 +242,7 @@ def test_any_column_comes_back_as_it_was_or_stays_text(values: list[str | None],
             plain = plain.replace(marks.decimal, ".")
             digits = len("".join(filter(str.isdigit, plain.lower().split("e")[0])).lstrip("0"))
             same = Decimal(f"{value:.{max(digits, 1) - 1}e}")
-            assert same == Decimal(plain), f"{text} became {value}"
+            assert Decimal(plain) in {same, Decimal(repr(value))}, f"{text} became {value}"
         elif judged.dtype == INT:
             assert (
                 written(value) == text.replace(marks.thousands, "")
