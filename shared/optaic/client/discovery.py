@@ -46,9 +46,29 @@ def find_certificates(addresses: Mapping[str, str]) -> dict[str, str]:
         return given
     known = _state_endpoints()
     folder = known.get("certificates")
-    if not folder or any(known.get(service) != address for service, address in addresses.items()):
+    if not folder or not _are_of(known, addresses):
         return {}
     return {name: str(Path(str(folder)) / file) for name, (_, file) in _CERTIFICATES.items()}
+
+
+def find_object_store(addresses: Mapping[str, str], uri: str) -> dict[str, str]:
+    """Return the variables by which data of a stack on this machine is reached in the stack's own object store.
+
+    None, where the environment says how data is reached, or where the data or the services are not the stack's.
+    """
+    if any(os.environ.get(f"OPTAIC_S3_{name}") for name in ("ENDPOINT", "ACCESS_KEY_ID")):
+        return {}
+    known = _state_endpoints()
+    root = f"{known.get('data_root')}/"
+    endpoint, logins = known.get("s3_endpoint"), known.get("s3_logins") or {}
+    if not endpoint or not uri.startswith(root) or not _are_of(known, addresses):
+        return {}
+    access_key, _, secret = str(logins.get(uri.removeprefix(root).partition("/")[0], "")).partition(":")
+    return {
+        "OPTAIC_S3_ENDPOINT": str(endpoint),
+        "OPTAIC_S3_ACCESS_KEY_ID": access_key,
+        "OPTAIC_S3_SECRET_ACCESS_KEY": secret,
+    }
 
 
 def find_token(given: str | None) -> str:
@@ -80,6 +100,11 @@ def does_not_answer(service: str, address: str, problem: str) -> UnavailableErro
         f"{service}-service at {address} does not answer ({problem}); start the stack (`optaic dev up`), or set "
         f"OPTAIC_{service.upper()}_ADDRESS to the address at which the service runs",
     )
+
+
+def _are_of(known: Mapping[str, Any], addresses: Mapping[str, str]) -> bool:
+    """Return whether all addresses are those of a stack."""
+    return all(known.get(service) == address for service, address in addresses.items())
 
 
 def _state_endpoints() -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from optaic import errors
+from optaic import errors, storage
 from optaic.plugins import Accessor, PluginError, Store, load, select_rows
 from optaic.plugins import errors as plugin_errors
 from optaic.rules.artifacts import find_problem, measure
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 Date = dt.date | str
+Find = Callable[
+    [str], Mapping[str, str]
+]  # the variables by which a URI is reached, beside those of the environment
 _CODES: Mapping[type[PluginError], tuple[type[errors.OptaicError], grpc.StatusCode, str]] = {
     plugin_errors.VersionNotFound: (errors.NotFoundError, grpc.StatusCode.NOT_FOUND, "VERSION_NOT_FOUND"),
     plugin_errors.SchemaMismatch: (
@@ -105,13 +108,13 @@ class Stored:
     physical_version: str
 
 
-def read_stored(stored: Stored, wanted: Selection) -> pl.DataFrame:
+def read_stored(stored: Stored, wanted: Selection, find: Find) -> pl.DataFrame:
     """Return rows of a version through its store and accessor.
 
     Raises:
         OptaicError: They are not installed here, or cannot give what is wanted.
     """
-    with _explained(stored.name):
+    with _explained(stored.name), storage.found(find(stored.uri)):
         from optaic.plugins.numbers import type_numbers  # noqa: PLC0415 - the extra `data` brings what it needs
 
         made: list[Any] = []
@@ -125,19 +128,17 @@ def read_stored(stored: Stored, wanted: Selection) -> pl.DataFrame:
         return table
 
 
-def read_artifact(name: str, run: run_pb2.Run, artifact: str, wanted: Selection) -> pl.DataFrame:
+def read_artifact(name: str, run: run_pb2.Run, artifact: str, wanted: Selection, find: Find) -> pl.DataFrame:
     """Return rows of a Parquet file that a run has written.
 
     Raises:
         ArtifactCorruptError: It is not the file that the run wrote.
         OptaicError: It cannot be read, or has not what is wanted.
     """
-    with _explained(name):
+    uri = run.artifacts[artifact]
+    with _explained(name), storage.found(find(uri)):
         import polars as pl  # noqa: PLC0415 - only readers of data pay for it
 
-        from optaic import storage  # noqa: PLC0415 - the same
-
-        uri = run.artifacts[artifact]
         content = storage.read(uri)
         entry = next((each for each in run.artifact_manifest if each.name == artifact), None)
         if entry is not None and (problem := find_problem(entry, *measure(io.BytesIO(content)))):

@@ -111,7 +111,12 @@ class RunHandle:
         if not self.run.artifact_manifest:  # lists have none
             await self.refresh()
         return await asyncio.to_thread(
-            read_artifact, f"run {self.run_id}, {name}", self.run, name, Selection()
+            read_artifact,
+            f"run {self.run_id}, {name}",
+            self.run,
+            name,
+            Selection(),
+            self._runs.find_object_store,
         )
 
     def logs(self, **options: Any) -> AsyncGenerator[run_log_pb2.LogLine]:
@@ -132,6 +137,8 @@ class Runs:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+        self.find_object_store = connection.find_object_store
 
     async def _call(self, method: str, request: Any) -> Any:
         return await self._connection.call("run", RunServiceStub, method, request)

@@ -13,7 +13,7 @@ from typing import IO
 
 from optaic.rules.locations import local_path
 from optaic.storage import local, remote
-from optaic.storage.access import Access, current, install, installed, read_secret
+from optaic.storage.access import Access, current, found, install, installed, read_secret
 from optaic.storage.errors import StorageUnavailableError
 from optaic.storage.files import File
 
@@ -24,6 +24,7 @@ __all__ = [
     "create_file",
     "current",
     "exists",
+    "found",
     "install",
     "installed",
     "is_remote",

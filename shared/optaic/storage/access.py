@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -108,6 +110,7 @@ def read_secret(file: Path | None) -> str:
 
 
 _installed: Access | None = None
+_found: ContextVar[Access | None] = ContextVar("found", default=None)
 
 
 def install(access: Access | None) -> None:
@@ -121,6 +124,20 @@ def installed() -> Access | None:
     return _installed
 
 
+@contextlib.contextmanager
+def found(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have a block reach the object store as these variables say, beside those of the environment; none change nothing.
+
+    Raises:
+        ValueError: a number of the environment is none.
+    """
+    token = _found.set(Access.from_environment({**os.environ, **variables}) if variables else None)
+    try:
+        yield
+    finally:
+        _found.reset(token)
+
+
 def current() -> Access:
-    """Return what was installed; without that, what the environment says."""
-    return _installed or Access.from_environment(os.environ)
+    """Return what was installed; without that, what was found for this block, or else what the environment says."""
+    return _installed or _found.get() or Access.from_environment(os.environ)

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
+from devstack import seaweedfs
 from devstack.postgres import Postgres
 from optaic import storage
 from optaic.common.v1 import flow_pb2
@@ -90,14 +91,14 @@ async def signing(
 ) -> AsyncIterator[RunningRunService]:
     """The service with a credential for the S3 server."""
     del postgres_server
-    access = object_store.access("admin")
+    access = object_store.access(seaweedfs.SIGNER)
     given: dict[str, Any] = {
         "data_root": ROOT,
         "s3_endpoint": access.endpoint,
         "s3_access_key_id": access.access_key_id,
         "s3_secret_access_key": access.secret_access_key,
     }
-    with installed(access):
+    with installed(object_store.access(seaweedfs.ADMIN)):
         async with run_service(nats_url, **given) as running:
             yield running
 
@@ -112,7 +113,7 @@ async def test_a_url_reads_its_file_and_nothing_else(
     signed = await _sign(signing, run.run_id, "a")
     assert signed.artifact == run.artifact_manifest[0]
     assert signed.expire_time.ToDatetime() == signing.clock.now().replace(tzinfo=None) + timedelta(minutes=5)
-    secret = object_store.access("admin").secret_access_key
+    secret = object_store.access(seaweedfs.SIGNER).secret_access_key
     assert secret not in signed.url
     path = urlsplit(signed.url).path
     async with httpx.AsyncClient(timeout=20) as client:
