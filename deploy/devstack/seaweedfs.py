@@ -29,6 +29,7 @@ PORTS = tuple(f"{NAME}_{part}{kind}" for part in _PARTS for kind in ("", "_grpc"
 ADMIN, SIGNER = "_admin", "_signer"
 _VOLUME_MB, _VOLUMES = 256, 1000
 _SECONDS = 2.0
+_CERTIFICATE_DAYS = 3650  # longer than any start lasts
 _EXISTS = 409
 _KEYS = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
 
@@ -135,6 +136,29 @@ def render_identities(tenants: Sequence[str], known: Mapping[str, str]) -> str:
     return json.dumps({"identities": [*others, *own]}, indent=2)
 
 
+def _certify(state: State) -> dict[str, str]:
+    """Write a certificate by which the server's parts know each other over gRPC; return the variables that name it.
+
+    It is drawn anew at each start, and the key of its CA is kept nowhere.
+    """
+    from devstack.certificates import Authority  # noqa: PLC0415 - cryptography is slow to import
+
+    authority = Authority("SeaweedFS of a stack")
+    certificate, key = authority.issue(NAME, ends=timedelta(days=_CERTIFICATE_DAYS))
+    paths = {what: state.root / f"{NAME}-{what}.pem" for what in ("ca", "certificate", "key")}
+    for path, text in zip(paths.values(), (authority.pem, certificate, key), strict=True):
+        write_private(path, text)
+    named = {"CERT": str(paths["certificate"]), "KEY": str(paths["key"])}
+    return {
+        "WEED_GRPC_CA": str(paths["ca"]),
+        **{
+            f"WEED_GRPC_{part.upper()}_{what}": path
+            for part in (*_PARTS, "client")
+            for what, path in named.items()
+        },
+    }
+
+
 def make_program(
     state: State, chosen: Mapping[str, int], known: Mapping[str, str], tenants: Sequence[str] = ("default",)
 ) -> Program:
@@ -156,6 +180,8 @@ def make_program(
             *(f"-ip={ports.HOST}", f"-ip.bind={ports.HOST}", "-s3", "-filer", f"-s3.config={config}"),
             *(f"-volume.max={_VOLUMES}", f"-master.volumeSizeLimitMB={_VOLUME_MB}"),
             *(
+                # Over HTTP the master would give anybody keys of the volumes, and delete the bucket's files.
+                "-disableHttp",
                 "-master.telemetry=false",
                 "-master.electionTimeout=1s",
                 "-master.heartbeatInterval=100ms",
@@ -169,6 +195,7 @@ def make_program(
         # Its parts answer to each other only, over gRPC and the volumes over HTTP too; keys of one start are enough.
         environment={
             **{f"WEED_JWT_{name}_KEY": secrets.token_urlsafe(32) for name in _KEYS},
+            **_certify(state),
         },
         # What it has answered is in its files. It takes 15 s to end politely, and waits for nothing that matters here.
         stop_signal=SIGKILL,

@@ -1,15 +1,19 @@
 """Data in a real S3 server: what stores keep there, what a credential reaches, and who wins."""
 
 import datetime as dt
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from devstack import checks
+from devstack.ports import HOST
 from optaic import storage
 from optaic.plugins import Store, StoredVersion, StoreUnavailable, VersionNotFound
 from optaic.plugins.errors import WriteConflict
@@ -116,6 +120,58 @@ def test_a_wrong_secret_is_refused_and_never_shown(object_store: ObjectStore, ur
         storage.read(f"{uri}/x")
     assert "not-the-secret" not in str(caught.value)
     assert "not-the-secret" not in repr(access)
+
+
+@pytest.mark.parametrize(
+    ("part", "path"),
+    [
+        ("filer", "/buckets/optaic/data/default/x"),
+        ("master", "/dir/lookup?fileId=1,01&read=yes"),
+        ("master", "/dir/assign"),
+        ("master", "/col/delete?collection=optaic"),
+        ("volume", "/1,01"),
+    ],
+)
+async def test_the_inner_listeners_give_and_delete_nothing_over_http(
+    object_store: ObjectStore, part: str, path: str
+) -> None:
+    host = f"{HOST}:{object_store.ports[f'seaweedfs_{part}']}"
+    assert re.search(r": HTTP/1.1 40[14] ", await checks.find_http_problem(host, path))
+
+
+@pytest.mark.parametrize("part", ["s3", "filer", "master", "volume"])
+@pytest.mark.parametrize("by", ["port", "socket"])
+async def test_the_inner_listeners_of_grpc_answer_to_the_server_s_own_parts_only(
+    object_store: ObjectStore, part: str, by: str
+) -> None:
+    port = object_store.ports[f"seaweedfs_{part}_grpc"]
+    ca, certificate, key = (
+        (object_store.state / f"seaweedfs-{what}.pem").read_bytes() for what in ("ca", "certificate", "key")
+    )
+    attempts: dict[str, grpc.ChannelCredentials | None] = {
+        "in plaintext": None,
+        "without a certificate": grpc.ssl_channel_credentials(ca),
+        "with a certificate": grpc.ssl_channel_credentials(ca, key, certificate),
+    }
+    # The server's own choice of a place for its sockets.
+    address = f"{HOST}:{port}" if by == "port" else f"unix:/tmp/seaweedfs-{part}-grpc-{port}.sock"
+    codes = {how: await _ask(address, credentials) for how, credentials in attempts.items()}
+    assert codes["with a certificate"] is grpc.StatusCode.UNIMPLEMENTED, codes
+    assert {codes["in plaintext"], codes["without a certificate"]} == {grpc.StatusCode.UNAVAILABLE}, codes
+
+
+async def _ask(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.StatusCode:
+    """Return how a server ends a call of a method that it does not have."""
+    options = (("grpc.ssl_target_name_override", "localhost"),) if credentials else ()
+    opened = (
+        grpc.aio.secure_channel(address, credentials, options)
+        if credentials
+        else grpc.aio.insecure_channel(address)
+    )
+    async with opened as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/nobody/Has")(b"", timeout=20)
+    return caught.value.code()
 
 
 def test_of_writers_at_once_exactly_one_publishes(uri: str) -> None:
