@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from support.scratch import server_folder
 _VERSION = "6.9.1"
 _MODULE = "github.com/centrifugal/centrifugo/v6"
 _BUILD_SECONDS = 900
+_RETRY_SECONDS = 3600
 API_KEY = "api-key"
 TOKEN_KEY = "token-key-of-at-least-32-characters"
 ORIGIN = "http://127.0.0.1:*"
@@ -51,15 +53,17 @@ def centrifugo_binary() -> Path:
 
 @functools.cache
 def _build() -> tuple[Path, str]:
-    """Build the program unless it is there; return its path, and why it is not there. A process tries this once."""
+    """Build the program unless it is there; return its path, and why it is not there. It is tried once in an hour."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "optaic" / f"centrifugo-{_VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
-    built, draft = folder / "centrifugo", folder / "draft"
+    built, draft, failed = folder / "centrifugo", folder / "draft", folder / "failed"
     with (folder / "lock").open("w") as lock:  # the processes of one session build it once
         fcntl.flock(lock, fcntl.LOCK_EX)
         if built.exists():
             return built, ""
+        if failed.exists() and time.time() - failed.stat().st_mtime < _RETRY_SECONDS:
+            return built, failed.read_text(encoding="utf-8")
         command = ("nice", "-n", "15", "go", "install", f"{_MODULE}@v{_VERSION}")
         environment = {**os.environ, "GOBIN": str(draft), "GOTOOLCHAIN": "local"}
         try:
@@ -67,14 +71,16 @@ def _build() -> tuple[Path, str]:
                 command, env=environment, cwd=folder, check=True, capture_output=True, timeout=_BUILD_SECONDS
             )
         except subprocess.CalledProcessError as error:
-            return built, f"Centrifugo cannot be built: {error.stderr.decode()[-500:]}"
+            failed.write_text(f"Centrifugo cannot be built: {error.stderr.decode()[-500:]}", encoding="utf-8")
         except subprocess.TimeoutExpired:
-            return (
-                built,
-                f"Centrifugo was not built within {_BUILD_SECONDS} s; the next session goes on from there",
+            problem = (
+                f"Centrifugo was not built within {_BUILD_SECONDS} s; a later session goes on from there"
             )
-        (draft / "centrifugo").rename(built)
-        return built, ""
+            failed.write_text(problem, encoding="utf-8")
+        else:
+            (draft / "centrifugo").rename(built)
+            return built, ""
+        return built, failed.read_text(encoding="utf-8")
 
 
 @dataclass
