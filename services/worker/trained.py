@@ -23,11 +23,16 @@ MODEL = "model.bin"  # what `MLModule.save` wrote
 MLFLOW_MODEL = "mlflow_model"  # a folder: the model in MLflow's format, where the model has one
 
 
+class ArtifactCorrupt(PluginError):  # noqa: N818 - a run shows this name as the type of its error
+    """A file is not the one that the training wrote."""
+
+
 def read_facts(files: TrainedFiles) -> Mapping[str, Any]:
     """Return the facts of a training.
 
     Raises:
-        PluginError: `ModelFilesNotFound`; `ArtifactCorrupt`: a file is not the one that the training wrote.
+        PluginError: `ModelFilesNotFound`.
+        ArtifactCorrupt: the file is not the one that the training wrote.
     """
     facts = json.loads(_read(files, FACTS))
     if not isinstance(facts, dict):
@@ -63,10 +68,9 @@ def _read(files: TrainedFiles, name: str) -> bytes:
         raise _unreadable(files.uri, name, str(error)) from error
     expected = files.hashes.get(name)
     if expected is not None and expected != FileHash(*measure(io.BytesIO(content))):
-        raise PluginError(
+        raise ArtifactCorrupt(
             f"the file {name} of training run {_run_id(files.uri)} is not the one that the training wrote; train the model anew, or "
-            "restore the file",
-            type="ArtifactCorrupt",
+            "restore the file"
         )
     return content
 

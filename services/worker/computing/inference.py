@@ -25,7 +25,7 @@ from worker.inference.spans import Knowledge, Span, plan_spans
 from worker.locations import FlowLocation
 from worker.predicting import finite, predict
 from worker.recipe import InferenceRecipe, ModelConfiguration, TrainedModel
-from worker.trained import load_model, read_facts, read_validation
+from worker.trained import ArtifactCorrupt, load_model, read_facts, read_validation
 
 
 @dataclass
@@ -224,6 +224,8 @@ def _add_validation(
     for version in versions:
         try:
             stored = read_validation(version.model.files)
+        except ArtifactCorrupt:
+            raise
         except PluginError:
             if version is versions[-1]:
                 raise

@@ -14,7 +14,7 @@ from worker.computing.inputs import load_operators, open_input
 from worker.monitoring import Labels, Subject
 from worker.monitoring.windows import Training
 from worker.recipe import MonitoredModel, MonitoringRecipe, TrainedFiles
-from worker.trained import read_facts
+from worker.trained import ArtifactCorrupt, read_facts
 
 _PREDICTION = "prediction"
 
@@ -62,7 +62,7 @@ def _read_training(files: TrainedFiles | None) -> Training | None:
     try:
         period = read_facts(files)["reference"]
         return dt.date.fromisoformat(period["start"]), dt.date.fromisoformat(period["end"])
-    except (PluginError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, PluginError) and error.type == "ArtifactCorrupt":
-            raise
+    except ArtifactCorrupt:
+        raise
+    except (PluginError, ValueError, KeyError, TypeError):
         return None

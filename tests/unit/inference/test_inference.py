@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from optaic.plugins import Mode, NoDataInRange, PluginError
 from support.trained_models import Workshop, noise
+from worker import trained
 from worker.inference.history import SCHEMA
+from worker.recipe import FileHash
 
 SESSIONS = 200
 DATES = noise(1, SESSIONS)["date"].to_list()
@@ -185,6 +188,15 @@ def test_predictions_in_sample_are_counted_and_refused(shop: Workshop) -> None:
     ) as refused:
         shop.infer()
     assert refused.value.type == "InSamplePrediction"
+    assert shop.base is None
+
+
+def test_validation_predictions_that_were_changed_are_not_passed_over(shop: Workshop) -> None:
+    first, second = shop.train(until(99)), shop.train(until(149))
+    hashes = {trained.VALIDATION: FileHash(1, "0" * 64)}
+    changed = replace(first, files=replace(first.files, hashes=hashes))
+    with pytest.raises(trained.ArtifactCorrupt, match="validation_predictions"):
+        shop.infer(changed, second)
     assert shop.base is None
 
 
