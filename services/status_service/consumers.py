@@ -168,16 +168,19 @@ class FactConsumer:
 
 
 class LiveStatuses:
-    """A bounded buffer between commits and publishers; when it is full, the oldest messages are lost."""
+    """A bounded buffer between commits and publishers; when it is full, the oldest messages are lost, and the log counts them."""
 
     def __init__(self, publishers: Sequence[StatusPublisher], buffer_size: int) -> None:
         self._publishers = publishers
         self._waiting = [deque[tuple[str, LiveStatus]](maxlen=buffer_size) for _ in publishers]
         self._woken = [asyncio.Event() for _ in publishers]
+        self._lost = [0] * len(publishers)  # since the log said so last
 
     def put(self, tenant_id: str, statuses: Sequence[LiveStatus]) -> None:
         """Send soon, in this order."""
-        for waiting, woken in zip(self._waiting, self._woken, strict=True):
+        for index, (waiting, woken) in enumerate(zip(self._waiting, self._woken, strict=True)):
+            assert waiting.maxlen is not None
+            self._lost[index] += max(0, len(waiting) + len(statuses) - waiting.maxlen)
             waiting.extend((tenant_id, status) for status in statuses)
             woken.set()
 
@@ -193,6 +196,9 @@ class LiveStatuses:
             await woken.wait()
             woken.clear()
             while waiting:
+                if lost := self._lost[index]:
+                    self._lost[index] = 0
+                    _log.warning("live statuses lost", count=lost, error="OPTAIC_LIVE_BUFFER is full")
                 tenant_id = waiting[0][0]
                 batch: list[LiveStatus] = []
                 while waiting and waiting[0][0] == tenant_id and len(batch) < _LIVE_BATCH:
