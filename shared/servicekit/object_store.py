@@ -47,8 +47,9 @@ class ObjectStoreSettings(TlsSettings):
         Raises:
             OSError: The file of the secret cannot be read.
         """
-        file = self.s3_secret_access_key_file
-        secret = file.read_text(encoding="utf-8").rstrip("\r\n") if file else self.s3_secret_access_key
+        secret, file = self.s3_secret_access_key, self.s3_secret_access_key_file
+        if not secret and file is not None:
+            secret = file.read_text(encoding="utf-8").rstrip("\r\n")
         return {
             "endpoint": self.s3_endpoint,
             "region": self.s3_region,
