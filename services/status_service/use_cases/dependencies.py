@@ -24,7 +24,10 @@ class RealtimeTokens:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The database and the reads of it that callers share, the clock, ids, the signer, the feed of changes, and how long history is kept, and how tokens for live messages are made."""
+    """The database and the reads of it that callers share, the clock, ids, the signer, the feed of changes, and two settings.
+
+    The settings are how long history is kept, and how tokens for live messages are made.
+    """
 
     database: Database
     clock: Clock
