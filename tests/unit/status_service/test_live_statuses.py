@@ -48,4 +48,4 @@ async def test_messages_that_do_not_fit_are_counted() -> None:
     told = log.getvalue()
     assert told.count("live statuses lost") == 1
     assert "OPTAIC_LIVE_BUFFER is full" in told
-    assert "count=3" in told
+    assert '"count": 3' in told
