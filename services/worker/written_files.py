@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -43,11 +44,12 @@ class WrittenFile:
         return _open_plainly(Path(self.uri), self.folder)
 
 
-def list_files(named: Mapping[str, str], folder: str = "") -> list[WrittenFile]:
+def list_files(named: Mapping[str, str], most: int, folder: str = "") -> list[WrittenFile]:
     """Return the files at some URIs, and those below the folders among them, by their names.
 
     Args:
         named: URIs by their names.
+        most: so many files are wanted; if there are more, one more than that is returned.
         folder: the URI of the folder that all of them are in, and above which no user code writes; without one, each is directly
             in such a folder.
 
@@ -56,7 +58,8 @@ def list_files(named: Mapping[str, str], folder: str = "") -> list[WrittenFile]:
         OSError: something cannot be listed.
     """
     within = Path(storage.local_place(folder)) if folder else None
-    return [found for name, uri in sorted(named.items()) for found in _list(name, uri, within)]
+    found = (each for name, uri in sorted(named.items()) for each in _list(name, uri, within))
+    return list(islice(found, most + 1))
 
 
 def _list(name: str, uri: str, within: Path | None) -> Iterator[WrittenFile]:
@@ -85,15 +88,15 @@ def _list(name: str, uri: str, within: Path | None) -> Iterator[WrittenFile]:
 
 def _list_objects(name: str, uri: str) -> Iterator[WrittenFile]:
     """Yield the objects below a URI, or the one that it names."""
-    below = [
-        WrittenFile(f"{name}/{each.path}", each.size, f"{uri.rstrip('/')}/{each.path}")
-        for each in storage.list_files(uri)
-    ]
-    if not below:
-        if (size := storage.size_of(uri)) is None:
-            raise FileGoneError(f"{uri} is gone")
-        below = [WrittenFile(name, size, uri)]
-    yield from below
+    is_folder = False
+    for each in storage.list_files(uri):
+        is_folder = True
+        yield WrittenFile(f"{name}/{each.path}", each.size, f"{uri.rstrip('/')}/{each.path}")
+    if is_folder:
+        return
+    if (size := storage.size_of(uri)) is None:
+        raise FileGoneError(f"{uri} is gone")
+    yield WrittenFile(name, size, uri)
 
 
 def _open_plainly(path: Path, folder: Path) -> IO[bytes]:

@@ -47,14 +47,13 @@ class Debt:
             OSError: something cannot be listed.
         """
         try:
-            found = list_files(self.files)
+            found = list_files(self.files, _MOST_FILES)
         except FileGoneError as error:
             raise GoneError(str(error)) from error
-        size = sum(each.size for each in found)
-        if len(found) > _MOST_FILES or size > _MOST_BYTES:
-            raise GoneError(
-                f"{len(found)} files of {size} bytes; at most {_MOST_FILES} of {_MOST_BYTES} bytes are delivered"
-            )
+        if len(found) > _MOST_FILES:
+            raise GoneError(f"there are more than {_MOST_FILES} files; no more are delivered")
+        if (size := sum(each.size for each in found)) > _MOST_BYTES:
+            raise GoneError(f"the files have {size} bytes; at most {_MOST_BYTES} are delivered")
         return found
 
     def pack(self) -> bytes:

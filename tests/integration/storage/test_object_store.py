@@ -228,7 +228,7 @@ def test_files_of_a_run_come_back(uri: str, tmp_path: Path) -> None:
     (tmp_path / "deep" / "a").write_bytes(b"a" * 3_000_000)
     (tmp_path / "b").write_bytes(b"b")
     copy_folder(tmp_path, f"{flow.outputs_uri('r1')}model")
-    uploads = list_files({"model": f"{flow.outputs_uri('r1')}model"})
+    uploads = list_files({"model": f"{flow.outputs_uri('r1')}model"}, 10)
     assert [(each.name, each.size) for each in uploads] == [("model/b", 1), ("model/deep/a", 3_000_000)]
     with uploads[1].open() as file:
         assert file.read() == b"a" * 3_000_000

@@ -17,6 +17,7 @@ from worker import manifest, trained
 from worker.execution import Outcome
 from worker.manifest import describe_text, list_artifacts
 from worker.recipe import FileHash, TrainedFiles
+from worker.written_files import list_files
 
 REFRESH, TRAINING = flow_pb2.FLOW_KIND_REFRESH, flow_pb2.FLOW_KIND_TRAINING
 
@@ -107,8 +108,38 @@ def test_too_many_files_are_refused(outputs: str, monkeypatch: pytest.MonkeyPatc
     listed = {name: f"{outputs}{name}" for name in "abc"}
     with pytest.raises(PluginError) as refused:
         list_artifacts(listed, outputs)
-    assert refused.value.type == "TooManyFiles"
+    assert refused.value.type == "ArtifactsTooLarge"
     assert len(list_artifacts({name: listed[name] for name in "ab"}, outputs)) == 2
+
+
+def test_a_folder_is_listed_as_far_as_needed(outputs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "MOST_FILES", 2)
+    (_folder(outputs) / "model").mkdir()
+    for number in range(9):
+        (_folder(outputs) / "model" / str(number)).write_text("x")
+    assert len(list_files({"model": f"{outputs}model"}, 2, outputs)) == 3
+    with pytest.raises(PluginError, match="more than 2 files"):
+        list_artifacts({"model": f"{outputs}model"}, outputs)
+
+
+def test_a_file_that_only_seems_large_is_not_read(outputs: str) -> None:
+    with (_folder(outputs) / "a").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(PluginError) as refused:
+        list_artifacts({"a": f"{outputs}a"}, outputs)
+    assert refused.value.type == "ArtifactsTooLarge"
+
+
+@pytest.mark.parametrize(
+    "place", ["..", "../..", "../../secrets", "a/../../..", ".", "", "/", "a//b", "../r2/a"]
+)
+def test_a_place_that_leads_out_is_not_even_listed(
+    outputs: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "list_files", lambda *_: pytest.fail("it lists"))
+    with pytest.raises(PluginError, match="names no file in the run's folder") as refused:
+        list_artifacts({"a": f"{outputs}{place}"}, outputs)
+    assert refused.value.type == "ArtifactMissing"
 
 
 def test_a_text_of_the_worker_is_described(outputs: str) -> None:

@@ -247,7 +247,7 @@ def test_no_link_of_user_code_is_followed(tmp_path: Path) -> None:
     (outputs / "model" / "link").symlink_to(secret)
     os.mkfifo(outputs / "model" / "pipe")
     os.link(secret, outputs / "model" / "below" / "hard")
-    found = {upload.name: upload for upload in list_files({"model": str(outputs / "model")})}
+    found = {upload.name: upload for upload in list_files({"model": str(outputs / "model")}, 10)}
     assert found.keys() == {"model/fine", "model/below/hard"}
     with found["model/fine"].open() as file:
         assert file.read() == b"fine"
@@ -255,7 +255,7 @@ def test_no_link_of_user_code_is_followed(tmp_path: Path) -> None:
     os.mkfifo(outputs / "pipe")
     for name in ("folder", "pipe"):
         with pytest.raises(FileGoneError, match="no plain file and no folder"):
-            list_files({name: str(outputs / name)})
+            list_files({name: str(outputs / name)}, 10)
     with pytest.raises(FileGoneError):
         found["model/below/hard"].open()
     (outputs / "model" / "below" / "hard").unlink()
@@ -265,4 +265,4 @@ def test_no_link_of_user_code_is_followed(tmp_path: Path) -> None:
     with pytest.raises(FileGoneError, match="below a link"):
         found["model/below/hard"].open()
     with pytest.raises(FileGoneError, match="is gone"):
-        list_files({"model": local_path(f"{outputs}/nothing")})
+        list_files({"model": local_path(f"{outputs}/nothing")}, 10)
