@@ -98,7 +98,7 @@ async def test_a_bad_package_is_logged_and_skipped(
     site.install("good", {"a.json": json.dumps(_GOOD).encode()})
     names, errors = await _publish(service)
     assert names == ["foreign_good"]
-    assert [error["event"] for error in errors] == [event]
+    assert [error["event"] for error in errors] == [event], errors
 
 
 async def test_an_entry_point_that_names_a_class_publishes_nothing(
