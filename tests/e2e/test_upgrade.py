@@ -19,7 +19,7 @@ from support.plugin_packages import UPGRADE
 from support.polling import PATIENCE, eventually
 from support.stack import RunningStack, running_stack
 
-LAST_RELEASE = "da422200cc5e1747e68f601ad518d809a5d097d8"
+LAST_RELEASE = "4558e31e9ddaf8a9898de084b9bb76a4d29d5176"
 PROGRAM = Path(upgrade_state.__file__)
 # The only flows with an active run when the earlier release stopped.
 RUNNING, PENDING = "long", "paused"
