@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -70,6 +70,12 @@ class Backlog(Generic[T]):
         for key, number in newest.items():
             while (items := self._by_key.get(key)) and items[0].number <= number:
                 self._pop(key)
+            if key in self._by_key:
+                self._by_key.move_to_end(key)
+
+    def postpone(self, keys: Iterable[Hashable]) -> None:
+        """Put keys behind the others."""
+        for key in keys:
             if key in self._by_key:
                 self._by_key.move_to_end(key)
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
 from servicekit.centrifugo import CentrifugoSettings
-from servicekit.outlet import Publication, PublisherAwayError
+from servicekit.outlet import Publication, PublisherAwayError, Refusal
 
-# The server failed by itself; everything else says that the command is wrong.
-_INTERNAL = 100
+# The server failed by itself, or has too much to do; every other code says that the command is wrong.
+_PASSING = frozenset({100, 111})
 
 
 class CentrifugoPublisher:
     """The port `Publisher` on Centrifugo."""
 
     def __init__(self, settings: CentrifugoSettings) -> None:
+        self._longest_call = settings.centrifugo_timeout_seconds
         self._client = httpx.AsyncClient(
             base_url=settings.centrifugo_url.rstrip("/"),
             headers={"X-API-Key": settings.centrifugo_api_key},
@@ -26,20 +28,21 @@ class CentrifugoPublisher:
             verify=settings.https_context(),
         )
 
-    async def publish(self, publications: Sequence[Publication]) -> dict[int, str]:
-        """Send all in one call; return why some were refused, by their place.
+    async def publish(self, publications: Sequence[Publication]) -> dict[int, Refusal]:
+        """Send all in one call; return why some were not taken, by their place.
 
         Raises:
-            PublisherAwayError: Centrifugo did not answer, or failed.
+            PublisherAwayError: Centrifugo did not answer, failed, or gave an answer that is not its own.
         """
         answer = await self._call("batch", {"commands": [_command(each) for each in publications]})
         replies = answer.get("replies")
         if not isinstance(replies, list) or len(replies) != len(publications):
             raise PublisherAwayError("Centrifugo did not answer each command")
-        errors = {index: error for index, reply in enumerate(replies) if (error := _error_of(reply))}
-        if any(error.get("code") == _INTERNAL for error in errors.values()):
-            raise PublisherAwayError(f"Centrifugo failed: {json.dumps(next(iter(errors.values())))}")
-        return {index: json.dumps(error) for index, error in errors.items()}
+        refusals = {}
+        for index, (publication, reply) in enumerate(zip(publications, replies, strict=True)):
+            if error := _error_of(publication, reply):
+                refusals[index] = Refusal(json.dumps(error), is_final=error.get("code") not in _PASSING)
+        return refusals
 
     async def ping(self) -> None:
         """Return if Centrifugo answers and knows the key.
@@ -55,10 +58,11 @@ class CentrifugoPublisher:
 
     async def _call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            response = await self._client.post(f"/api/{method}", json=body)
+            async with asyncio.timeout(self._longest_call):  # httpx limits each read, not all of them
+                response = await self._client.post(f"/api/{method}", json=body)
             response.raise_for_status()
             answer = response.json()
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, TimeoutError, ValueError) as error:
             raise PublisherAwayError(f"Centrifugo does not take {method}: {error!r}") from error
         if not isinstance(answer, dict) or answer.get("error"):
             raise PublisherAwayError(f"Centrifugo does not take {method}: {response.text[:200]}")
@@ -76,10 +80,21 @@ def _command(publication: Publication) -> dict[str, Any]:
     return {"broadcast": {"channels": list(publication.channels), **options}}
 
 
-def _error_of(reply: dict[str, Any]) -> dict[str, Any]:
-    """Return the error of a reply, or of one channel of its broadcast; empty if there is none."""
-    found: dict[str, Any] = reply.get("error") or {}
-    if found:
-        return found
-    responses = (reply.get("broadcast") or {}).get("responses") or []
-    return next((each["error"] for each in responses if each.get("error")), {})
+def _error_of(publication: Publication, reply: object) -> Mapping[str, Any]:
+    """Return the error of a reply, or of one channel of its broadcast; empty if it was taken.
+
+    Raises:
+        PublisherAwayError: It is no reply to this publication.
+    """
+    match reply:
+        case {"error": dict() as error}:
+            return error
+        case {"publish": dict()} | {"result": dict()}:
+            return {}
+        case {"broadcast": {"responses": [*answers]}} if len(answers) == len(publication.channels):
+            errors = [found for each in answers if (found := _error_of(publication, each))]
+            # What may be taken later is sent again, and a channel that has it already ignores it.
+            return next(
+                (each for each in errors if each.get("code") in _PASSING), errors[0] if errors else {}
+            )
+    raise PublisherAwayError(f"Centrifugo does not answer a command: {json.dumps(reply)[:200]}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 
-from servicekit.backlog import Backlog
+from servicekit.backlog import Backlog, Waiting
 from servicekit.backoff import backoff
 
 BATCH = 100
@@ -25,6 +25,14 @@ class PublisherAwayError(Exception):
 
 class PublicationRefusedError(Exception):
     """The server refused publications, and would refuse them again."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The reason why a server did not take a publication; if it `is_final`, the server would never take it."""
+
+    reason: str
+    is_final: bool
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ class Publication:
 class Publisher(Protocol):
     """The sender of publications to a server of live messages."""
 
-    async def publish(self, publications: Sequence[Publication]) -> dict[int, str]:
-        """Send them in this order; return why some were refused, by their place. A repetition does no harm.
+    async def publish(self, publications: Sequence[Publication]) -> dict[int, Refusal]:
+        """Send them in this order; return why some were not taken, by their place. A repetition does no harm.
 
         Raises:
             PublisherAwayError: The server did not take them; some may have been taken.
@@ -68,8 +76,15 @@ class Outlet:
     each; the others are dropped and counted.
     """
 
-    def __init__(self, publisher: Publisher, capacity: int) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        capacity: int,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._publisher = publisher
+        self._sleep = sleep
         self._backlog = Backlog[Publication](capacity)
         self._woken = asyncio.Event()
         self._problem = ""
@@ -97,24 +112,43 @@ class Outlet:
                 await self._woken.wait()
             batch = self._backlog.first(BATCH)
             try:
-                refused = await self._publisher.publish([each.item for each in batch])
+                refusals = await self._publisher.publish([each.item for each in batch])
             except Exception as error:  # noqa: BLE001 - nothing may end this loop
-                failures += 1
-                wait = backoff(failures, first=_FIRST_BACKOFF, longest=_LONGEST_BACKOFF, jitter=_JITTER)
                 self._note(f"the server takes no publications: {error!r}")
-                await asyncio.sleep(wait)
-                continue
-            failures = 0
-            self._backlog.remove(batch)
-            if refused:
-                self.dropped += len(refused)
-                self._untold += len(refused)
-                index, reason = min(refused.items())
-                self._note(f"the server refused a publication to {batch[index].item.channels[0]}: {reason}")
+                failures += 1
             else:
-                self._note("")
-            if not self._backlog:
-                self._report()
+                failures = 1 if self._settle(batch, refusals) else 0
+            if failures:
+                wait = backoff(failures, first=_FIRST_BACKOFF, longest=_LONGEST_BACKOFF, jitter=_JITTER)
+                await self._sleep(wait)
+
+    def _settle(self, batch: Sequence[Waiting[Publication]], refusals: Mapping[int, Refusal]) -> bool:
+        """Remove what need not be sent again; return whether something must be.
+
+        What the server did not take, and may take later, is sent again unless the server took something later for the same
+        channels: then it would come out of order, and is dropped.
+        """
+        taken = {each.key: each.number for index, each in enumerate(batch) if index not in refusals}
+        left: dict[Hashable, int] = {}  # by key, the first that is sent again
+        for index, each in enumerate(batch):
+            if index in refusals and not refusals[index].is_final and each.number > taken.get(each.key, 0):
+                left.setdefault(each.key, each.number)
+        sent = [each for each in batch if each.number < left.get(each.key, each.number + 1)]
+        self._backlog.remove(sent)
+        self._backlog.postpone(left)
+        settled = {each.number for each in sent}
+        lost = [index for index in refusals if batch[index].number in settled]
+        self.dropped += len(lost)
+        self._untold += len(lost)
+        shown = min(lost or refusals, default=None)
+        if shown is None:
+            self._note("")
+        else:
+            channel, reason = batch[shown].item.channels[0], refusals[shown].reason
+            self._note(f"the server refused a publication to {channel}: {reason}")
+        if not self._backlog:
+            self._report()
+        return bool(left)
 
     async def check(self) -> None:
         """Return if publications arrive, for the health of the service.

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import gc
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from servicekit import outlet as outlets
 from servicekit.outlet import (
     BATCH,
     Outlet,
     Publication,
     PublicationRefusedError,
+    Publisher,
     PublisherAwayError,
+    Refusal,
 )
 from support.polling import eventually
 
@@ -28,11 +33,11 @@ class _Server:
         self.taken: list[Publication] = []
         self.sizes: list[int] = []
 
-    async def publish(self, publications: Sequence[Publication]) -> dict[int, str]:
+    async def publish(self, publications: Sequence[Publication]) -> dict[int, Refusal]:
         await self.ping()
         self.sizes.append(len(publications))
         refused = {
-            index: "unknown channel"
+            index: Refusal("unknown channel", is_final=True)
             for index, each in enumerate(publications)
             if self.refused_channel in each.channels
         }
@@ -49,8 +54,10 @@ def _publication(channel: str, number: int) -> Publication:
 
 
 @contextlib.asynccontextmanager
-async def _running(server: _Server, capacity: int = 1000) -> AsyncIterator[Outlet]:
-    outlet = Outlet(server, capacity)
+async def _running(
+    server: Publisher, capacity: int = 1000, sleep: Callable[[float], Awaitable[None]] | None = None
+) -> AsyncIterator[Outlet]:
+    outlet = Outlet(server, capacity, sleep=sleep or _no_time)
     task = asyncio.create_task(outlet.run())
     try:
         yield outlet
@@ -60,10 +67,10 @@ async def _running(server: _Server, capacity: int = 1000) -> AsyncIterator[Outle
             await task
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlets, "_FIRST_BACKOFF", 0.001)
-    monkeypatch.setattr(outlets, "_LONGEST_BACKOFF", 0.01)
+async def _no_time(seconds: float) -> None:
+    """Let others work for a moment instead of waiting."""
+    del seconds
+    await asyncio.sleep(0)
 
 
 async def test_publications_go_in_batches_and_in_order() -> None:
@@ -107,6 +114,121 @@ async def test_a_refused_publication_is_told_and_keeps_no_other_waiting() -> Non
         await eventually(lambda: len(server.taken) == 3)
         await outlet.check()
     assert outlet.dropped == 1
+
+
+async def test_ten_minutes_without_the_server_are_bounded_and_end_with_the_newest_of_each_channel() -> None:
+    """The clock is the outlet's own: it moves only while the outlet waits, and changes come at 100 a second."""
+    channels, capacity, rate, away = 200, 1_000, 100, 600.0
+    server, now, put, most = _Server(), 0.0, 0, 0
+    server.is_away = True
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now, put, most
+        waits.append(seconds)
+        now += seconds
+        while put < min(now, away) * rate:
+            outlet.put([_publication(f"c{put % channels}", put // channels + 1)])
+            put += 1
+            most = max(most, len(outlet))
+        server.is_away = now < away
+        await asyncio.sleep(0)
+
+    async with _running(server, capacity, sleep) as outlet:
+        outlet.put([_publication("c0", 1)])
+        put = 1
+        await eventually(lambda: now >= away / 2)
+        assert sum(isinstance(each, Publication) for each in gc.get_objects()) <= capacity + BATCH
+        await eventually(lambda: now >= away and not len(outlet))
+        await outlet.check()
+    assert most == capacity
+    assert max(waits) < 10, "it is back soon after the server is"
+    assert outlet.dropped + len(server.taken) == put == away * rate
+    by_channel = defaultdict[str, list[int]](list)
+    for each in server.taken:
+        by_channel[each.channels[0]].append(each.version)
+    assert len(by_channel) == channels
+    for versions in by_channel.values():
+        assert versions == sorted(set(versions))
+        assert versions[-1] == put // channels
+
+
+class _FaultyServer:
+    """A publisher whose server does, with each call, what a list says, and takes everything afterwards."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self._faults = list(faults)
+        self.received = defaultdict[str, list[int]](list)  # by channel, each number once
+        self.refused = set[tuple[str, int]]()
+
+    async def publish(self, publications: Sequence[Publication]) -> dict[int, Refusal]:
+        fault = self._faults.pop(0) if self._faults else "."
+        if fault == "away":
+            raise PublisherAwayError("nobody there")
+        refusals = {}
+        for index, each in enumerate(publications):
+            (channel,) = each.channels
+            verdict = fault[index % len(fault)] if fault != "answer lost" else "."
+            if each.version in self.received[channel]:
+                continue
+            if (channel, each.version) in self.refused or verdict == "r":
+                self.refused.add((channel, each.version))
+                refusals[index] = Refusal("never", is_final=True)
+            elif verdict == "f":
+                refusals[index] = Refusal("later", is_final=False)
+            else:
+                self.received[channel].append(each.version)
+        if fault == "answer lost":
+            raise PublisherAwayError("connection reset")
+        return refusals
+
+    async def ping(self) -> None:
+        return None
+
+
+_FAULTS = st.lists(
+    st.one_of(st.sampled_from(["away", "answer lost"]), st.text("..fr", min_size=1)), max_size=8
+)
+
+
+@given(channels=st.lists(st.sampled_from("abc"), min_size=1, max_size=30), faults=_FAULTS)
+async def test_whatever_the_server_does_each_channel_is_in_order_and_ends_with_its_newest(
+    channels: list[str], faults: list[str]
+) -> None:
+    server = _FaultyServer(faults)
+    async with _running(server) as outlet:
+        outlet.put([_publication(channel, number) for number, channel in enumerate(channels, 1)])
+        await eventually(lambda: not len(outlet))
+    for channel in "abc":
+        received = server.received[channel]
+        assert received == sorted(received)
+        acceptable = [n for n, c in enumerate(channels, 1) if c == channel and (c, n) not in server.refused]
+        assert received[-1:] == acceptable[-1:]
+    assert sum(map(len, server.received.values())) + outlet.dropped == len(channels)
+
+
+async def test_what_fails_for_one_channel_keeps_no_other_waiting_and_is_told() -> None:
+    class _OneFails(_Server):
+        async def publish(self, publications: Sequence[Publication]) -> dict[int, Refusal]:
+            if not self.refused_channel:
+                return await super().publish(publications)
+            failing = [n for n, each in enumerate(publications) if self.refused_channel in each.channels]
+            self.taken += [each for n, each in enumerate(publications) if n not in failing]
+            return {index: Refusal("disk full", is_final=False) for index in failing}
+
+    server = _OneFails()
+    server.refused_channel = "bad"
+    async with _running(server) as outlet:
+        outlet.put([_publication("bad", number) for number in range(1, BATCH + 50)])
+        outlet.put([_publication("good", number) for number in range(1, 250)])
+        await eventually(lambda: len(server.taken) == 249)
+        with pytest.raises(PublisherAwayError, match="publication to bad: disk full; 149 publications wait"):
+            await outlet.check()
+        server.refused_channel = ""
+        await eventually(lambda: not len(outlet))
+        await outlet.check()
+    assert outlet.dropped == 0
+    assert [each.version for each in server.taken if each.channels == ("bad",)] == list(range(1, 150))
 
 
 async def eventually_failing(outlet: Outlet) -> None:
