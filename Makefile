@@ -1,7 +1,7 @@
 # Everything runs in .venv, made by `make setup` from requirements/dev.txt; no target needs root or a system package.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-faults bench up down status logins dead-letters check proto baseline lock clean
+.PHONY: help setup demo test test-faults bench up down status logins dead-letters check proto client baseline lock clean
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -86,6 +86,9 @@ stubs-check: stubs
 
 proto: setup stubs ## regenerate shared/optaic stubs from protos/
 	@cp -R $(PROTO_OUT)/. shared/
+
+client: setup ## regenerate the synchronous client from the asynchronous one
+	PYTHONPATH=tests $(BIN)/python -m support.synchronous_client
 
 baseline: setup ## freeze the contracts and built-in definitions as they are: from now on checks compare with them
 	$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from optaic.client.access import Access
 from optaic.client.audit import Audit
@@ -15,8 +15,7 @@ from optaic.client.discovery import find_addresses, find_token
 from optaic.client.instances import Instances
 from optaic.client.lineage import Lineage
 from optaic.client.projects import Projects
-from optaic.client.references import InstanceLike
-from optaic.client.refreshes import Refreshes, RefreshHandle
+from optaic.client.refreshes import Refreshes
 from optaic.client.runs import Runs
 from optaic.client.silence import Notice
 from optaic.client.status import Statuses
@@ -37,6 +36,7 @@ class AsyncClient:
         self.access = Access(connection)
         self.audit = Audit(connection)
         self.data = Data(connection, self.instances, self.lineage, self.runs)
+        self.refresh = self.refreshes.submit
 
     @classmethod
     def connect(
@@ -67,10 +67,6 @@ class AsyncClient:
             }
         )
         return cls(Connection(addresses, find_token(token), timeout, notice, certificates))
-
-    async def refresh(self, *instances: InstanceLike, **options: Any) -> RefreshHandle:
-        """Bring flows up to date, in order; options as of `Refreshes.submit`."""
-        return await self.refreshes.submit(*instances, **options)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import grpc
 
@@ -13,6 +13,7 @@ from optaic.client import messages
 from optaic.client.definitions import all_pages
 from optaic.client.deletions import list_data_removals, preview_deletion
 from optaic.client.existence import near, require_definition, require_project
+from optaic.client.instance_fields import InstanceChanges, InstanceFields
 from optaic.client.promotions import Promotions
 from optaic.client.references import InstanceLike, id_of
 from optaic.definition.v1 import definition_pb2
@@ -41,7 +42,7 @@ class Instances(Promotions):
         request_id: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, which the service sees too
         exist_ok: bool = False,
-        **fields: Any,
+        **fields: Unpack[InstanceFields],
     ) -> instance_pb2.Instance:
         """Create an instance; the service waits for ACTIVE within the call's deadline.
 
@@ -152,7 +153,7 @@ class Instances(Promotions):
         etag: str = "",
         reason: str = "",
         validate_only: bool = False,
-        **fields: Any,
+        **fields: Unpack[InstanceChanges],
     ) -> instance_pb2.Instance:
         """Change only the given fields; a `config` is replaced as a whole.
 
@@ -201,6 +202,19 @@ class Instances(Promotions):
         preview_etag: str = ...,
         dry_run: Literal[True],
     ) -> Sequence[api.DeletedInstance]: ...
+
+    @overload
+    async def delete(
+        self,
+        instance: InstanceLike,
+        *,
+        etag: str = ...,
+        reason: str = ...,
+        cascade: bool = ...,
+        validate_only: bool = ...,
+        preview_etag: str = ...,
+        dry_run: bool,
+    ) -> instance_pb2.Instance | Sequence[api.DeletedInstance]: ...
 
     async def delete(
         self,

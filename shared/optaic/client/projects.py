@@ -131,6 +131,18 @@ class Projects:
         dry_run: Literal[True],
     ) -> Sequence[api.DeletedInstance]: ...
 
+    @overload
+    async def delete(
+        self,
+        project: ProjectLike,
+        *,
+        etag: str = ...,
+        reason: str = ...,
+        cascade: bool = ...,
+        preview_etag: str = ...,
+        dry_run: bool,
+    ) -> instance_pb2.Project | Sequence[api.DeletedInstance]: ...
+
     async def delete(
         self,
         project: ProjectLike,

@@ -119,9 +119,11 @@ class RunHandle:
             self._runs.find_object_store,
         )
 
-    def logs(self, **options: Any) -> AsyncGenerator[run_log_pb2.LogLine]:
-        """Yield what the run has printed and logged; options as of `Runs.logs`."""
-        return self._runs.logs(self.run_id, **options)
+    def logs(
+        self, *, min_level: str | int = 0, start: datetime | None = None, end: datetime | None = None
+    ) -> AsyncGenerator[run_log_pb2.LogLine]:
+        """Yield what the run has printed and logged; arguments as of `Runs.logs`."""
+        return self._runs.logs(self.run_id, min_level=min_level, start=start, end=end)
 
     def watch_logs(self, *, min_level: str | int = 0) -> AsyncGenerator[run_log_pb2.LogLine]:
         """Yield what the run prints and logs as it comes, until the run has ended."""
