@@ -168,7 +168,7 @@ class _Evaluation:
         self._uses = Counter(key for step in self._steps.values() for key in step.operands)
         self._uses[self._root] += 1
         literals = {step.node.value for step in self._steps.values() if isinstance(step.node, Text)}
-        codes, self._codes = encode_texts({name: inputs[name] for name in texts}, literals)
+        codes, self._codes = encode_texts({name: inputs[name] for name in texts}, literals, grid)
         self._inputs = {**inputs, **codes}
         self._is_whole = bool(grid.is_present.all())
 

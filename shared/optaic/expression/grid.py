@@ -116,12 +116,24 @@ def _encode(keys: pl.Series) -> tuple[pl.Series, Places]:
 
 
 def encode_texts(
-    columns: Mapping[str, pl.Series], literals: set[str]
+    columns: Mapping[str, pl.Series], literals: set[str], grid: Grid
 ) -> tuple[dict[str, pl.Series], dict[str, float]]:
     """Return numbers for the texts of columns and for literals; two are equal where the texts are."""
-    texts = {name: values.cast(pl.String) for name, values in columns.items()}
+    texts = {name: _find_repeated(values, grid).cast(pl.String) for name, values in columns.items()}
     known = [values.unique().drop_nulls() for values in texts.values()]
     pool = pl.concat([*known, pl.Series(sorted(literals), dtype=pl.String)]).unique().sort()
     kind = pl.Enum(pool)
     coded = {name: values.cast(kind).to_physical().cast(pl.Float64) for name, values in texts.items()}
-    return coded, {literal: float(pool.index_of(literal) or 0) for literal in literals}
+    repeated = {
+        name: pl.Series(np.resize(codes.to_numpy(), len(columns[name]))) for name, codes in coded.items()
+    }
+    return repeated, {literal: float(pool.index_of(literal) or 0) for literal in literals}
+
+
+def _find_repeated(values: pl.Series, grid: Grid) -> pl.Series:
+    """Return those of the first session if each session of a complete table repeats them, else all."""
+    entities = len(grid.entities)
+    if grid.places is not None or len(values) == entities:
+        return values
+    is_repeated = values.slice(entities).eq_missing(values.head(len(values) - entities)).all()
+    return values.head(entities) if is_repeated else values

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from optaic.expression import order, rolling, sections
+from optaic.expression.groups import in_groups
 from optaic.expression.operators import OPERATORS
 from optaic.expression.signature import Scope, Signature
 from optaic.expression.sums import Array
@@ -28,14 +29,16 @@ def _over(compute: rolling.Compute, *, has_now: bool = False, compares: bool = F
     return lambda v, p: rolling.roll(v, int(p[0]), int(p[1]), compute, has_now=has_now, compares=compares)
 
 
-def _across(compute: Callable[..., Array]) -> Kernel:
-    """Return the kernel of a cross-section, with or without a group after the value."""
+def _across(compute: Callable[..., Array], *, is_wide: bool = False) -> Kernel:
+    """Return the kernel of a cross-section, with or without a group after the value; `optaic.expression.groups` says what is wide."""
 
     def kernel(values: Sequence[Array], parameters: Sequence[float]) -> Array:
         def section(x: Array) -> Array:
             return compute(x, *parameters)
 
-        return section(values[0]) if len(values) == 1 else sections.in_groups(values[0], values[1], section)
+        if len(values) == 1:
+            return section(values[0])
+        return in_groups(values[0], values[1], section, is_wide=is_wide)
 
     return kernel
 
@@ -143,7 +146,7 @@ KERNELS: Mapping[str, Kernel] = {
     "RANK": _across(sections.rank),
     "ZSCORE": _across(sections.score),
     "DEMEAN": _across(sections.demean),
-    "WINSORIZE": _across(sections.winsorize),
+    "WINSORIZE": _across(sections.winsorize, is_wide=True),
     "SCALE": _across(sections.share),
     "LOG": _by_polars(pl.Expr.log),
     "ABS": lambda v, _: np.abs(v[0]),

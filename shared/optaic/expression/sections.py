@@ -7,8 +7,8 @@ the last bit of what stored expressions give.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,6 @@ from optaic.expression.sums import Array
 _AT_ONCE = 16  # entities whose values are copied at once: they share lines of the processor's cache
 
 _Item = TypeVar("_Item", np.float64, np.bool_)
-
-Section: TypeAlias = Callable[[Array], Array]
 
 
 def rank(x: Array) -> Array:
@@ -83,38 +81,6 @@ def winsorize(x: Array, tail: float) -> Array:
     count = np.sum(~np.isnan(x), axis=1, keepdims=True)
     low, high = (_quantile(ordered, count, at) for at in (tail, 1.0 - tail))
     return np.where(np.isnan(x), np.nan, np.minimum(np.maximum(x, low), high))
-
-
-def in_groups(x: Array, groups: Array, compute: Section) -> Array:
-    """Return what is computed among the entities of one group on each date; an entity without a group has no value."""
-    dates, entities = np.nonzero(~(np.isnan(x) | np.isnan(groups)))
-    found = np.full(x.shape, np.nan)
-    _, codes = np.unique(groups[dates, entities], return_inverse=True)
-    key = dates * (codes.max(initial=0) + 1) + codes
-    order = np.argsort(key, kind="stable")  # so the entities of a group stay in order
-    entities, dates, key = entities[order], dates[order], key[order]
-    starts = np.flatnonzero(np.diff(key, prepend=-1))
-    sizes = np.diff(starts, append=len(key))
-    number = np.repeat(np.arange(len(starts)), sizes)
-    place = np.arange(len(key)) - starts[number]
-    for chosen, width in _of_like_size(sizes):
-        row = np.cumsum(chosen) - 1
-        is_in = chosen[number]
-        block = np.full((int(chosen.sum()), width), np.nan)
-        where = row[number[is_in]], place[is_in]
-        block[where] = x[dates[is_in], entities[is_in]]
-        found[dates[is_in], entities[is_in]] = compute(block)[where]
-    return found
-
-
-def _of_like_size(sizes: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.bool_], int]]:
-    """Yield which groups fit into a block of one width, at least half filled, and that width."""
-    width = 1
-    while width < 2 * sizes.max(initial=0):
-        chosen = (sizes <= width) & (sizes > width // 2)
-        if chosen.any():
-            yield chosen, width
-        width *= 2
 
 
 def _quantile(ordered: Array, count: NDArray[np.int64], at: float) -> Array:
