@@ -1,6 +1,6 @@
 """Make identifiers that sort by creation; do not read the time that they contain."""
 
-import secrets
+import os
 import threading
 import time
 import uuid
@@ -17,14 +17,16 @@ def new_id() -> str:
     """Return a UUIDv7 text; ids increase strictly within this process, even when the clock steps back."""
     global _last  # noqa: PLW0603 - the order within the process is the point
     with _lock:
-        millisecond, tail = time.time_ns() // 1_000_000, secrets.randbits(_TAIL_BITS - 1)
+        millisecond, tail = time.time_ns() // 1_000_000, 0
         if millisecond <= _last[0]:
-            millisecond, tail = _last[0], _last[1] + 1 + secrets.randbits(32)
-            if tail >> _TAIL_BITS:
-                millisecond, tail = millisecond + 1, secrets.randbits(_TAIL_BITS - 1)
+            millisecond, tail = _last[0], _last[1] + 1 + int.from_bytes(os.urandom(4))
+            millisecond += tail >> _TAIL_BITS  # if the tail has no room for more
+        if millisecond > _last[0]:
+            tail = int.from_bytes(os.urandom(10)) >> 80 - (_TAIL_BITS - 1)
         _last = (millisecond, tail)
     value = millisecond << 80 | 0x7 << 76 | (tail >> 62) << 64 | 0b10 << 62 | tail & ((1 << 62) - 1)
-    return str(uuid.UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def is_id(text: str) -> bool:
