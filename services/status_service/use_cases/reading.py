@@ -20,7 +20,7 @@ from status_service import conversion
 from status_service.domain.errors import flow_not_found, instances_not_found
 from status_service.store.changes import ChangeRow, get_revisions
 from status_service.store.listing import Selection, list_statuses
-from status_service.store.statuses import StatusRow, fetch_statuses, locate_instances
+from status_service.store.statuses import ShownStatus, StatusRow, fetch_statuses, locate_instances
 from status_service.use_cases.dependencies import Dependencies
 
 _SNAPSHOT_PAGE = 500
@@ -147,7 +147,7 @@ def _concerns(change: ChangeRow, instance_ids: frozenset[str], project_id: str) 
     )
 
 
-def stamped(row: StatusRow) -> status_pb2.InstanceStatus:
+def stamped(row: StatusRow | ShownStatus) -> status_pb2.InstanceStatus:
     """Return a stored status as callers see it."""
     return conversion.stamped(row.body, row.revision, row.update_time, row.since_time)
 
