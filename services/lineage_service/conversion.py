@@ -26,6 +26,7 @@ from optaic.rules.kinds import OUTPUT_FLOWS
 from optaic.run.v1 import run_events_pb2
 from servicekit.enums import enum_number, enum_word
 from servicekit.ids import is_id
+from servicekit.times import set_time
 
 _PHASES: dict[type[Message], Phase] = {
     run_events_pb2.RunSubmitted: Phase.ACTIVE,
@@ -215,7 +216,7 @@ def set_cause(message: lineage_pb2.Cause, cause: Cause) -> lineage_pb2.Cause:
         message.expected_data_date = origin.expected_data_date
         message.last_data_date = origin.last_data_date
         if origin.late_since_time is not None:
-            message.late_since_time.FromDatetime(origin.late_since_time)
+            set_time(message.late_since_time, origin.late_since_time)
     return message
 
 
@@ -303,15 +304,15 @@ def state_message(flow: Flow, causes: Iterable[Cause]) -> lineage_pb2.FlowState:
         expected_data_date=flow.expected_data_date,
     )
     if flow.late_since_time is not None:
-        message.late_since_time.FromDatetime(flow.late_since_time)
+        set_time(message.late_since_time, flow.late_since_time)
     if flow.last_run_time is not None:
-        message.last_run_time.FromDatetime(flow.last_run_time)
+        set_time(message.last_run_time, flow.last_run_time)
     if flow.failure.type:
         message.failure.type, message.failure.message = flow.failure
     if flow.accepted_time is not None:
         message.accepted_staleness.reason = flow.accepted_reason or ""
         message.accepted_staleness.actor = flow.accepted_by or ""
-        message.accepted_staleness.accept_time.FromDatetime(flow.accepted_time)
+        set_time(message.accepted_staleness.accept_time, flow.accepted_time)
     return message
 
 

@@ -12,6 +12,7 @@ from optaic.run.v1 import run_events_pb2
 from optaic.status.v1 import status_pb2
 from servicekit.enums import enum_number, enum_word
 from servicekit.terms import label_term
+from servicekit.times import set_time
 from status_service.domain.board import Board, Flow, Instance, Wait
 from status_service.domain.history import Window
 from status_service.domain.statuses import is_aggregated
@@ -140,9 +141,9 @@ def stamped(
     """Return a stored status with the revision and time of its last change, and since when it is this status."""
     status = status_pb2.InstanceStatus.FromString(body)
     status.revision = revision
-    status.update_time.FromDatetime(update_time)
+    set_time(status.update_time, update_time)
     if since_time is not None:
-        status.status_since_time.FromDatetime(since_time)
+        set_time(status.status_since_time, since_time)
     return status
 
 
@@ -164,9 +165,9 @@ def transition(
         revision=revision,
         caused_by_run_id=caused_by_run_id,
     )
-    message.create_time.FromDatetime(create_time)
+    set_time(message.create_time, create_time)
     if next_time is not None:
-        message.end_time.FromDatetime(next_time)
+        set_time(message.end_time, next_time)
     if to_status:
         message.duration.FromTimedelta(max((next_time or now) - create_time, timedelta()))
     return message
@@ -175,8 +176,8 @@ def transition(
 def availability(window: Window, ready: timedelta, known: timedelta) -> status_pb2.WindowAvailability:
     """Return the share of a window in which an instance was READY."""
     message = status_pb2.WindowAvailability(ready_share=ready / known if known else None)
-    message.start_time.FromDatetime(window.start_time)
-    message.end_time.FromDatetime(window.end_time)
+    set_time(message.start_time, window.start_time)
+    set_time(message.end_time, window.end_time)
     message.ready_duration.FromTimedelta(ready)
     message.known_duration.FromTimedelta(known)
     return message

@@ -15,6 +15,7 @@ from optaic.instance.v1.instance_pb2 import EdgeKind, Flow, FlowEdge, Instance
 from optaic.instance.v1.spec_pb2 import DatasetSpec, MonitoringConfig, SignalContract
 from optaic.rules.numbers import LARGEST_WHOLE
 from servicekit.enums import enum_number, enum_word
+from servicekit.times import set_time
 
 
 def contract_words(contract: SignalContract) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def etag_of(revision: int) -> str:
 def timestamp(time: dt.datetime) -> Timestamp:
     """Convert a datetime to a protobuf Timestamp."""
     result = Timestamp()
-    result.FromDatetime(time)
+    set_time(result, time)
     return result
 
 

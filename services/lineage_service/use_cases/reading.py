@@ -32,6 +32,7 @@ from optaic.lineage.v1.lineage_service_pb2 import (
 from optaic.rules.pages import LONG_DEFAULT_SIZE
 from servicekit import locations, off_loop, pages
 from servicekit.database import Connection
+from servicekit.times import set_time
 
 _BYTES_OF_A_FLOW, _BYTES_OF_A_PAIR = 300, 16  # about
 
@@ -103,7 +104,7 @@ async def get_flow_state(deps: Dependencies, tenant_id: str, request: GetFlowSta
     message = state_message(state)
     message.as_of_revision = past.moment.revision
     if past.moment.time is not None:
-        message.as_of_time.FromDatetime(past.moment.time)
+        set_time(message.as_of_time, past.moment.time)
     return message
 
 
@@ -180,7 +181,7 @@ async def get_lineage_graph(
         if isinstance(view, Past):
             result.as_of_revision = view.moment.revision
             if view.moment.time is not None:
-                result.as_of_time.FromDatetime(view.moment.time)
+                set_time(result.as_of_time, view.moment.time)
         for state in states:  # one by one: a long list is copied without letting other threads run
             result.flows.append(conversion.state_message(state.flow, state.causes))
         for edge in edges:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from optaic.run.v1 import run_pb2
 from run_service.store.tables import activities
 from servicekit.database import Connection
+from servicekit.times import set_time
 
 
 async def insert_activities(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -54,7 +55,7 @@ def _activity_of(row: sa.RowMapping) -> run_pb2.Activity:
     activity = run_pb2.Activity(
         **{name: row[name] for name in ("activity_id", "run_id", "type", "actor", "message")}
     )
-    activity.create_time.FromDatetime(row["create_time"])
+    set_time(activity.create_time, row["create_time"])
     if row["details"]:
         json_format.ParseDict(row["details"], activity.details)
     return activity

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from optaic.run.v1 import run_service_pb2
 from run_service.store.tables import code_hashes
 from servicekit.database import Connection
+from servicekit.times import set_time
 
 _PLAIN = (
     "definition_version_id",
@@ -83,5 +84,5 @@ async def list_hashes(
 
 def _code_hash_of(row: sa.RowMapping) -> run_service_pb2.CodeHash:
     found = run_service_pb2.CodeHash(run_id=row["run_id"] or "", **{name: row[name] for name in _PLAIN})
-    found.create_time.FromDatetime(row["create_time"])
+    set_time(found.create_time, row["create_time"])
     return found

@@ -20,6 +20,7 @@ from optaic.run.v1 import run_pb2
 from run_service.domain.retries import RetryPolicy
 from run_service.domain.statuses import RunStatus
 from servicekit.enums import enum_number, enum_word
+from servicekit.times import set_time
 
 _TIMES = ("submit_time", "start_time", "end_time", "scheduled_time")
 _MESSAGES = ("parameters", "metrics", "base_version", "output_version", "error")
@@ -87,7 +88,7 @@ class Record:
 def time_of(moment: datetime) -> Timestamp:
     """Convert a time into a protobuf Timestamp."""
     stamp = Timestamp()
-    stamp.FromDatetime(moment)
+    set_time(stamp, moment)
     return stamp
 
 
@@ -173,7 +174,7 @@ def record_of(row: RowMapping) -> Record:
         setattr(run, name, enum_number(enum, row[name]))
     for name in _TIMES:
         if row[name] is not None:
-            getattr(run, name).FromDatetime(row[name])
+            set_time(getattr(run, name), row[name])
     for name in _MESSAGES:
         if row[name] is not None:
             message = getattr(run, name)

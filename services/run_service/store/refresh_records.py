@@ -15,6 +15,7 @@ from optaic.run.v1 import refresh_pb2
 from run_service.domain.refreshing import Entry, FlowKey, Options, Progress, RefreshStatus, Skip
 from run_service.store.records import message_json
 from servicekit.enums import enum_number
+from servicekit.times import set_time
 
 _LONGEST_REASON = 500  # characters
 
@@ -55,9 +56,9 @@ class StoredRefresh:
             counts=refresh_pb2.RefreshCounts(**{each.value: count for each, count in counts.items()}),
             cancel_reason=self.cancel_reason,
         )
-        message.submit_time.FromDatetime(self.submit_time)
+        set_time(message.submit_time, self.submit_time)
         if self.end_time is not None:
-            message.end_time.FromDatetime(self.end_time)
+            set_time(message.end_time, self.end_time)
         return message
 
 

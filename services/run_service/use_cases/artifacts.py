@@ -14,6 +14,7 @@ from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import off_loop
 from servicekit.context import RequestContext
+from servicekit.times import set_time
 
 _LIFETIME = timedelta(minutes=5)  # where the caller does not say
 
@@ -35,7 +36,7 @@ async def sign_artifact_url(
     artifact = _find(deps, tenant_id, record, request.name)
     lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else _LIFETIME
     response = run_service_pb2.SignArtifactUrlResponse(artifact=artifact)
-    response.expire_time.FromDatetime(deps.clock.now() + lifetime)
+    set_time(response.expire_time, deps.clock.now() + lifetime)
     try:
         response.url = await off_loop.run(_sign, deps.settings, artifact.uri, lifetime)
     except OSError:  # whose text may name what only the operator should see

@@ -20,6 +20,7 @@ from servicekit import audit, idempotency
 from servicekit.context import RequestContext
 from servicekit.database import Connection
 from servicekit.errors import FieldViolation
+from servicekit.times import set_time
 
 _SHOWN = 10  # plugins that one message names
 _Code = Sequence[run_pb2.PluginCode]
@@ -234,7 +235,7 @@ def _acceptance(
         actor=context.actor,
         reason=request.reason,
     )
-    accepted.create_time.FromDatetime(deps.clock.now())
+    set_time(accepted.create_time, deps.clock.now())
     return accepted
 
 

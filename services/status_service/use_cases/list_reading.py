@@ -23,6 +23,7 @@ from servicekit.context import RequestContext
 from servicekit.database import Connection
 from servicekit.enums import enum_number, enum_word
 from servicekit.terms import label_term
+from servicekit.times import set_time
 from status_service import conversion
 from status_service.domain.errors import causes_not_kept, history_not_kept, revision_not_kept
 from status_service.store.listing import Selection, count_statuses, is_incomplete, list_statuses
@@ -68,7 +69,7 @@ async def list_instance_statuses(
         as_of_revision=shown_at.lineage_revision,
     )
     if shown_at.time is not None:
-        response.as_of_time.FromDatetime(shown_at.time)
+        set_time(response.as_of_time, shown_at.time)
     if len(found) > len(shown):
         response.next_page_token = tokens.encode(
             {"after": shown[-1].instance_id, "reached": shown_at.reached}

@@ -13,6 +13,7 @@ from optaic.status.v1 import status_pb2
 from optaic.status.v1 import status_service_pb2 as api
 from servicekit import off_loop
 from servicekit.context import RequestContext
+from servicekit.times import set_time
 from status_service.domain.errors import (
     channels_name_tenants,
     instances_not_found,
@@ -54,7 +55,7 @@ async def create_realtime_token(
     subscriptions = list(_subscriptions(tenant_id, request))
     response = api.CreateRealtimeTokenResponse()
     now = deps.clock.now()
-    response.expire_time.FromDatetime(now + tokens.lifetime)
+    set_time(response.expire_time, now + tokens.lifetime)
     user = f"{tenant_id}/{context.actor}"
     response.connection_token, *signed = await off_loop.run(
         _sign, tokens, user, now, [{}, *({"channel": each.channel} for each in subscriptions)]

@@ -18,6 +18,7 @@ from redaction import redact
 from servicekit.changes import Change
 from servicekit.context import RequestContext
 from servicekit.ids import new_id
+from servicekit.times import set_time
 
 _LONGEST_REASON = 1_000  # characters
 
@@ -47,7 +48,7 @@ def make_record(
         count=1,
         request_id=request.request_id,
     )
-    record.time.FromDatetime(time)
+    set_time(record.time, time)
     return record
 
 

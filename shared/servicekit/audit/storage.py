@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from optaic.audit.v1.audit_pb2 import AuditEntry, AuditRecord, AuditSeal
 from servicekit.schema import audit_records, audit_seals
+from servicekit.times import set_time
 from servicekit.turns import in_turns
 
 _TRY_LOCK = sa.text("select pg_try_advisory_xact_lock(hashtextextended('servicekit.audit.seals', 0))")
@@ -147,7 +148,7 @@ async def list_seals(connection: AsyncConnection, tenant_id: str, after: int, mo
             previous_hash=bytes(row["previous_hash"]),
             hash=bytes(row["hash"]),
         )
-        seal.seal_time.FromDatetime(row["seal_time"])
+        set_time(seal.seal_time, row["seal_time"])
         seals.append(seal)
     return seals
 
