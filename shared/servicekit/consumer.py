@@ -24,6 +24,7 @@ from servicekit.backoff import backoff
 from servicekit.broker import Broker
 from servicekit.database import FULL, Database
 from servicekit.dead_letters import Replay
+from servicekit.direct import send
 from servicekit.durables import Durable
 from servicekit.errors import UnavailableError
 from servicekit.events import Event, MalformedEventError, event_of
@@ -77,6 +78,17 @@ async def insert_consumed(
     if notes is not None and inserted:
         notes.has_consumed = True
     return inserted
+
+
+async def send_consumed(
+    connection: AsyncConnection, tenant_id: str, consumer: str, event_ids: Iterable[str]
+) -> None:
+    """Record event ids as consumed before the next statement, whether or not they are new."""
+    if ids := sorted(set(event_ids)):
+        parameters = {"tenant_id": tenant_id, "consumer": consumer, "event_ids": ids}
+        await send(connection, _INSERT_CONSUMED, parameters)
+        if (notes := current_notes.get()) is not None:
+            notes.has_consumed = True
 
 
 class Consumer:

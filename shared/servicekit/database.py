@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from servicekit import changes, context
-from servicekit.direct import DirectConnection, text_of
+from servicekit.direct import DirectConnection, send, text_of
 from servicekit.errors import (
     AbortedError,
     DeadlineExceededError,
@@ -238,7 +238,7 @@ class Database:
             async with self._noted(self._of_app(_begin(tenant_id, read_only=False))) as connection:
                 yield connection
                 if (row := changes.take_row()) is not None:
-                    await connection.execute(changes.INSERT_ROW, row)
+                    await send(connection, changes.INSERT_ROW, row)
 
     @asynccontextmanager
     async def read(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:

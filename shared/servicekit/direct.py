@@ -6,7 +6,8 @@ Everything else that a connection can do, SQLAlchemy does. It converts no value 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 _DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy types its constructor loosely
 _NAMED = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call] # the same
@@ -47,12 +48,27 @@ class _Rows(IteratorResult[Any]):
         self.rowcount = rowcount
 
 
+async def send(
+    connection: AsyncConnection, statement: sa.TextClause, parameters: Mapping[str, Any] | None = None
+) -> None:
+    """Have a statement executed before the next one, or before the commit, in one round trip with it.
+
+    Its rows are lost, and its error is raised by what comes next. So it is for statements that return nothing and whose errors
+    nobody handles.
+    """
+    if isinstance(connection, DirectConnection):
+        connection.sent.append((statement, parameters or {}))
+    else:
+        await connection.execute(statement, parameters)
+
+
 class DirectConnection(AsyncConnection):
     """A connection whose transaction the caller has begun on its driver."""
 
     def __init__(self, opened: AsyncConnection, driver: psycopg.AsyncConnection[Any]) -> None:
         super().__init__(opened.engine, opened.sync_connection)
         self.driver = driver
+        self.sent: list[tuple[sa.TextClause, Mapping[str, Any]]] = []  # not executed yet
 
     @classmethod
     async def of(cls, opened: AsyncConnection) -> DirectConnection:
@@ -63,26 +79,50 @@ class DirectConnection(AsyncConnection):
 
     async def execute(self, statement: Any, parameters: Any = None, **options: Any) -> Any:
         """Execute a statement and return its rows; they are all here already."""
-        if type(statement) is not sa.TextClause or options or isinstance(parameters, list):
-            return await super().execute(statement, parameters, **options)
-        return await self._execute_text(statement, parameters or {})
+        if type(statement) is sa.TextClause and not options and not isinstance(parameters, list):
+            return await self._execute_text(statement, parameters or {})
+        await self.flush()
+        return await super().execute(statement, parameters, **options)
 
     async def _execute_text(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> _Rows:
-        try:
-            cursor = await self.driver.execute(text_of(statement), parameters)
+        with _errors_of_sqlalchemy(statement.text):
+            if self.sent:
+                async with self.driver.pipeline():
+                    await self._execute_sent()
+                    cursor = await self.driver.execute(text_of(statement), parameters)
+            else:
+                cursor = await self.driver.execute(text_of(statement), parameters)
             if cursor.description is None:
                 return _Rows((), [], cursor.rowcount)
             columns = tuple(column.name for column in cursor.description)  # a row may have none
             return _Rows(columns, await cursor.fetchall(), cursor.rowcount)
-        except psycopg.Error as error:
-            raise DBAPIError.instance(
-                statement.text, None, error, psycopg.Error, hide_parameters=True, dialect=_DIALECT
-            ) from error
+
+    async def _execute_sent(self) -> None:
+        sent, self.sent = self.sent, []
+        for statement, parameters in sent:
+            await self.driver.execute(text_of(statement), parameters)
+
+    async def flush(self) -> None:
+        """Execute what was sent."""
+        if self.sent:
+            with _errors_of_sqlalchemy("what was sent"):
+                async with self.driver.pipeline():
+                    await self._execute_sent()
+
+    def begin_nested(self) -> AsyncTransaction:
+        """Begin a savepoint; what was sent before stays outside of it."""
+        return _Savepoint(self, nested=True)
 
     async def commit(self) -> None:
         """Commit the transaction, whoever has executed its statements."""
         if self.in_transaction():  # SQLAlchemy has executed some
+            await self.flush()
             await super().commit()
+        elif self.sent:
+            with _errors_of_sqlalchemy("what was sent"):
+                async with self.driver.pipeline():
+                    await self._execute_sent()
+                    await self.driver.commit()
         else:
             await self.driver.commit()
 
@@ -93,3 +133,23 @@ class DirectConnection(AsyncConnection):
         ):  # an error did it, or a caller who gave up while a statement was being cancelled
             await self.invalidate()
         await super().close()
+
+
+class _Savepoint(AsyncTransaction):
+    """A savepoint that begins after what was sent."""
+
+    async def start(self, is_ctxmanager: bool = False) -> AsyncTransaction:
+        connection = self.connection
+        if isinstance(connection, DirectConnection):
+            await connection.flush()
+        return await super().start(is_ctxmanager)
+
+
+@contextmanager
+def _errors_of_sqlalchemy(statement: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DBAPIError.instance(
+            statement, None, error, psycopg.Error, hide_parameters=True, dialect=_DIALECT
+        ) from error

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from servicekit.direct import send
 from servicekit.events import Event
 from servicekit.schema import outbox
 
@@ -49,9 +50,10 @@ async def append(connection: AsyncConnection, events: Sequence[Event], *, is_awa
     """
     if events:
         rows = [outbox_row(event) for event in events]
-        await connection.execute(
-            _APPEND, rows if len(rows) > 1 else rows[0]
-        )  # one goes to the driver directly
+        if len(rows) == 1:
+            await send(connection, _APPEND, rows[0])
+        else:
+            await connection.execute(_APPEND, rows)
         if is_awaited:
             note(events)
         elif (notes := current_notes.get()) is not None:

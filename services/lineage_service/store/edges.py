@@ -10,6 +10,7 @@ from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Input
 from lineage_service.domain.snapshots import SCHEMA, EdgeSpec
 from servicekit.database import Connection
+from servicekit.direct import send
 
 # Rows that stay as they are are not written: each change of a row is recorded in its history.
 _DISCONNECT = sa.text("""
@@ -126,7 +127,7 @@ async def consume(
         "of_ids": list(inputs),
         "schema": SCHEMA,
     }
-    await connection.execute(_CONSUME, parameters)
+    await send(connection, _CONSUME, parameters)
 
 
 async def list_unresolved(

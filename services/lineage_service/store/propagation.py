@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from lineage_service.domain.flows import Change, Move
 from servicekit.database import Connection
+from servicekit.direct import send
 
 # One statement finds the ids and another updates them: in a single statement the planner misjudges small results. The
 # ids travel as the text of an array, one for each root, so a hundred thousand ids need no parsing here.
@@ -188,7 +189,7 @@ def format_ids(flow_ids: Iterable[int]) -> str:
 
 async def disable_seqscan(connection: Connection) -> None:
     """Turn off sequential scans for the rest of the transaction; call it before the first search."""
-    await connection.execute(_DISABLE_SEQSCAN)
+    await send(connection, _DISABLE_SEQSCAN)
 
 
 async def find_stale(

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from run_service.store.records import driver_value, message_json
 from run_service.store.tables import extensions
 from servicekit.database import Connection
-from servicekit.direct import as_text
+from servicekit.direct import as_text, send
 
 
 async def update_result(
@@ -25,7 +25,7 @@ async def update_result(
     }
     if values:
         given = {"tenant_id": tenant_id, "run_id": run_id, **values}
-        await connection.execute(_update(kind, tuple(sorted(values))), given)
+        await send(connection, _update(kind, tuple(sorted(values))), given)
 
 
 @functools.cache

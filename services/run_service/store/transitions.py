@@ -18,7 +18,7 @@ from run_service.store.records import Record, driver_value, record_of
 from run_service.store.runs import COLUMNS
 from run_service.store.tables import activities, runs
 from servicekit.database import Connection
-from servicekit.direct import as_text
+from servicekit.direct import as_text, send
 from servicekit.events import Event
 from servicekit.outbox import INSERT_EVENTS, note, parameters_of
 
@@ -128,5 +128,5 @@ async def write_effects(connection: Connection, tenant_id: str, effects: Effects
         "paired": list(effects.paired),
         **parameters_of(effects.events),
     }
-    await connection.execute(_WRITE, parameters)
+    await send(connection, _WRITE, parameters)
     note(effects.events)

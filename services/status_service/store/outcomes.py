@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from servicekit.database import Connection
+from servicekit.direct import send
 from servicekit.events import Event
 from servicekit.outbox import INSERT_EVENTS, note, parameters_of
 from status_service.store.changes import ChangeRow
@@ -52,7 +53,7 @@ async def write_outcome(
         **_arrays(TransitionRow, transitions, "entry_"),
         **parameters_of(events),
     }
-    await connection.execute(_WRITE, parameters)
+    await send(connection, _WRITE, parameters)
     note(events)
 
 

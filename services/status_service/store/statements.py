@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from servicekit.database import Connection
+from servicekit.direct import send
 from servicekit.schema import UUID_TEXT
 
 
@@ -40,9 +41,9 @@ def insert_of(table: sa.Table, *, is_upsert: bool, prefix: str = "") -> sa.TextC
 async def insert(
     connection: Connection, statement: sa.TextClause, tenant_id: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Run an INSERT of `insert_of`."""
+    """Send an INSERT of `insert_of`."""
     if rows:
-        await connection.execute(statement, {"tenant_id": tenant_id, **arrays_of(list(rows[0]), rows)})
+        await send(connection, statement, {"tenant_id": tenant_id, **arrays_of(list(rows[0]), rows)})
 
 
 def arrays_of(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from servicekit.consumer import insert_consumed
+from servicekit.consumer import send_consumed
 from servicekit.database import Connection
 from status_service import conversion, events
 from status_service.domain.board import Board, Fact
@@ -116,7 +116,7 @@ async def apply_facts(
     The tenant's revision row is locked before the first read: two batches never compute from the same state.
     """
     revision, lineage_revision = await changes.lock_revision(connection, tenant_id)
-    await insert_consumed(
+    await send_consumed(
         connection, tenant_id, LINEAGE_ECHO, {each for fact in facts for each in fact.caused_by_event_ids}
     )
     touched = {instance_id for fact in facts for instance_id in fact.instance_ids()}

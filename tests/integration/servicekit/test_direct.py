@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from integration.servicekit.sample import insert_note, list_notes
 from servicekit.database import ConstraintError, Database
-from servicekit.direct import as_text
+from servicekit.direct import as_text, send
 from servicekit.errors import InvalidArgumentError
 from support.polling import eventually
 
@@ -110,3 +110,79 @@ def test_a_statement_becomes_a_text_only_if_all_its_values_are_named_parameters(
     assert ":most" in as_text(sa.select(table.c.id).limit(most)).text
     with pytest.raises(AssertionError, match="named parameter"):
         as_text(sa.select(table.c.id).where(table.c.id == "one"))
+
+
+async def test_what_is_sent_is_executed_before_the_next_statement(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        await send(connection, _INSERT, {"id": "1", "text": ""})
+        await send(connection, _INSERT, {"id": "2", "text": ""})
+        rows = await connection.execute(
+            sa.text("select id from notes where id <> :not order by id"), {"not": "3"}
+        )
+        assert list(rows.scalars()) == ["1", "2"]
+        await send(connection, _INSERT, {"id": "3", "text": ""})
+        assert await list_notes(connection) == ["1", "2", "3"]  # a statement of SQLAlchemy
+
+
+@pytest.mark.parametrize("has_sqlalchemy", [False, True])
+async def test_what_is_sent_last_is_committed(database: Database, *, has_sqlalchemy: bool) -> None:
+    async with database.transaction("acme") as connection:
+        if has_sqlalchemy:
+            await insert_note(connection, "acme", "1")
+        else:
+            await send(connection, _INSERT, {"id": "1", "text": ""})
+        await send(connection, _INSERT, {"id": "2", "text": ""})
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1", "2"]
+
+
+@pytest.mark.parametrize("then", ["commit", "a text", "a statement of SQLAlchemy", "a savepoint"])
+async def test_an_error_of_what_is_sent_comes_with_what_follows_and_nothing_is_committed(
+    database: Database, then: str
+) -> None:
+    with pytest.raises(ConstraintError) as failure:  # noqa: PT012 - the failing transaction is the statement
+        async with database.transaction("acme") as connection:
+            for text in ("", "secret of a caller"):
+                await send(connection, _INSERT, {"id": "1", "text": text})
+            if then == "a text":
+                await connection.execute(sa.text("select 1"))
+            elif then == "a statement of SQLAlchemy":
+                await list_notes(connection)
+            elif then == "a savepoint":
+                await connection.begin_nested()
+    assert "secret of a caller" not in str(failure.value)
+    async with database.transaction("acme") as connection:
+        await send(connection, _INSERT, {"id": "2", "text": ""})
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["2"]
+
+
+async def test_what_is_sent_is_forgotten_with_its_transaction(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the failing transaction is the statement
+        async with database.transaction("acme") as connection:
+            await send(connection, _INSERT, {"id": "1", "text": ""})
+            raise ZeroDivisionError
+    async with database.transaction("acme") as connection:
+        await connection.execute(_INSERT, {"id": "2", "text": ""})
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["2"]
+
+
+async def test_what_was_sent_before_a_savepoint_outlives_it(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        await send(connection, _INSERT, {"id": "1", "text": ""})
+        savepoint = await connection.begin_nested()
+        await send(connection, _INSERT, {"id": "2", "text": ""})
+        await connection.execute(sa.text("select 1"))
+        await savepoint.rollback()
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1"]
+
+
+async def test_a_connection_whose_pipeline_was_given_up_serves_the_next_one(database: Database) -> None:
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), database.transaction("acme") as connection:
+                await send(connection, sa.text("select pg_sleep(20)"))
+        async with database.read("acme") as connection:
+            assert (await connection.execute(sa.text("select 1"))).scalar_one() == 1
