@@ -20,6 +20,7 @@ from run_service.use_cases import (
     code,
     external_versions,
     log_reading,
+    output_reading,
     reading,
     refresh_planning,
     refresh_reading,
@@ -104,6 +105,11 @@ class RunServicer(RunServiceServicer):
         self, request: run_api.SignArtifactUrlRequest, _context: Any
     ) -> run_api.SignArtifactUrlResponse:
         return await artifacts.sign_artifact_url(self._deps, current(), request)
+
+    async def ListRunOutputs(
+        self, request: run_api.ListRunOutputsRequest, _context: Any
+    ) -> run_api.ListRunOutputsResponse:
+        return await output_reading.list_run_outputs(self._deps, current(), request)
 
     async def PlanRefresh(
         self, request: run_api.PlanRefreshRequest, _context: Any

@@ -56,6 +56,7 @@ TENANT_WIDE = {
     "WatchDispatches",
     "ReportTelemetry",
     "ListTrainedVersions",
+    "ListRunOutputs",
     "ListAuditRecords",
     "ListAuditSeals",
 }
@@ -136,6 +137,7 @@ ALLOWED: dict[str, set[str]] = {
     "WatchRunLogs": _READING,
     "GetRunTraceback": _READING,
     "SignArtifactUrl": _READING,
+    "ListRunOutputs": {"executor"},
     "PlanRefresh": _READING,
     "SubmitRefresh": _EDITING,
     "GetRefresh": _READING,

@@ -34,6 +34,7 @@ UNAUDITED = {
     "FinishProbe": "a worker tells every minute what a source looks like, which is no decision",
     "WatchDispatches": "a worker hears of the flow runs that it may start; it changes nothing",
     "ListTrainedVersions": "it changes nothing",
+    "ListRunOutputs": "it changes nothing",
     "PreviewDeletion": "it changes nothing",
     "RehearseChanges": "it changes nothing",
 }

@@ -32,6 +32,7 @@ REPORTS = {
     "WatchDispatches",
     "ReportTelemetry",
     "ListTrainedVersions",
+    "ListRunOutputs",
 }
 
 
