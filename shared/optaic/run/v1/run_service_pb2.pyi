@@ -995,6 +995,93 @@ class SignArtifactUrlResponse(_message.Message):
 Global___SignArtifactUrlResponse: _TypeAlias = SignArtifactUrlResponse  # noqa: Y015
 
 @_typing.final
+class ListRunOutputsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    page_size: _builtins.int
+    """At most this many; 0 means 100; 1,000 at most."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunOutputsRequest: _TypeAlias = ListRunOutputsRequest  # noqa: Y015
+
+@_typing.final
+class ListRunOutputsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_OUTPUTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def run_outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunOutputs]: ...
+    def __init__(
+        self,
+        *,
+        run_outputs: _abc.Iterable[Global___RunOutputs] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "run_outputs", b"run_outputs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunOutputsResponse: _TypeAlias = ListRunOutputsResponse  # noqa: Y015
+
+@_typing.final
+class RunOutputs(_message.Message):
+    """What a run keeps of its output folder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    FLOW_KIND_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    flow_kind: _flow_pb2.FlowKind.ValueType
+    status: _run_pb2.RunStatus.ValueType
+    """A run that is active or COMPLETED keeps all of its folder."""
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a run that is FAILED or CANCELLED, the files and folders below its folder that it keeps, which are its artifacts; "" is all of
+        the folder. It keeps nothing else.
+        """
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        flow_kind: _flow_pb2.FlowKind.ValueType = ...,
+        status: _run_pb2.RunStatus.ValueType = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow_kind", b"flow_kind", "paths", b"paths", "run_id", b"run_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunOutputs: _TypeAlias = RunOutputs  # noqa: Y015
+
+@_typing.final
 class PlanRefreshRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

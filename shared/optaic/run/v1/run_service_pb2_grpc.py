@@ -112,6 +112,11 @@ class RunServiceStub:
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlRequest.SerializeToString,
                 response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlResponse.FromString,
                 _registered_method=True)
+        self.ListRunOutputs = channel.unary_unary(
+                '/optaic.run.v1.RunService/ListRunOutputs',
+                request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunOutputsRequest.SerializeToString,
+                response_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunOutputsResponse.FromString,
+                _registered_method=True)
         self.PlanRefresh = channel.unary_unary(
                 '/optaic.run.v1.RunService/PlanRefresh',
                 request_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.PlanRefreshRequest.SerializeToString,
@@ -295,6 +300,15 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRunOutputs(self, request, context):
+        """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
+        ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
+        PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PlanRefresh(self, request, context):
         """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
         SubmitRefresh, without those of limits on refreshes.
@@ -437,6 +451,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.SignArtifactUrl,
                     request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlRequest.FromString,
                     response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlResponse.SerializeToString,
+            ),
+            'ListRunOutputs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunOutputs,
+                    request_deserializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunOutputsRequest.FromString,
+                    response_serializer=optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunOutputsResponse.SerializeToString,
             ),
             'PlanRefresh': grpc.unary_unary_rpc_method_handler(
                     servicer.PlanRefresh,
@@ -885,6 +904,33 @@ class RunService:
             '/optaic.run.v1.RunService/SignArtifactUrl',
             optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlRequest.SerializeToString,
             optaic_dot_run_dot_v1_dot_run__service__pb2.SignArtifactUrlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunOutputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.run.v1.RunService/ListRunOutputs',
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunOutputsRequest.SerializeToString,
+            optaic_dot_run_dot_v1_dot_run__service__pb2.ListRunOutputsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -107,6 +107,11 @@ class RunServiceStub:
     (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
     offers, or run-service has no credential for S3.
     """
+    ListRunOutputs: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunOutputsRequest, _run_service_pb2.ListRunOutputsResponse]
+    """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
+    ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
+    PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
     PlanRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]
     """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
     SubmitRefresh, without those of limits on refreshes.
@@ -214,6 +219,11 @@ class RunServiceAsyncStub(RunServiceStub):
     server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
     (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
     offers, or run-service has no credential for S3.
+    """
+    ListRunOutputs: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunOutputsRequest, _run_service_pb2.ListRunOutputsResponse]  # type: ignore[assignment]
+    """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
+    ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
+    PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     PlanRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]  # type: ignore[assignment]
     """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
@@ -409,6 +419,17 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
         (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
         offers, or run-service has no credential for S3.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRunOutputs(
+        self,
+        request: _run_service_pb2.ListRunOutputsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRunOutputsResponse, _abc.Awaitable[_run_service_pb2.ListRunOutputsResponse]]:
+        """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
+        ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
+        PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
     @_abc_1.abstractmethod
