@@ -32,7 +32,7 @@ async def main(stop: asyncio.Event) -> None:
     from worker.confining import find_means  # noqa: PLC0415 - imports what computes, side by side
     from worker.executor import Executor  # noqa: PLC0415 - imports Prefect
     from worker.guardians import Guardians  # noqa: PLC0415 - imported side by side with the other process
-    from worker.housekeeping import remove_leftovers  # noqa: PLC0415 - the same
+    from worker.housekeeping import keep_house  # noqa: PLC0415 - the same
     from worker.log_delivery import delivering  # noqa: PLC0415 - the same
     from worker.peers import connect_peers  # noqa: PLC0415 - the same
     from worker.prefect_adapter import WorkPool, quieten  # noqa: PLC0415 - the same
@@ -57,9 +57,7 @@ async def main(stop: asyncio.Event) -> None:
         delivering(settings.log_folder, pool.send_lines, _FAREWELL_SECONDS) as logs,
     ):
         owing = asyncio.create_task(telemetry.run(peers, stop), name="telemetry")
-        housekeeping = asyncio.create_task(
-            remove_leftovers(settings, guardians.start, stop), name="housekeeping"
-        )
+        housekeeping = asyncio.create_task(keep_house(settings, guardians.start, stop), name="housekeeping")
         probing = asyncio.create_task(probe_sources(settings, guardians.start, stop), name="probing")
         try:
             await Executor(settings, pool, guardians.start, peers, telemetry, logs).run(stop)

@@ -100,6 +100,15 @@ class Settings(PrefectSettings, MlflowSettings, EvidentlySettings, ObjectStoreSe
         gt=0,
         description="Time between two checks for data of deleted instances to remove; the first check is within a minute.",
     )
+    leftover_sweep: Literal["remove", "show", "off"] = Field(
+        default="remove",
+        description="What becomes of files older than a day that no run and no version has: remove, show (in the log only), off.",
+    )
+    leftover_sweep_interval_seconds: float = Field(
+        default=21600.0,
+        gt=0,
+        description="Time between two searches for such files; the first is after an hour, or this time if it is shorter.",
+    )
     probe_poll_seconds: float = Field(
         default=15.0, gt=0, description="Time between two checks for sources that are due to be probed."
     )

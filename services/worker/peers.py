@@ -11,7 +11,12 @@ from typing import Any, cast
 
 from optaic.definition.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, instance_service_pb2_grpc
-from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
+from optaic.run.v1 import (
+    run_report_service_pb2,
+    run_report_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+)
 from servicekit import context
 from servicekit.ids import new_id
 from worker.channels import connect
@@ -19,6 +24,7 @@ from worker.config import Settings
 from worker.reports import persist
 
 _MOST_INSTANCES = 25  # of one answer: as large as they may be, they are no more than a message takes
+_MOST_RUNS = 1000  # of one answer
 _MOST_VERSIONS = 256  # that are kept
 _MOST_BYTES = 64 * 1024  # of a version that is kept
 
@@ -47,6 +53,9 @@ class Peers:
             "run_report_service_pb2_grpc.RunReportServiceAsyncStub",
             run_report_service_pb2_grpc.RunReportServiceStub(runs),
         )
+        self._run_reads = cast(
+            "run_service_pb2_grpc.RunServiceAsyncStub", run_service_pb2_grpc.RunServiceStub(runs)
+        )
         self._instances = cast(
             "instance_service_pb2_grpc.InstanceServiceAsyncStub",
             instance_service_pb2_grpc.InstanceServiceStub(instances),
@@ -69,6 +78,17 @@ class Peers:
             stream = self.runs.WatchDispatches(request)
         async for _ in stream:
             yield
+
+    async def list_run_outputs(self, instance_id: str) -> dict[str, run_service_pb2.RunOutputs]:
+        """Return what each run of an instance keeps of its output folder, by run id."""
+        request = run_service_pb2.ListRunOutputsRequest(instance_id=instance_id, page_size=_MOST_RUNS)
+        found: dict[str, run_service_pb2.RunOutputs] = {}
+        while True:
+            page = await persist(functools.partial(self._run_reads.ListRunOutputs, request), self._patience)
+            found |= {each.run_id: each for each in page.run_outputs}
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     async def get_instance(self, instance_id: str, revision: int = 0) -> instance_pb2.Instance:
         """Return an instance at a revision; without one, the newest."""

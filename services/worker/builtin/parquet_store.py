@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from optaic import storage
-from optaic.plugins import Store, StoredVersion, VersionNotFound
+from optaic.plugins import Store, StoredVersion, StoreUnavailable, VersionNotFound
 from optaic.plugins.words import describe_error
 from optaic.rules.columns import KEYS
 from worker.builtin.change import Change, compare_from, last_date
@@ -158,10 +158,24 @@ class _Folder:
             "zones": zones,
         }
         if storage.publish(f"{self._uri}/{_MANIFEST}", json.dumps(manifest).encode()):
+            self._check_published(name)
             return
         winner = self.read_manifest()  # another writer's, unless the answer to our own writing was lost
         if winner is not None and winner["file"] != name:
             storage.remove_file(f"{self._uri}/{name}")
+
+    def _check_published(self, name: str) -> None:
+        """Withdraw the version if its data was removed meanwhile, as a leftover of a run that has ended.
+
+        Raises:
+            StoreUnavailable: it was.
+        """
+        if not storage.exists(f"{self._uri}/{name}"):
+            storage.remove_file(f"{self._uri}/{_MANIFEST}")
+            raise StoreUnavailable(
+                f"{self._uri}: the data of the version was removed before the version was published, because this took longer than "
+                "a day; submit the run again"
+            )
 
     def read_manifest(self) -> dict[str, Any] | None:
         """Read the manifest of a version; None if there is no such version."""

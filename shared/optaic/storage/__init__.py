@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import IO
 
 from optaic.rules.locations import local_path
-from optaic.storage import local, remote
+from optaic.storage import local, remote, uploads
 from optaic.storage.access import Access, current, found, install, installed, read_secret
 from optaic.storage.errors import StorageUnavailableError
 from optaic.storage.files import File
+from optaic.storage.uploads import Upload
 
 __all__ = [
     "Access",
     "File",
     "StorageUnavailableError",
+    "Upload",
+    "abort_upload",
     "create_file",
     "current",
     "exists",
@@ -30,7 +33,9 @@ __all__ = [
     "is_remote",
     "list_files",
     "list_folders",
+    "list_uploads",
     "local_place",
+    "now_at",
     "open_file",
     "publish",
     "read",
@@ -122,6 +127,15 @@ def list_folders(uri: str) -> list[str]:
     return remote.list_folders(uri) if is_remote(uri) else local.list_folders(local_place(uri))
 
 
+def now_at(uri: str) -> datetime:
+    """Return the time that a file in a folder gets which is written now: by the clock of the place, not of this machine.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    return remote.now_at(uri) if is_remote(uri) else local.now_at(local_place(uri))
+
+
 def size_of(uri: str) -> int | None:
     """Return the size of an object of an object store; None where there is none. Raises as `exists`."""
     return remote.size_of(uri)
@@ -138,6 +152,16 @@ def remove_file(uri: str) -> None:
 def remove_below(uri: str) -> None:
     """Remove all objects below a folder of an object store; raises as `write`."""
     remote.remove_below(uri)
+
+
+def list_uploads(uri: str) -> Iterator[Upload]:
+    """Yield the uploads in parts to objects below a folder of an object store which nobody has completed; raises as `exists`."""
+    return uploads.list_uploads(uri)
+
+
+def abort_upload(upload: Upload) -> None:
+    """Have the store forget what such an upload has sent; raises as `write`."""
+    uploads.abort_upload(upload)
 
 
 def sign(access: Access, uri: str, lifetime: timedelta) -> str:

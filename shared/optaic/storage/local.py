@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -62,6 +63,12 @@ def list_folders(path: str) -> list[str]:
     """Return the names of the folders in a folder; none where nothing is."""
     top = Path(path)
     return sorted(each.name for each in top.iterdir() if each.is_dir()) if top.is_dir() else []
+
+
+def now_at(path: str) -> datetime:
+    """Return the time of a new file in a folder; the file has no name that anybody could take."""
+    with tempfile.TemporaryFile(dir=path) as file:
+        return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
 
 
 def remove_file(path: str) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import io
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PART_BYTES = 8 * 1024 * 1024  # of what is written in parts
 _READ_BYTES = 1024 * 1024
 _LONGEST_PROBLEM = 300
+_CLOCK = ".clock"  # an object without a meaning, whose time is read
 
 
 def read(uri: str) -> bytes:
@@ -101,6 +102,14 @@ def list_folders(uri: str) -> list[str]:
     with _explained(uri):
         found = store.list_with_delimiter(path)["common_prefixes"]
     return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
+
+
+def now_at(uri: str) -> datetime:
+    """Return the time of an object that is written now; several may do so at once."""
+    store, path = _open(f"{uri}/{_CLOCK}")
+    with _explained(uri):
+        store.put(path, b"")
+        return store.head(path)["last_modified"]
 
 
 def sign(given: access.Access, uri: str, lifetime: timedelta) -> str:

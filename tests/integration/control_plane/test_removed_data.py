@@ -237,12 +237,12 @@ import asyncio, pathlib, sys
 from worker.children import Forkserver
 from worker.config import Settings
 from worker.guardians import Guardians
-from worker.housekeeping import remove_leftovers
+from worker.housekeeping import keep_house
 
 async def main():
     stop, forkserver = asyncio.Event(), Forkserver([])
     await forkserver.start()
-    keeping = asyncio.create_task(remove_leftovers(Settings(), Guardians(forkserver).start, stop))
+    keeping = asyncio.create_task(keep_house(Settings(), Guardians(forkserver).start, stop))
     while pathlib.Path(sys.argv[1]).exists():
         await asyncio.sleep(0.1)
     stop.set()

@@ -11,7 +11,7 @@ import pytest
 from support.polling import eventually
 from worker.config import Settings
 from worker.guardian import Line
-from worker.housekeeping import remove_leftovers
+from worker.housekeeping import keep_house
 
 
 class FakeSweep:
@@ -51,7 +51,7 @@ def settings(tmp_path: Path, seconds: float) -> Settings:
 
 async def test_it_looks_again_and_again_until_it_stops(tmp_path: Path, sweep: FakeSweep) -> None:
     stop = asyncio.Event()
-    keeping = asyncio.create_task(remove_leftovers(settings(tmp_path, 0.01), start_guardian, stop))
+    keeping = asyncio.create_task(keep_house(settings(tmp_path, 0.01), start_guardian, stop))
     await eventually(lambda: len(sweep.given) > 2)
     stop.set()
     await asyncio.wait_for(keeping, 10)
@@ -64,5 +64,5 @@ async def test_a_worker_that_stops_at_once_has_not_looked(
 ) -> None:
     stop = asyncio.Event()
     stop.set()
-    await asyncio.wait_for(remove_leftovers(settings(tmp_path, seconds), start_guardian, stop), 10)
+    await asyncio.wait_for(keep_house(settings(tmp_path, seconds), start_guardian, stop), 10)
     assert sweep.given == []
