@@ -13,6 +13,7 @@ from devstack.config import SERVICES
 from devstack.endpoints import Endpoints
 from devstack.postgres import host_of
 from devstack.state import State
+from optaic.rules.realtime import websocket_url
 
 _ADMISSION = {
     "development": "OPTAIC_AUTH=development: everybody on this machine is administrator, with the token `development` or none",
@@ -114,8 +115,7 @@ def describe(endpoints: Endpoints, state: State) -> str:
 def _live_messages(endpoints: Endpoints) -> list[str]:
     if not endpoints.centrifugo:
         return []
-    host = urlsplit(endpoints.centrifugo).netloc
-    return ["Centrifugo, live messages", f"  WebSocket ws://{host}/connection/websocket"]
+    return ["Centrifugo, live messages", f"  WebSocket {websocket_url(endpoints.centrifugo)}"]
 
 
 def _object_store(endpoints: Endpoints) -> list[str]:

@@ -12,6 +12,7 @@ from optaic.cli import (
     instances,
     lineage,
     projects,
+    realtime,
     refreshes,
     runs,
     status,
@@ -35,6 +36,7 @@ app.add_typer(status.app, name="status", help="The status of instances.")
 app.add_typer(audit.app, name="audit", help="Who did what, and whether the record of it is intact.")
 app.add_typer(lineage.app, name="lineage", help="What depends on what, and why something is stale.")
 app.add_typer(admin.app, name="admin", help="Who may do what.")
+status.app.command("token")(realtime.token)
 app.command("refresh")(refreshes.refresh)
 app.command("apply")(apply.apply)
 app.command("diff")(apply.diff)

@@ -106,9 +106,9 @@ def failure_text(failure: lineage_pb2.FlowFailure | run_pb2.RunError) -> str:
 
 def print_json(value: Message | Mapping[str, Any] | Sequence[Message], *, indent: int | None = 2) -> None:
     """Write JSON with the field names of the contracts."""
-    plain: Any = _dict(value) if isinstance(value, Message) else value
+    plain: Any = message_dict(value) if isinstance(value, Message) else value
     if isinstance(value, Sequence):
-        plain = [_dict(each) for each in value]
+        plain = [message_dict(each) for each in value]
     print_json_value(plain, indent=indent)
 
 
@@ -128,5 +128,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, err: b
     _console(err=err).print(table)
 
 
-def _dict(message: Message) -> dict[str, Any]:
+def message_dict(message: Message) -> dict[str, Any]:
+    """Return a message as JSON has it, with the field names of the contracts."""
     return json_format.MessageToDict(message, preserving_proto_field_name=True)

@@ -14,7 +14,7 @@ import grpc
 
 from optaic import errors
 from optaic.client.certificates import Certificates
-from optaic.client.discovery import does_not_answer, find_object_store, no_address
+from optaic.client.discovery import does_not_answer, find_object_store, find_realtime_url, no_address
 from optaic.client.silence import Notice, Silence
 
 _MAXIMUM_TOKENS = 64
@@ -86,6 +86,10 @@ class Connection:
     def find_object_store(self, uri: str) -> Mapping[str, str]:
         """Return the variables by which a URI of a stack on this machine is read; none for any other. It reads a file."""
         return find_object_store(self._addresses, uri)
+
+    def find_realtime_url(self) -> str:
+        """Return the WebSocket of live messages; empty if none is known."""
+        return find_realtime_url(self._addresses)
 
     def give_notice(self, message: str) -> None:
         """Tell whoever has asked for notices."""

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from optaic.errors import UnavailableError
+from optaic.rules.realtime import websocket_url
 
 SERVICES = ("instance", "run", "lineage", "status")
 _FILE = "stack.json"
@@ -69,6 +70,15 @@ def find_object_store(addresses: Mapping[str, str], uri: str) -> dict[str, str]:
         "OPTAIC_S3_ACCESS_KEY_ID": access_key,
         "OPTAIC_S3_SECRET_ACCESS_KEY": secret,
     }
+
+
+def find_realtime_url(addresses: Mapping[str, str]) -> str:
+    """Return the WebSocket of live messages: of the environment, or of a stack on this machine; empty if none is known."""
+    if given := os.environ.get("OPTAIC_REALTIME_URL", ""):
+        return given
+    known = _state_endpoints()
+    server = known.get("centrifugo")
+    return websocket_url(str(server)) if server and _are_of(known, addresses) else ""
 
 
 def find_token(given: str | None) -> str:

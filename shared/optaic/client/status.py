@@ -233,6 +233,10 @@ class Statuses:
         answer: api.CreateRealtimeTokenResponse = await self._call("CreateRealtimeToken", request)
         return answer
 
+    def realtime_url(self) -> str:
+        """Return the WebSocket to which subscribers connect: OPTAIC_REALTIME_URL, or that of the stack on this machine; else empty."""
+        return self._connection.find_realtime_url()
+
     async def watch(
         self,
         instances: Sequence[InstanceLike] = (),

@@ -6,6 +6,14 @@ NAMESPACES = ("instance", "run")
 # The claims of a token for live messages.
 ISSUER = "optaic"
 AUDIENCE = "optaic-realtime"
+# Where a server of live messages accepts WebSockets.
+_WEBSOCKET = "/connection/websocket"
+
+
+def websocket_url(server_url: str) -> str:
+    """Return the address to which subscribers of a server connect, from the base URL of its HTTP API."""
+    scheme, _, rest = server_url.rstrip("/").partition("://")
+    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}{_WEBSOCKET}"
 
 
 def status_channel(tenant_id: str, instance_id: str) -> str:
