@@ -51,11 +51,21 @@ def centrifugo_binary() -> Path:
     return built
 
 
+def find_centrifugo() -> Path | None:
+    """Return the program if it is there already: named, on the PATH, or built before."""
+    built = _cache() / "centrifugo"
+    return find_binary(os.environ.get(BINARY, "")) or (built if built.exists() else None)
+
+
+def _cache() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "optaic" / f"centrifugo-{_VERSION}"
+
+
 @functools.cache
 def _build() -> tuple[Path, str]:
     """Build the program unless it is there; return its path, and why it is not there. It is tried once in an hour."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "optaic" / f"centrifugo-{_VERSION}"
+    folder = _cache()
     folder.mkdir(parents=True, exist_ok=True)
     built, draft, failed = folder / "centrifugo", folder / "draft", folder / "failed"
     with (folder / "lock").open("w") as lock:  # the processes of one session build it once

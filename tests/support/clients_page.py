@@ -1,4 +1,4 @@
-"""A folder in which the commands of docs/clients.md run, for a language at a time."""
+"""The commands of a page of docs/, and a folder in which those of docs/clients.md run, for a language at a time."""
 
 import os
 import re
@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[2]
 _SECONDS = 600
 
 
-def commands_of(language: str) -> str:
-    """Return the commands that the page gives for a language."""
-    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
-    section = page.partition(f"\n## {language}\n")[2].partition("\n## ")[0]
+def commands_of(heading: str, page: str = "clients.md") -> str:
+    """Return the commands that a page gives under a heading, for example a language."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     (block,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     return str(block)
 

@@ -2,90 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
-from joserfc import jwt
-from joserfc.jwk import OctKey
 
 from devstack.postgres import Postgres
 from optaic.instance.v1 import instance_events_pb2
-from optaic.rules.realtime import AUDIENCE, ISSUER, status_channel
+from optaic.rules.realtime import status_channel
 from optaic.status.v1 import status_service_pb2 as api
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
-from support.centrifugo import (
-    TOKEN_KEY,
-    CentrifugoClient,
-    CentrifugoRefusedError,
-    CentrifugoServer,
-    centrifugo_binary,
-    centrifugo_server,
-)
+from support.centrifugo import TOKEN_KEY, CentrifugoClient, CentrifugoRefusedError
 from support.identities import caller
 from support.polling import eventually
-from support.status_service import (
-    TENANT,
-    RunningStatusService,
-    flow_change,
-    flow_statuses,
-    instance,
-    status_service,
-)
+from support.realtime import ME, World, realtime_world, signed
+from support.status_service import TENANT, instance, status_service
 
 _PERMISSION_DENIED = 103
 _TOKEN_EXPIRED = 109
 _INVALID_TOKEN = 3500
 _BAD_REQUEST = 3501
 _SUBSCRIPTION_EXPIRED = 2501
-ME = caller("viewer")
-
-
-@dataclass
-class World:
-    """A service that publishes to a server, and an instance of it."""
-
-    service: RunningStatusService
-    server: CentrifugoServer
-    instance_id: str
-
-    async def tokens(self, metadata: Any = ME, **request: Any) -> api.CreateRealtimeTokenResponse:
-        wanted = api.CreateRealtimeTokenRequest(instance_ids=[self.instance_id], **request)
-        answer: api.CreateRealtimeTokenResponse = await self.service.stub.CreateRealtimeToken(
-            wanted, metadata=metadata
-        )
-        return answer
-
-    async def change(self, revision: int, status: str, run_number: int) -> None:
-        change = flow_change(self.instance_id, status, version=run_number, run_number=run_number)
-        await self.service.applied(*await self.service.publish(flow_statuses(revision, change)))
 
 
 @pytest_asyncio.fixture
 async def world(postgres_server: Postgres, nats_url: str) -> AsyncIterator[World]:
     del postgres_server
-    await asyncio.to_thread(centrifugo_binary)
-    async with (
-        centrifugo_server() as server,
-        status_service(nats_url, auth="tokens", **server.settings) as service,
-    ):
-        instance_id = new_id()
-        created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
-        await service.applied(*await service.publish(created))
-        yield World(service, server, instance_id)
-
-
-def _signed(key: str = TOKEN_KEY, **claims: Any) -> str:
-    """Return a token as the service makes it, with other claims."""
-    now = int(datetime.now(UTC).timestamp())
-    own = {"iss": ISSUER, "aud": AUDIENCE, "sub": f"{TENANT}/viewer", "iat": now, "exp": now + 60}
-    return jwt.encode({"alg": "HS256"}, {**own, **claims}, OctKey.import_key(key))
+    async with realtime_world(nats_url) as running:
+        yield running
 
 
 async def _refusal(client: CentrifugoClient, channel: str, token: str) -> int:
@@ -157,7 +104,7 @@ async def test_the_server_refuses_foreign_and_wildcard_channels(world: World) ->
     ):
         await _check_refused(world, tokens.connection_token, channel, mine.token)
         await _check_refused(world, tokens.connection_token, channel, "")
-        await _check_refused(world, tokens.connection_token, channel, _signed(channel="instance:*"))
+        await _check_refused(world, tokens.connection_token, channel, signed(channel="instance:*"))
     await _check_refused(world, tokens.connection_token, mine.channel, tokens.connection_token)
     await _check_refused(world, tokens.connection_token, mine.channel, "")
     async with world.server.connect(tokens.connection_token) as client:
@@ -185,17 +132,17 @@ async def test_expired_and_forged_tokens_are_refused(world: World) -> None:
     channel = status_channel(TENANT, world.instance_id)
     past = int(datetime.now(UTC).timestamp()) - 10
     async with world.server.connect((await world.tokens()).connection_token) as client:
-        assert await _refusal(client, channel, _signed(channel=channel, exp=past)) == _TOKEN_EXPIRED
+        assert await _refusal(client, channel, signed(channel=channel, exp=past)) == _TOKEN_EXPIRED
     for forged in (
-        _signed("another-key-of-at-least-32-characters", channel=channel),
-        _signed(channel=channel, aud="another"),
-        _signed(channel=channel, iss="another"),
+        signed("another-key-of-at-least-32-characters", channel=channel),
+        signed(channel=channel, aud="another"),
+        signed(channel=channel, iss="another"),
     ):
         await _check_refused(world, (await world.tokens()).connection_token, channel, forged)
     for token, code in (
-        (_signed(exp=past), _TOKEN_EXPIRED),
-        (_signed("another-key-of-at-least-32-characters"), _INVALID_TOKEN),
-        (_signed(channel=channel), _INVALID_TOKEN),
+        (signed(exp=past), _TOKEN_EXPIRED),
+        (signed("another-key-of-at-least-32-characters"), _INVALID_TOKEN),
+        (signed(channel=channel), _INVALID_TOKEN),
         ("", _BAD_REQUEST),
     ):
         with pytest.raises(CentrifugoRefusedError) as refused:
@@ -208,7 +155,7 @@ async def test_a_subscription_ends_soon_after_its_token(world: World) -> None:
     channel = status_channel(TENANT, world.instance_id)
     soon = int(datetime.now(UTC).timestamp()) + 2
     async with world.server.connect((await world.tokens()).connection_token) as client:
-        await client.subscribe(channel, _signed(channel=channel, exp=soon))
+        await client.subscribe(channel, signed(channel=channel, exp=soon))
         while True:
             push = await client.next_push()
             if "unsubscribe" in push:
