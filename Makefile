@@ -78,6 +78,10 @@ stubs:
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos -I $(VALIDATE) \
 		--grpc_python_out=$(PROTO_OUT) --mypy_grpc_out=quiet:$(PROTO_OUT) \
 		$$(cd protos && find . -name '*_service.proto' | sed 's|^\./||' | sort)
+	@$(BIN)/python -m grpc_tools.protoc -I protos -I $(VALIDATE) \
+		--include_source_info --descriptor_set_out=$(VENV)/contracts.binpb \
+		$$(cd protos && find . -name '*.proto' | sed 's|^\./||' | sort)
+	@$(BIN)/python -m gateway.comments $(VENV)/contracts.binpb $(PROTO_OUT)/optaic/comments.json
 
 stubs-check: stubs
 	@cd $(PROTO_OUT) && find . -type f | sort | while read -r file; do \

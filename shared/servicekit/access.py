@@ -45,6 +45,8 @@ PERMISSIONS_BY_ROLE: Mapping[str, frozenset[str]] = {
 }
 ROLES = frozenset(PERMISSIONS_BY_ROLE)
 
+_PROGRAMS = frozenset({EXECUTOR, SERVICE})
+
 # What a service has when it acts by itself and nobody asks.
 SERVICE_ROLES = frozenset({SERVICE})
 
@@ -118,6 +120,11 @@ def _word(options: Any, option: str, prefix: str) -> str:
 def is_permitted(roles: Iterable[str], permission: str) -> bool:
     """Return whether one of the roles has a permission; a role that is not known has none."""
     return any(permission in PERMISSIONS_BY_ROLE.get(role, ()) for role in roles)
+
+
+def is_for_people(permission: str) -> bool:
+    """Return whether a role of people has a permission; the others are for programs alone."""
+    return is_permitted(ROLES - _PROGRAMS, permission)
 
 
 def least_role(permission: str) -> str:

@@ -6,6 +6,7 @@ They wrap the multi-callables plainly, because grpc's own interceptors cost a ta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any, Self
@@ -38,9 +39,7 @@ _SERVICE_CONFIG = json.dumps(
         ]
     }
 )
-_OPTIONS = (
-    ("grpc.service_config", _SERVICE_CONFIG),
-    ("grpc.enable_retries", 1),
+OPTIONS_WITHOUT_RETRIES = (
     ("grpc.max_receive_message_length", _MAXIMUM_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAXIMUM_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 30_000),
@@ -49,6 +48,11 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+_OPTIONS = (
+    ("grpc.service_config", _SERVICE_CONFIG),
+    ("grpc.enable_retries", 1),
+    *OPTIONS_WITHOUT_RETRIES,
 )
 
 
@@ -66,45 +70,53 @@ def connect(
     Raises:
         OSError: A file of certificates cannot be read.
     """
-
-    def open_channel() -> Any:
-        if tls is None:
-            return grpc.aio.insecure_channel(address, options=_OPTIONS)
-        return grpc.aio.secure_channel(address, tls.channel_credentials(), options=_OPTIONS)
-
-    # It looks at the files first: a change between this and the channel counts as one.
-    renewal = Renewal(tls, open_channel) if tls else None
-    return Channel(open_channel(), token_source, default_deadline, renewal)
+    return Channel(Connection(address, tls, _OPTIONS), token_source, default_deadline)
 
 
-class Renewal:
-    """Open a channel anew when its certificates have changed."""
+class Connection:
+    """A `grpc.aio.Channel` to a service, which is opened anew when its certificates change; calls under way end on the old one.
 
-    def __init__(self, files: TlsFiles, open_channel: Callable[[], Any]) -> None:
-        self._watch = Watch(files)
-        self._open_channel = open_channel
+    Raises:
+        OSError: A file of certificates cannot be read.
+    """
 
-    def renew(self) -> Any:
-        """Return the new channel, or None while the present one is good."""
-        try:
-            return self._open_channel() if self._watch.has_changed() else None
-        except OSError:
-            return None  # the next change comes
+    def __init__(self, address: str, tls: TlsFiles | None, options: Any) -> None:
+        # It looks at the files first: a change between this and the channel counts as one.
+        self._watch = Watch(tls) if tls is not None else None
+        self._tls = tls
+        self._address = address
+        self._options = options
+        self._channel = self._open()
+        self._retired: set[asyncio.Task[None]] = set()
+
+    def _open(self) -> Any:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._address, options=self._options)
+        return grpc.aio.secure_channel(self._address, self._tls.channel_credentials(), options=self._options)
+
+    def channel(self) -> Any:
+        """Return the channel, a new one if the certificates have changed."""
+        if self._watch is not None and self._watch.has_changed():
+            with contextlib.suppress(OSError):  # the next change comes
+                renewed = self._open()
+                retiring = asyncio.ensure_future(self._channel.close(_RETIREMENT_SECONDS))
+                self._retired.add(retiring)
+                retiring.add_done_callback(self._retired.discard)
+                self._channel = renewed
+        return self._channel
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the channel."""
+        await self._channel.close(grace)
 
 
 class Channel:
     """A `grpc.aio.Channel` for generated stubs, which sends the current request's metadata with every call."""
 
     def __init__(
-        self,
-        inner: Any,
-        token_source: Callable[[], str],
-        default_deadline: float,
-        renewal: Renewal | None = None,
+        self, connection: Connection, token_source: Callable[[], str], default_deadline: float
     ) -> None:
-        self._inner = inner
-        self._renewal = renewal
-        self._retired: set[asyncio.Task[None]] = set()
+        self._connection = connection
         self._token_source = token_source
         self._default_deadline = default_deadline
 
@@ -118,19 +130,19 @@ class Channel:
 
     def stream_unary(self, *arguments: Any, **options: Any) -> Any:
         """Return the bare method: our contracts stream no requests."""
-        return self._inner.stream_unary(*arguments, **options)
+        return self._connection.channel().stream_unary(*arguments, **options)
 
     def stream_stream(self, *arguments: Any, **options: Any) -> Any:
         """Return the bare method: our contracts stream no requests."""
-        return self._inner.stream_stream(*arguments, **options)
+        return self._connection.channel().stream_stream(*arguments, **options)
 
     async def channel_ready(self) -> None:
         """Wait until the connection stands."""
-        await self._inner.channel_ready()
+        await self._connection.channel().channel_ready()
 
     async def close(self, grace: float | None = None) -> None:
         """Close the connection."""
-        await self._inner.close(grace)
+        await self._connection.close(grace)
 
     async def __aenter__(self) -> Self:
         return self
@@ -138,17 +150,9 @@ class Channel:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _renew(self) -> None:
-        """Replace the connection if its certificates have changed; calls under way end on the old one."""
-        renewed = self._renewal.renew() if self._renewal is not None else None
-        if renewed is not None:
-            retiring = asyncio.ensure_future(self._inner.close(_RETIREMENT_SECONDS))
-            self._retired.add(retiring)
-            retiring.add_done_callback(self._retired.discard)
-            self._inner = renewed
-
     def _marked(self, make: Callable[[Any], Any], default_deadline: float | None) -> Callable[..., Any]:
-        inner, method = self._inner, make(self._inner)
+        inner = self._connection.channel()
+        method = make(inner)
 
         def call(
             request: Any,
@@ -158,9 +162,9 @@ class Channel:
             **options: Any,
         ) -> Any:
             nonlocal inner, method
-            self._renew()
-            if inner is not self._inner:
-                inner, method = self._inner, make(self._inner)
+            present = self._connection.channel()
+            if inner is not present:
+                inner, method = present, make(present)
             current = context.current_or_none()
             limits = [
                 limit for limit in (timeout, current.remaining() if current else None) if limit is not None

@@ -17,8 +17,16 @@ _RETRY_SECONDS = 1.0
 class FailedTokens:
     """The tokens of each address that were not valid. It says nothing about tokens that are known already."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        per_second: float = _PER_SECOND,
+        at_once: float = _AT_ONCE,
+    ) -> None:
         self._now = now
+        self._per_second = per_second
+        self._at_once = at_once
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()  # how many, and at which moment
 
     def check(self, peer: str) -> None:
@@ -27,12 +35,12 @@ class FailedTokens:
         Raises:
             ResourceExhaustedError: RATE_LIMITED.
         """
-        if self._count_of(address_of(peer)) >= _AT_ONCE:
+        if self._count_of(address_of(peer)) >= self._at_once:
             raise ResourceExhaustedError(
                 "RATE_LIMITED",
-                f"more than {_PER_SECOND:g} tokens per second that are not valid come from your address; retry later with a "
+                f"more than {self._per_second:g} tokens per second that are not valid come from your address; retry later with a "
                 "valid one",
-                metadata={"limit": f"{_PER_SECOND:g}"},
+                metadata={"limit": f"{self._per_second:g}"},
                 retry_seconds=_RETRY_SECONDS,
             )
 
@@ -46,7 +54,7 @@ class FailedTokens:
 
     def _count_of(self, address: str) -> float:
         count, moment = self._failures.get(address, (0.0, 0.0))
-        return max(0.0, count - (self._now() - moment) * _PER_SECOND)
+        return max(0.0, count - (self._now() - moment) * self._per_second)
 
 
 def address_of(peer: str) -> str:

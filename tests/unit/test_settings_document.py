@@ -8,6 +8,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 import devstack
+import gateway.config
 import instance_service.config
 import lineage_service.config
 import run_service.config
@@ -23,6 +24,7 @@ PROGRAMS: dict[str, type[BaseSettings]] = {
     "run-service": run_service.config.Settings,
     "lineage-service": lineage_service.config.Settings,
     "status-service": status_service.config.Settings,
+    "gateway": gateway.config.Settings,
     "worker": worker.config.Settings,
 }
 

@@ -1,0 +1,101 @@
+"""The settings of gateway; no other module reads the environment."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from servicekit.settings import TlsSettings
+from servicekit.tls import is_loopback
+
+
+class Settings(TlsSettings):
+    """The settings of the gateway. The TLS settings are those of its connections to the services."""
+
+    listen: str = Field(
+        default="127.0.0.1:0", description="host:port of the HTTP server; port 0 takes a free one."
+    )
+    auth: Literal["development", "tokens", "oidc"] = Field(
+        default="development",
+        description="As the services have it. `development`: a call without a token is passed on, and the gateway listens on loopback "
+        "only. `tokens`, `oidc`: a call without a token is refused.",
+    )
+    instance_address: str = Field(default="127.0.0.1:50051", description="host:port of instance-service.")
+    run_address: str = Field(default="127.0.0.1:50052", description="host:port of run-service.")
+    lineage_address: str = Field(default="127.0.0.1:50053", description="host:port of lineage-service.")
+    status_address: str = Field(default="127.0.0.1:50054", description="host:port of status-service.")
+    https_certificate: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate that the HTTP server shows, with those between it and the CA. With it, the gateway serves "
+        "HTTPS. It is read at the start.",
+    )
+    https_key: Path | None = Field(
+        default=None, description="PEM file of the private key of that certificate."
+    )
+    hosts: tuple[str, ...] = Field(
+        default=("127.0.0.1", "localhost", "[::1]"),
+        min_length=1,
+        description="JSON list: the names, without port, by which callers may address the gateway; a request with any other header Host "
+        "is refused.",
+    )
+    origins: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: the origins of the gateway's own pages where a proxy before it changes the header Host, such as "
+        "`https://optaic.example.com`. Pages of all other origins are refused.",
+    )
+    maximum_calls: int = Field(default=400, gt=0, description="Calls under way at once, of all callers.")
+    caller_calls: int = Field(
+        default=50,
+        gt=0,
+        description="Calls under way at once of one token, or of one address without a token.",
+    )
+    maximum_streams: int = Field(default=500, gt=0, description="Open streams at once, of all callers.")
+    caller_streams: int = Field(
+        default=50, gt=0, description="Open streams at once of one token, or of one address without a token."
+    )
+    body_timeout_seconds: float = Field(
+        default=15.0, gt=0, description="Time within which the whole body of a request must have come."
+    )
+    send_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Time after which a caller that does not read its answer is let go."
+    )
+    shutdown_grace_seconds: float = Field(
+        default=5.0, ge=0, description="Time for calls under way after SIGTERM; then they are cancelled."
+    )
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("https_certificate", "https_key", mode="before")
+    @classmethod
+    def _no_file(cls, value: object) -> object:
+        return value or None
+
+    @model_validator(mode="after")
+    def _development_stays_on_this_machine(self) -> Self:
+        if self.auth == "development" and not is_loopback(self.listen):
+            raise ValueError(
+                "OPTAIC_AUTH=development listens on loopback only, because it asks for no password: set OPTAIC_LISTEN to "
+                "127.0.0.1:<port>, or OPTAIC_AUTH=tokens or oidc"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plaintext_stays_on_this_machine(self) -> Self:
+        if (self.https_certificate is None) != (self.https_key is None):
+            raise ValueError(
+                "OPTAIC_HTTPS_CERTIFICATE and OPTAIC_HTTPS_KEY belong together: set both, or neither"
+            )
+        if self.https_certificate is None and not self.insecure_plaintext and not is_loopback(self.listen):
+            raise ValueError(
+                f"OPTAIC_LISTEN={self.listen} would serve other machines without TLS: set OPTAIC_HTTPS_CERTIFICATE and "
+                "OPTAIC_HTTPS_KEY, or OPTAIC_INSECURE_PLAINTEXT=true if the network encrypts by itself"
+            )
+        return self
+
+    def addresses(self) -> dict[str, str]:
+        """Return the address of each service."""
+        return {
+            "instance": self.instance_address,
+            "run": self.run_address,
+            "lineage": self.lineage_address,
+            "status": self.status_address,
+        }

@@ -1,0 +1,173 @@
+"""The ASGI application: whoever may not come in is refused here, before anything of the request is read by others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from gateway import errors
+from gateway.caller import Callers, caller_of
+from gateway.config import Settings
+from gateway.methods import Method
+from gateway.places import Places, Room
+from gateway.request import GoneError, Receive, Request, Scope, Send, read_body, replay
+from gateway.response import Response, StalledError
+from servicekit import context
+from servicekit.auth import DEVELOPMENT_TOKEN
+from servicekit.context import RequestContext
+from servicekit.errors import DomainError
+from servicekit.ids import new_id
+from servicekit.refusals import REPORT_SECONDS, Refusals
+from servicekit.tasks import end
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+_UNARY_TYPES = frozenset({"application/json", "application/proto"})
+_STREAM_TYPES = frozenset({"application/connect+json", "application/connect+proto"})
+_WEB_TYPES = frozenset({"application/grpc-web", "application/grpc-web+proto", "application/grpc-web+json"})
+_READING = ("GET", "HEAD")
+_STOP_SECONDS = 2.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Something small that everybody may read without a token; `read` returns its status and its body."""
+
+    media_type: str
+    read: Callable[[], Awaitable[tuple[int, bytes]]]
+
+
+class Door:
+    """Serve requests: pages at fixed paths, and calls of methods."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pages: Mapping[str, Page],
+        methods: Mapping[str, Method],
+        calls: Application,
+        callers: Callers,
+    ) -> None:
+        self._settings = settings
+        self._hosts = frozenset(each.lower() for each in settings.hosts)
+        self._origins = frozenset(settings.origins)
+        self._pages = pages
+        self._methods = methods
+        self._calls = calls
+        self._callers = callers
+        self._places = {
+            False: Places("calls", Room(settings.maximum_calls, settings.caller_calls)),
+            True: Places("streams", Room(settings.maximum_streams, settings.caller_streams)),
+        }
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self._refusals = Refusals()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; ASGI calls it."""
+        if scope["type"] != "http":
+            raise ValueError(f"the gateway serves HTTP, not {scope['type']}")
+        task = _current_task()
+        self._tasks.add(task)
+        response = Response(send, str(scope["scheme"]), self._settings.send_timeout_seconds)
+        try:
+            await self._serve(scope, receive, response)
+        except DomainError as error:
+            if self._refusals.may_log(_address_of(scope), error.reason):
+                _log.info("refused", path=str(scope["path"])[:200], code=error.code, reason=error.reason)
+            await response.refuse(error, _headers_of(error))
+        except (GoneError, StalledError):
+            pass  # nobody is there who would read an answer
+        except Exception:  # noqa: BLE001 - every fault must become an answer
+            _log.exception("failed", path=str(scope["path"])[:200])
+            await response.refuse(errors.internal())
+        finally:
+            self._tasks.discard(task)
+            self._streams.discard(task)
+
+    async def report_refusals(self) -> None:
+        """Log once a minute how many calls were refused without a line, for ever."""
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            self._refusals.report()
+
+    async def stop(self) -> None:
+        """Let calls end for a while; then end them and all streams."""
+        self._is_stopping = True
+        if calls := self._tasks - self._streams:
+            await asyncio.wait(calls, timeout=self._settings.shutdown_grace_seconds)
+        await end(set(self._tasks), _STOP_SECONDS)
+
+    async def _serve(self, scope: Scope, receive: Receive, response: Response) -> None:
+        request = Request.read(scope)
+        request.check_host(self._hosts)
+        if (page := self._pages.get(request.path)) is not None:
+            if request.method not in _READING:
+                raise errors.method_not_allowed("GET")
+            status, body = await page.read()
+            await response.answer(status, body, page.media_type, has_body=request.method == "GET")
+            return
+        request.check_origin(self._hosts, self._origins)
+        method = self._methods.get(request.path)
+        if method is None:
+            raise errors.no_such_path()
+        if request.method != "POST":
+            raise errors.method_not_allowed("POST")
+        accepted = (_STREAM_TYPES if method.is_stream else _UNARY_TYPES) | _WEB_TYPES
+        if request.media_type not in accepted:
+            raise errors.unsupported_media_type(", ".join(sorted(accepted)))
+        await self._call(request, method, scope, receive, response)
+
+    async def _call(
+        self, request: Request, method: Method, scope: Scope, receive: Receive, response: Response
+    ) -> None:
+        if self._is_stopping:
+            raise errors.stopping()
+        if method.is_stream:
+            self._streams.add(_current_task())
+        self._check_token(request.authorization)
+        caller = caller_of(request.authorization, request.address)
+        self._callers.enter(caller)
+        with self._places[method.is_stream].take(caller.name):
+            body = await read_body(receive, request, method.most_bytes, self._settings.body_timeout_seconds)
+            # The turns of threads are those of callers here, because nobody has verified a tenant yet.
+            known = RequestContext(caller.name, "", new_id(), context.new_traceparent())
+            with context.bind(known):
+                await self._calls(scope, replay(body, receive), response.send)
+
+    def _check_token(self, authorization: str) -> None:
+        """Refuse a call without a token where the services would have to take the gateway for the caller.
+
+        Raises:
+            UnauthenticatedError: UNAUTHENTICATED.
+        """
+        if self._settings.auth == "development":
+            return
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or token.strip() in {"", DEVELOPMENT_TOKEN}:
+            raise errors.no_token()
+
+
+def _address_of(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else ""
+
+
+def _current_task() -> asyncio.Task[None]:
+    """Return the task that serves the request."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _headers_of(error: DomainError) -> dict[str, str]:
+    """Return the headers that HTTP has for a refusal."""
+    headers = {}
+    if error.code == "UNAUTHENTICATED":
+        headers["www-authenticate"] = "Bearer"
+    if error.retry_seconds is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_seconds)))
+    return headers

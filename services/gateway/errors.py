@@ -1,0 +1,194 @@
+"""The refusals of the gateway itself, and how a refusal stands in JSON: as Connect writes it, with its details readable."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2  # noqa: F401 - its messages must be known, so that details can be read
+
+from servicekit.errors import (
+    DeadlineExceededError,
+    DomainError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from servicekit.status import to_status
+
+DOMAIN = "gateway.optaic"
+_STATUSES = {
+    "CANCELLED": 499,
+    "INVALID_ARGUMENT": HTTPStatus.BAD_REQUEST,
+    "DEADLINE_EXCEEDED": HTTPStatus.GATEWAY_TIMEOUT,
+    "NOT_FOUND": HTTPStatus.NOT_FOUND,
+    "ALREADY_EXISTS": HTTPStatus.CONFLICT,
+    "PERMISSION_DENIED": HTTPStatus.FORBIDDEN,
+    "RESOURCE_EXHAUSTED": HTTPStatus.TOO_MANY_REQUESTS,
+    "FAILED_PRECONDITION": HTTPStatus.BAD_REQUEST,
+    "ABORTED": HTTPStatus.CONFLICT,
+    "OUT_OF_RANGE": HTTPStatus.BAD_REQUEST,
+    "UNIMPLEMENTED": HTTPStatus.NOT_IMPLEMENTED,
+    "UNAVAILABLE": HTTPStatus.SERVICE_UNAVAILABLE,
+    "UNAUTHENTICATED": HTTPStatus.UNAUTHORIZED,
+}
+# Where the reason says more than the code.
+_STATUSES_OF_REASONS = {
+    "HOST_NOT_SERVED": HTTPStatus.MISDIRECTED_REQUEST,
+    "METHOD_NOT_ALLOWED": HTTPStatus.METHOD_NOT_ALLOWED,
+    "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "BODY_TIMEOUT": HTTPStatus.REQUEST_TIMEOUT,
+}
+
+
+def http_status_of(error: DomainError) -> int:
+    """Return the HTTP status of a refusal."""
+    found = _STATUSES_OF_REASONS.get(error.reason) or _STATUSES.get(error.code)
+    return int(found or HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def to_json(error: DomainError) -> bytes:
+    """Return the body of a refusal."""
+    status = to_status(error, DOMAIN)
+    code = "canceled" if error.code == "CANCELLED" else error.code.lower()
+    details = [
+        {
+            "type": detail.type_url.rpartition("/")[2],
+            "value": b64encode(detail.value).decode().rstrip("="),
+            "debug": readable(detail),
+        }
+        for detail in status.details
+    ]
+    return json.dumps({"code": code, "message": status.message, "details": details}).encode()
+
+
+def readable(detail: AnyMessage) -> Mapping[str, Any]:
+    """Return a detail as JSON, without its type; empty if its type is not known."""
+    try:
+        found = json_format.MessageToDict(detail)
+    except TypeError:
+        return {}
+    found.pop("@type", None)
+    return found
+
+
+def host_not_served(host: str) -> DomainError:
+    """Return the refusal of a Host that is not ours: a page elsewhere may have given its own name our address."""
+    return PermissionDeniedError(
+        "HOST_NOT_SERVED",
+        f"the header Host names {host[:100]!r}, which this gateway does not serve; add the name to OPTAIC_HOSTS, or use one of it",
+    )
+
+
+def origin_not_served() -> DomainError:
+    """Return the refusal of a page of another origin."""
+    return PermissionDeniedError(
+        "ORIGIN_NOT_SERVED",
+        "a page of another origin may not call this gateway; add its origin to OPTAIC_ORIGINS if it is yours",
+    )
+
+
+def method_not_allowed(allowed: str) -> DomainError:
+    """Return the refusal of an HTTP method."""
+    return InvalidArgumentError("METHOD_NOT_ALLOWED", f"this path answers to {allowed} only")
+
+
+def unsupported_media_type(allowed: str) -> DomainError:
+    """Return the refusal of a content type."""
+    return InvalidArgumentError(
+        "UNSUPPORTED_MEDIA_TYPE", f"send the request with the header Content-Type: one of {allowed}"
+    )
+
+
+def no_such_path() -> DomainError:
+    """Return the refusal of a path that leads nowhere."""
+    return NotFoundError("PATH_NOT_FOUND", "nothing is served at this path; /openapi.json lists the paths")
+
+
+def header_twice(name: str) -> DomainError:
+    """Return the refusal of a header that may stand once."""
+    return InvalidArgumentError("MALFORMED_REQUEST", f"the header {name} must stand once in the request")
+
+
+def no_token() -> DomainError:
+    """Return the refusal of a call that names nobody."""
+    return UnauthenticatedError(
+        "UNAUTHENTICATED", "no token was sent; send the header `Authorization: Bearer <token>`"
+    )
+
+
+def too_large(limit: int) -> DomainError:
+    """Return the refusal of a body that is too long."""
+    return ResourceExhaustedError(
+        "REQUEST_TOO_LARGE",
+        f"the body has more than {limit} bytes, which is the most that this path reads; send less at once",
+        metadata={"limit": str(limit)},
+    )
+
+
+def headers_too_large(limit: int) -> DomainError:
+    """Return the refusal of headers that are too long."""
+    return ResourceExhaustedError(
+        "HEADERS_TOO_LARGE",
+        f"the headers have more than {limit} bytes; send fewer or shorter ones",
+        metadata={"limit": str(limit)},
+    )
+
+
+def body_timeout(seconds: float) -> DomainError:
+    """Return the refusal of a body that does not come."""
+    return InvalidArgumentError(
+        "BODY_TIMEOUT", f"the body was not complete after {seconds:g} s; send the request again"
+    )
+
+
+def malformed(problem: str) -> DomainError:
+    """Return the refusal of a body that is no request of its method."""
+    return InvalidArgumentError(
+        "MALFORMED_REQUEST", f"the body is no valid message of this method: {problem[:300]}"
+    )
+
+
+def too_many(what: str, limit: int, *, is_own: bool) -> DomainError:
+    """Return the refusal of a call for which there is no place; `what` is calls or streams."""
+    whose = "of yours are" if is_own else "are"
+    return ResourceExhaustedError(
+        f"TOO_MANY_{what.upper()}",
+        f"{limit} {what} {whose} under way, and there may be no more; retry later",
+        metadata={"limit": str(limit)},
+        retry_seconds=1.0,
+    )
+
+
+def stopping() -> DomainError:
+    """Return the refusal of a call that comes while the gateway stops."""
+    return UnavailableError("SERVER_STOPPING", "the gateway is stopping; retry the same request")
+
+
+def internal() -> DomainError:
+    """Return what a caller may know of a fault of our own."""
+    return InternalError("INTERNAL", "internal error; search the log of the gateway for this time")
+
+
+def without_details(service: str, code: str) -> DomainError:
+    """Return the refusal of a call that no service of ours has answered: gRPC says why, in words that name addresses."""
+    if code == "DEADLINE_EXCEEDED":
+        return DeadlineExceededError(
+            "DEADLINE_EXCEEDED", "the call took longer than its deadline; retry with a longer one"
+        )
+    if code == "UNAVAILABLE":
+        return UnavailableError(
+            "DEPENDENCY_UNAVAILABLE", f"{service}-service does not answer; retry the same request later"
+        )
+    return InternalError("INTERNAL", f"{service}-service ended the call with {code} and said no more")

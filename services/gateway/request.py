@@ -1,0 +1,156 @@
+"""A request of HTTP, and what may be believed of it before it is served: its host, its origin, its headers and its body."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway import errors
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MOST_HEADER_BYTES = 32 * 1024  # as many as the services read
+_ONCE = frozenset({"host", "origin", "authorization", "content-type", "content-length", "sec-fetch-site"})
+_SAME_SITE = frozenset({"", "same-origin", "none"})  # none: typed by a person, or no browser
+
+
+class GoneError(Exception):
+    """The caller has gone before its request was complete."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The head of a request."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    address: str
+    scheme: str
+    is_http2: bool
+
+    @classmethod
+    def read(cls, scope: Scope) -> Request:
+        """Return the request of an ASGI scope.
+
+        Raises:
+            InvalidArgumentError: MALFORMED_REQUEST: a header stands twice that says who calls, or where.
+            ResourceExhaustedError: HEADERS_TOO_LARGE.
+        """
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+            raise errors.headers_too_large(MOST_HEADER_BYTES)
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            if name in headers and name in _ONCE:
+                raise errors.header_twice(name)
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
+        return cls(
+            str(scope["method"]),
+            str(scope["path"]),
+            scope["query_string"].decode("latin-1"),
+            headers,
+            str(scope["client"][0]) if scope.get("client") else "",
+            str(scope["scheme"]),
+            str(scope["http_version"]).startswith("2"),
+        )
+
+    @property
+    def authorization(self) -> str:
+        """Return the header that names the caller."""
+        return self.headers.get("authorization", "").strip()
+
+    @property
+    def media_type(self) -> str:
+        """Return the type of the body without parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def check_host(self, hosts: frozenset[str]) -> None:
+        """Refuse a request that names a host that is not ours: DNS rebinding gives the attacker's name our address.
+
+        A request of HTTP/2 brings no such header through the server; with TLS the certificate has held the name.
+
+        Raises:
+            PermissionDeniedError: HOST_NOT_SERVED.
+        """
+        host = self.headers.get("host", "")
+        if not host and self.is_http2 and self.scheme == "https":
+            return
+        if _name_of(host) not in hosts:
+            raise errors.host_not_served(host)
+
+    def check_origin(self, hosts: frozenset[str], origins: frozenset[str]) -> None:
+        """Refuse a request of a page that is not ours; a browser always says which page it is, a program may say nothing.
+
+        Raises:
+            PermissionDeniedError: ORIGIN_NOT_SERVED.
+        """
+        origin = self.headers.get("origin")
+        if origin in origins:
+            return
+        if self.headers.get("sec-fetch-site", "") not in _SAME_SITE:
+            raise errors.origin_not_served()
+        if origin is not None and not self._is_own(origin, hosts):
+            raise errors.origin_not_served()
+
+    def _is_own(self, origin: str, hosts: frozenset[str]) -> bool:
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        if parts.scheme != self.scheme:
+            return False
+        host = self.headers.get("host", "")
+        return parts.netloc.lower() == host.lower() if host else _name_of(parts.netloc) in hosts
+
+
+def _name_of(host: str) -> str:
+    """Return a host without its port."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdigit() else host.lower()
+
+
+async def read_body(receive: Receive, request: Request, limit: int, seconds: float) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        ResourceExhaustedError: REQUEST_TOO_LARGE.
+        InvalidArgumentError: BODY_TIMEOUT.
+        GoneError: The caller has gone.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise errors.too_large(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise GoneError
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise errors.too_large(limit)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise errors.body_timeout(seconds) from None
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body which was read already, and then what comes after it."""
+    pending = [body]
+
+    async def again() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return again

@@ -1,0 +1,42 @@
+"""Places for calls: never more than there may be of one caller or of all, and each is free again after its call."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.places import Places, Room
+from servicekit.errors import ResourceExhaustedError
+
+_CALLERS = ("ada", "bob", "eve")
+_MOST, _MOST_OF_ONE = 4, 2
+
+
+@given(st.lists(st.tuples(st.sampled_from(_CALLERS), st.booleans()), max_size=40))
+def test_places_are_those_of_a_plain_count(steps: list[tuple[str, bool]]) -> None:
+    places = Places("calls", Room(_MOST, _MOST_OF_ONE))
+    held: dict[str, list[contextlib.ExitStack]] = {caller: [] for caller in _CALLERS}
+    for caller, is_call in steps:
+        if not is_call:
+            if held[caller]:
+                held[caller].pop().close()
+            continue
+        taken = contextlib.ExitStack()
+        own, total = len(held[caller]), sum(map(len, held.values()))
+        if own < _MOST_OF_ONE and total < _MOST:
+            taken.enter_context(places.take(caller))
+            held[caller].append(taken)
+        else:
+            with pytest.raises(ResourceExhaustedError) as refused:
+                taken.enter_context(places.take(caller))
+            assert refused.value.reason == "TOO_MANY_CALLS"
+            assert ("of yours" in refused.value.message) is (own >= _MOST_OF_ONE)
+        assert places.taken == sum(map(len, held.values()))
+    for stacks in held.values():
+        for stack in stacks:
+            stack.close()
+    assert places.taken == 0
+    assert not places._taken
