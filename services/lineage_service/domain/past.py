@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -17,20 +17,30 @@ class Moment(NamedTuple):
 class Base(NamedTuple):
     """The facts that decide the freshness of some flows; everything above them must be included.
 
-    The lists are columns: the first three of flows, the others of connected edges. A million flows fit into memory so.
+    The last three are columns of the connected edges. A million flows fit into memory so.
     """
 
-    flow_ids: Sequence[int]
-    versions: Sequence[int]
-    with_own_cause: Sequence[int]  # the ids of those that have one
+    versions: Mapping[int, int]  # by flow
+    with_own_cause: Sequence[int]  # the ids of the flows that have one
     downstream_ids: Sequence[int]
     upstream_ids: Sequence[int]
     compared_versions: Sequence[int]
 
+    def with_more(self, more: Base) -> Base:
+        """Return the facts of these flows and of others, none of which is among them."""
+        return Base(
+            {**self.versions, **more.versions},
+            *([*own, *other] for own, other in zip(self[1:], more[1:], strict=True)),
+        )
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Return (upstream, downstream) of the edges, each pair once."""
+        return list(dict.fromkeys(zip(self.upstream_ids, self.downstream_ids, strict=True)))
+
 
 def fresh_flows(base: Base) -> set[int]:
     """Return the flows that were fresh: no cause of their own, and every direct upstream fresh with the version compared."""
-    versions = dict(zip(base.flow_ids, base.versions, strict=True))
+    versions = base.versions
     below: dict[int, list[int]] = {}
     stale = set(base.with_own_cause)
     edges = zip(base.upstream_ids, base.downstream_ids, base.compared_versions, strict=True)

@@ -7,7 +7,7 @@ what is read here (`lineage_service.domain.past`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ _BASE = """
     expected_data_date, late_since_time, blocks_readers, accepted_fingerprint, accepted_reason, accepted_by,
     accepted_time, source_token, probed_run_number, probed_token, has_own_cause
 """
-_EDGE = "since_revision, kind, is_connected, consumed_run_id, consumed_version, accepted_version"
+_EDGE = ("since_revision", "kind", "is_connected", "consumed_run_id", "consumed_version", "accepted_version")
 
 
 def _flow(flow_id: str, columns: str) -> str:
@@ -47,23 +47,33 @@ def _flow(flow_id: str, columns: str) -> str:
 
 
 def _edges(own: str, other: str, flow_id: str) -> str:
-    """Return a subquery for the edges of a flow as they were, for one direction; every step is a lookup in an index."""
+    """Return a subquery for the edges of a flow as they were, for one direction; every step is a lookup in an index.
+
+    An edge that is there still may have been replaced since; one that is there no more was recorded when it was deleted.
+    """
+    then = """
+        select h.* from edge_history h
+        where h.tenant_id = :tenant_id and h.downstream_id = k.downstream_id and h.upstream_id = k.upstream_id
+          and h.role = k.role and h.until_revision > :revision
+        order by h.until_revision limit 1
+    """
+    kept = ", ".join(
+        f"case when h.until_revision is null then k.{name} else h.{name} end as {name}" for name in _EDGE
+    )
+    gone = ", ".join(f"h.{name}" for name in _EDGE)
     return f"""(
-        select k.{other}, k.role, x.* from (
-            select e.{other}, e.role from edges e where e.tenant_id = :tenant_id and e.{own} = {flow_id}
-            union
-            select h.{other}, h.role from edge_history h
-            where h.tenant_id = :tenant_id and h.{own} = {flow_id} and h.is_deletion and h.until_revision > :revision
-        ) k cross join lateral (
-            select y.* from (
-                (select {_EDGE}, h.until_revision from edge_history h
-                 where h.tenant_id = :tenant_id and h.{own} = {flow_id} and h.{other} = k.{other} and h.role = k.role
-                   and h.until_revision > :revision
-                 order by h.until_revision limit 1)
-                union all
-                select {_EDGE}, null from edges l
-                where l.tenant_id = :tenant_id and l.{own} = {flow_id} and l.{other} = k.{other} and l.role = k.role
-            ) y order by y.until_revision nulls last limit 1
+        select x.* from (
+            select k.{other}, k.role, {kept} from edges k left join lateral ({then}) h on true
+            where k.tenant_id = :tenant_id and k.{own} = {flow_id}
+            union all
+            select k.{other}, k.role, {gone} from (
+                select distinct h.downstream_id, h.upstream_id, h.role from edge_history h
+                where h.tenant_id = :tenant_id and h.{own} = {flow_id} and h.is_deletion and h.until_revision > :revision
+                  and not exists (
+                      select from edges e where e.tenant_id = :tenant_id and e.downstream_id = h.downstream_id
+                        and e.upstream_id = h.upstream_id and e.role = h.role
+                  )
+            ) k cross join lateral ({then}) h
         ) x
         where x.since_revision <= :revision
         offset 0
@@ -98,23 +108,28 @@ _FIND = sa.text(f"""
     where f.tenant_id = :tenant_id and f.instance_id = cast(:instance_id as uuid) and f.flow_kind = :flow_kind
       and p.is_defined
 """)  # noqa: S608 - constants of ours
-# Of each flow above some flows, with these: its version, whether it has a cause of its own, and with which versions of its direct
-# upstreams it is compared. A flow that is reached in several steps is read again in each, and kept once.
+
+
+def _inputs(flow_id: str) -> str:
+    """Return a subquery for the direct upstreams of a flow, and with which of their versions it is compared."""
+    return f"""(
+        select array_agg(e.upstream_id order by e.upstream_id, e.role) as upstream_ids,
+               array_agg(coalesce(e.accepted_version, e.consumed_version) order by e.upstream_id, e.role) as versions
+        from {_into(flow_id)} e where e.is_connected
+    )"""  # noqa: S608 - constants of ours
+
+
+# Of some flows and each flow above them, with these: its version, whether it has a cause of its own, and with which versions of
+# its direct upstreams it is compared. A flow that is reached in several steps is read again in each, and kept once. What is above
+# the flows of `known_ids` is known already.
 _LIST_BASE = sa.text(f"""
     with recursive above (flow_id, upstream_ids, versions) as (
         select d.flow_id, i.upstream_ids, i.versions
-        from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral (
-            select array_agg(e.upstream_id order by e.upstream_id, e.role) as upstream_ids,
-                   array_agg(coalesce(e.accepted_version, e.consumed_version) order by e.upstream_id, e.role) as versions
-            from {_into("d.flow_id")} e where e.is_connected
-        ) i
+        from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_inputs("d.flow_id")} i
         union
         select d.flow_id, i.upstream_ids, i.versions
-        from (select distinct unnest(a.upstream_ids) from above a) as d (flow_id) cross join lateral (
-            select array_agg(e.upstream_id order by e.upstream_id, e.role) as upstream_ids,
-                   array_agg(coalesce(e.accepted_version, e.consumed_version) order by e.upstream_id, e.role) as versions
-            from {_into("d.flow_id")} e where e.is_connected
-        ) i
+        from (select distinct unnest(a.upstream_ids) from above a) as d (flow_id) cross join lateral {_inputs("d.flow_id")} i
+        where d.flow_id not in (select unnest(cast(:known_ids as bigint[])))
     ), states as (
         select cast(array_agg(a.flow_id) as text) as flow_ids, cast(array_agg(p.version) as text) as versions,
                cast(array_agg(a.flow_id) filter (where p.has_own_cause) as text) as with_cause
@@ -162,22 +177,17 @@ _LIST_EDGES_INTO = limited(f"""
 """)  # noqa: S608 - constants of ours
 
 
-def _closure(edges: Callable[[str], str], other: str) -> sa.TextClause:
-    """Return a statement that follows edges, and answers their ends as the texts of two arrays: one row, read once."""
-    ends = f"array(select e.{other} from {edges('d.flow_id')} e where e.is_connected order by 1)"  # noqa: S608 - ours
-    return sa.text(f"""
-        with recursive closure (flow_id, others) as (
-            select d.flow_id, {ends} from unnest(cast(:flow_ids as bigint[])) as d (flow_id)
-            union
-            select d.flow_id, {ends} from (select distinct unnest(c.others) from closure c) as d (flow_id)
-        )
-        select cast(array_agg(o.other) as text), cast(array_agg(c.flow_id) as text)
-        from closure c cross join lateral unnest(c.others) as o (other)
-    """)  # noqa: S608 - constants of ours
-
-
-_LIST_UPSTREAM_PAIRS = _closure(_into, "upstream_id")
-_LIST_DOWNSTREAM_PAIRS = _closure(_out_of, "downstream_id")
+# Follows edges downwards, and answers their ends as the texts of two arrays: one row, read once.
+_ENDS = f"array(select e.downstream_id from {_out_of('d.flow_id')} e where e.is_connected order by 1)"  # noqa: S608 - ours
+_LIST_DOWNSTREAM_PAIRS = sa.text(f"""
+    with recursive closure (flow_id, others) as (
+        select d.flow_id, {_ENDS} from unnest(cast(:flow_ids as bigint[])) as d (flow_id)
+        union
+        select d.flow_id, {_ENDS} from (select distinct unnest(c.others) from closure c) as d (flow_id)
+    )
+    select cast(array_agg(c.flow_id) as text), cast(array_agg(o.other) as text)
+    from closure c cross join lateral unnest(c.others) as o (other)
+""")  # noqa: S608 - constants of ours
 _LIST_SETTINGS_READERS = limited(f"""
     select d.flow_id, e.downstream_id
     from unnest(cast(:flow_ids as bigint[])) as d (flow_id) cross join lateral {_out_of("d.flow_id")} e
@@ -213,11 +223,25 @@ async def find_flow(connection: Connection, tenant_id: str, revision: int, key: 
     return (await connection.execute(_FIND, parameters)).scalar_one_or_none()
 
 
-async def load_base(connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int]) -> Base:
-    """Return what decides the freshness of flows: that of themselves and of everything above them."""
-    parameters = _scope(tenant_id, revision, flow_ids)
+async def load_base(
+    connection: Connection,
+    tenant_id: str,
+    revision: int,
+    flow_ids: Collection[int],
+    known_ids: Collection[int] = (),
+) -> Base:
+    """Return what decides the freshness of flows: that of themselves and of everything above them.
+
+    Leave out the flows of `known_ids`; what is above them must be known as well.
+    """
+    parameters = {**_scope(tenant_id, revision, flow_ids), "known_ids": format_ids(known_ids)}
     row = (await connection.execute(_LIST_BASE, parameters)).one()
-    return await off_loop.run_if_large(_size(row), lambda: Base(*map(_ids, row)))
+
+    def base() -> Base:
+        flow_ids, versions, *others = map(_ids, row)
+        return Base(dict(zip(flow_ids, versions, strict=True)), *others)
+
+    return await off_loop.run_if_large(_size(row), base)
 
 
 def _size(row: sa.Row[Any]) -> int:
@@ -248,17 +272,14 @@ async def list_edges_into(
     return [Edge(*row) async for row in in_slices(connection, _LIST_EDGES_INTO, parameters)]
 
 
-async def list_closure(
-    connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int], *, is_upstream: bool
+async def list_downstream_pairs(
+    connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int]
 ) -> list[tuple[int, int]]:
-    """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
-    statement = _LIST_UPSTREAM_PAIRS if is_upstream else _LIST_DOWNSTREAM_PAIRS
-    row = (await connection.execute(statement, _scope(tenant_id, revision, flow_ids))).one()
+    """Return (upstream, downstream) pairs for all edges below the flows."""
+    row = (await connection.execute(_LIST_DOWNSTREAM_PAIRS, _scope(tenant_id, revision, flow_ids))).one()
 
     def pairs() -> list[tuple[int, int]]:
-        others, flows = map(_ids, row)
-        ends = (others, flows) if is_upstream else (flows, others)
-        return list(dict.fromkeys(zip(*ends, strict=True)))
+        return list(dict.fromkeys(zip(*map(_ids, row), strict=True)))
 
     return await off_loop.run_if_large(_size(row), pairs)
 

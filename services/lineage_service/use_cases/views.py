@@ -11,7 +11,7 @@ from lineage_service.domain.causes import Cause, Graph, state_causes
 from lineage_service.domain.errors import flow_not_found, history_not_kept, revision_unknown
 from lineage_service.domain.flows import Edge, Flow
 from lineage_service.domain.keys import FlowKey
-from lineage_service.domain.past import Moment, fresh_flows
+from lineage_service.domain.past import Base, Moment, fresh_flows
 from lineage_service.domain.snapshots import SCHEMA
 from lineage_service.store import history, reads
 from optaic.lineage.v1.lineage_service_pb2 import AsOf
@@ -89,15 +89,18 @@ class Present:
         return await reads.list_edges_among(self.connection, self.tenant_id, flow_ids)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Past:
-    """The graph as it was at a revision; `open_past` makes it."""
+    """The graph as it was at a revision; `open_past` makes it.
+
+    It keeps what was read already, because several questions concern the same flows.
+    """
 
     connection: Connection
     tenant_id: str
     moment: Moment
-    # What was read already, by downstream: several questions concern the same flows.
-    _known: dict[int, list[Edge]] = field(default_factory=dict)
+    _base: Base = field(default_factory=lambda: Base({}, (), (), (), ()))
+    _edges: dict[int, list[Edge]] = field(default_factory=dict)  # by downstream
 
     async def find_flow(self, key: FlowKey) -> int:
         """Return the id of a flow.
@@ -112,20 +115,24 @@ class Past:
 
     async def list_states(self, flow_ids: Sequence[int]) -> list[State]:
         """Return the states of flows, in the order of the ids; their freshness is computed from all that was above them."""
-        revision = self.moment.revision
         edges = await self._list_edges_into(flow_ids)
         members = {*flow_ids, *(edge.upstream_id for edge in edges)}
-        base = await history.load_base(self.connection, self.tenant_id, revision, members)
-        fresh = await off_loop.run_if_large(len(base.flow_ids) * _BYTES_OF_AN_EDGE, fresh_flows, base)
-        flows = await history.list_flows(self.connection, self.tenant_id, revision, members, fresh & members)
+        base = await self._load_base(members)
+        fresh = await off_loop.run_if_large(len(base.versions) * _BYTES_OF_AN_EDGE, fresh_flows, base)
+        flows = await history.list_flows(
+            self.connection, self.tenant_id, self.moment.revision, members, fresh & members
+        )
         graph = await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, Graph, flows, edges)
         return await _states(graph, flow_ids)
 
     async def list_closure(self, flow_ids: Collection[int], *, is_upstream: bool) -> list[tuple[int, int]]:
         """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
-        return await history.list_closure(
-            self.connection, self.tenant_id, self.moment.revision, flow_ids, is_upstream=is_upstream
-        )
+        revision = self.moment.revision
+        if not is_upstream:
+            return await history.list_downstream_pairs(self.connection, self.tenant_id, revision, flow_ids)
+        self._base = await history.load_base(self.connection, self.tenant_id, revision, flow_ids)
+        size = len(self._base.upstream_ids) * _BYTES_OF_AN_EDGE
+        return await off_loop.run_if_large(size, self._base.pairs)
 
     async def list_schema_neighbours(self, flow_ids: Sequence[int]) -> list[tuple[int, int]]:
         """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
@@ -153,14 +160,27 @@ class Past:
 
         return await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, among)
 
-    async def _list_edges_into(self, flow_ids: Sequence[int]) -> list[Edge]:
-        missing = [flow_id for flow_id in flow_ids if flow_id not in self._known]
+    async def _load_base(self, flow_ids: Collection[int]) -> Base:
+        """Return what decides the freshness of flows; it may concern others as well."""
+        known = self._base
+        missing = [flow_id for flow_id in flow_ids if flow_id not in known.versions]
         if missing:
-            self._known.update((flow_id, []) for flow_id in missing)
+            revision = self.moment.revision
+            more = await history.load_base(
+                self.connection, self.tenant_id, revision, missing, known.versions.keys()
+            )
+            size = (len(known.versions) + len(more.versions)) * _BYTES_OF_AN_EDGE
+            self._base = await off_loop.run_if_large(size, known.with_more, more)
+        return self._base
+
+    async def _list_edges_into(self, flow_ids: Sequence[int]) -> list[Edge]:
+        missing = [flow_id for flow_id in flow_ids if flow_id not in self._edges]
+        if missing:
+            self._edges.update((flow_id, []) for flow_id in missing)
             revision = self.moment.revision
             for edge in await history.list_edges_into(self.connection, self.tenant_id, revision, missing):
-                self._known[edge.downstream_id].append(edge)
-        return [edge for flow_id in flow_ids for edge in self._known[flow_id]]
+                self._edges[edge.downstream_id].append(edge)
+        return [edge for flow_id in flow_ids for edge in self._edges[flow_id]]
 
 
 async def _states(graph: Graph, flow_ids: Sequence[int]) -> list[State]:

@@ -31,8 +31,7 @@ def test_a_flow_is_fresh_without_own_cause_below_fresh_flows_of_the_versions_com
         )
 
     base = Base(
-        list(FLOWS),
-        versions,
+        dict(zip(FLOWS, versions, strict=True)),
         list(causes),
         [downstream for _, downstream, _ in edges],
         [upstream for upstream, _, _ in edges],
