@@ -5,15 +5,13 @@ A flow of the first layer has about 10,000 flows below it, and one of the last a
 
 from __future__ import annotations
 
-import hashlib
 import random
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-import psycopg
 
+from bench.layered_graph import fill, instance_id
 from bench.report import Row
 from bench.stack import BenchStack, echo, percentile, running_services, timed
 from optaic.common.v1 import flow_pb2
@@ -23,34 +21,13 @@ from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 _LAYERS = 100
 _CALLS = 100
 _LARGE_CALLS = 20
-# A flow of layer n + 1 reads three of layer n. All have output at version 1 and are fresh.
-_FILL = (
-    """insert into flows (tenant_id, instance_id, flow_kind, is_defined, version, version_run_number, run_number,
-        last_run_id, last_run_time, ended_run_number, outcome_run_number, outcome, completed_run_number, is_fresh)
-    select 'default', md5('bench/' || n)::uuid, 'refresh', true, 1, 1, 1, md5('run/' || n)::uuid, now(), 1, 1,
-        'succeeded', 1, true
-    from generate_series(0, %(size)s::bigint - 1) n""",
-    """insert into instances (tenant_id, instance_id, revision, name, kind, is_deleted)
-    select 'default', md5('bench/' || n)::uuid, 1, 'instance_' || n, 1, false
-    from generate_series(0, %(size)s::bigint - 1) n""",
-    """insert into versions (tenant_id, flow_id, run_number, version, run_id, uri, physical_version, digest,
-        last_data_date, readers_hash, base_readers_hash, create_time)
-    select tenant_id, flow_id, 1, 1, last_run_id, 'file:///bench', '0', 'd', '2024-12-31', '', '', now() from flows""",
-    """with numbered as (select flow_id, row_number() over (order by flow_id) - 1 as n from flows)
-    insert into edges (tenant_id, downstream_id, upstream_id, role, kind, is_connected, consumed_version)
-    select 'default', d.flow_id, u.flow_id, 'input_' || k, 1, true, 1
-    from numbered d cross join generate_series(0, 2) k join numbered u
-        on u.n = (d.n / %(width)s - 1) * %(width)s + (d.n %% %(width)s + k * 7) %% %(width)s
-    where d.n >= %(width)s""",
-    "vacuum analyze flows, instances, versions, edges",
-)
 
 
 async def measure(flows: int) -> list[Row]:
     """Latencies of the reads, beside a bare echo."""
     width = flows // _LAYERS
     async with running_services(("lineage",)) as stack:
-        await _fill(stack, flows, width)
+        await fill(f"{stack.endpoints.postgres_admin.rsplit('/', 1)[0]}/optaic_lineage", flows, width)
         async with grpc.aio.insecure_channel(stack.endpoints.lineage) as channel:
             graph = _Graph(LineageServiceStub(channel), stack, width)
             rows = [
@@ -68,11 +45,6 @@ async def measure(flows: int) -> list[Row]:
     return rows
 
 
-def _instance_id(number: int) -> str:
-    """Return what `md5('bench/' || n)::uuid` is in SQL."""
-    return str(uuid.UUID(hashlib.md5(f"bench/{number}".encode(), usedforsecurity=False).hexdigest()))
-
-
 class _Graph:
     """The calls, each about a flow of its own."""
 
@@ -81,7 +53,7 @@ class _Graph:
         self._random = random.Random(7)
 
     def _flow(self, number: int) -> flow_pb2.FlowRef:
-        return flow_pb2.FlowRef(instance_id=_instance_id(number), flow_kind=flow_pb2.FLOW_KIND_REFRESH)
+        return flow_pb2.FlowRef(instance_id=instance_id(number), flow_kind=flow_pb2.FLOW_KIND_REFRESH)
 
     async def _call(self, name: str, request: Any) -> Any:
         return await getattr(self._stub, name)(request, metadata=self._stack.metadata(), timeout=120)
@@ -128,12 +100,3 @@ async def _row(name: str, call: Callable[[int], Awaitable[None]], calls: int, fl
     await call(0)  # warms up
     _, latencies = await timed(call, range(calls), 1)
     return Row(f"{name}, in {flows:,} flows, p99", percentile(latencies, 0.99), "ms")
-
-
-async def _fill(stack: BenchStack, flows: int, width: int) -> None:
-    url = f"{stack.endpoints.postgres_admin.rsplit('/', 1)[0]}/optaic_lineage"
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute("set session_replication_role = replica")
-        await connection.execute("set synchronous_commit = off")
-        for statement in _FILL:
-            await connection.execute(statement.encode(), {"size": flows, "width": width})

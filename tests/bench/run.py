@@ -24,6 +24,7 @@ BENCHMARKS = (
     "status_latency",
     "propagation",
     "lineage_reads",
+    "history",
     "status_reads",
     "create",
     "catalogue",
@@ -42,6 +43,7 @@ SIZES = {
     "incremental": 8_000,
     "propagation": 1_000_000,
     "lineage_reads": 1_000_000,
+    "history": 1_000_000,
 }  # instances, rows, runs, sessions or flows; where it can be chosen
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,43 +14,48 @@ class Moment(NamedTuple):
     time: datetime | None  # None: nothing had happened yet
 
 
-class Base(NamedTuple):
+class Base:
     """The facts that decide the freshness of some flows; everything above them must be included.
 
-    The last three are columns of the connected edges. A million flows fit into memory so.
+    The last three are columns of the connected edges, those into one flow together and in the order of the upstreams. A million
+    flows fit into memory so.
     """
 
-    versions: Mapping[int, int]  # by flow
-    with_own_cause: Sequence[int]  # the ids of the flows that have one
-    downstream_ids: Sequence[int]
-    upstream_ids: Sequence[int]
-    compared_versions: Sequence[int]
-
-    def with_more(self, more: Base) -> Base:
-        """Return the facts of these flows and of others, none of which is among them."""
-        return Base(
-            {**self.versions, **more.versions},
-            *([*own, *other] for own, other in zip(self[1:], more[1:], strict=True)),
-        )
+    def __init__(self) -> None:
+        self.versions: dict[int, int] = {}  # by flow
+        self.with_own_cause: set[int] = set()
+        self.downstream_ids = array("q")
+        self.upstream_ids = array("q")
+        self.compared_versions = array("q")
 
     def pairs(self) -> list[tuple[int, int]]:
         """Return (upstream, downstream) of the edges, each pair once."""
-        return list(dict.fromkeys(zip(self.upstream_ids, self.downstream_ids, strict=True)))
+        found: list[tuple[int, int]] = []
+        last = None
+        for pair in zip(self.upstream_ids, self.downstream_ids, strict=True):
+            if pair != last:
+                found.append(pair)
+            last = pair
+        return found
 
 
-def fresh_flows(base: Base) -> set[int]:
-    """Return the flows that were fresh: no cause of their own, and every direct upstream fresh with the version compared."""
+def stale_flows(base: Base) -> set[int]:
+    """Return the flows that were not fresh.
+
+    Such a flow has a cause of its own, or a direct upstream that was not fresh or not at the version compared.
+    """
     versions = base.versions
     below: dict[int, list[int]] = {}
     stale = set(base.with_own_cause)
     edges = zip(base.upstream_ids, base.downstream_ids, base.compared_versions, strict=True)
     for upstream_id, downstream_id, compared in edges:
-        below.setdefault(upstream_id, []).append(downstream_id)
         if versions[upstream_id] != compared:
             stale.add(downstream_id)
+        else:
+            below.setdefault(upstream_id, []).append(downstream_id)
     front = list(stale)
     while front:
         found = [flow_id for flow_id in below.pop(front.pop(), ()) if flow_id not in stale]
         stale.update(found)
         front += found
-    return versions.keys() - stale
+    return stale

@@ -7,7 +7,7 @@ what is read here (`lineage_service.domain.past`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ from lineage_service.store.reads import FLOW_COLUMNS, in_slices, limited
 from servicekit import off_loop
 from servicekit.database import Connection
 
+_PART = 50_000  # flows, of those above some flows
+_SLICE = 10_000  # characters
 _BASE = """
     is_defined, fingerprint, fingerprint_change, computed_fingerprint, verified_run_number, verified_fingerprint,
     version, version_run_number, last_data_date, run_number, last_run_id, last_run_time, ended_run_number,
@@ -120,8 +122,8 @@ def _inputs(flow_id: str) -> str:
 
 
 # Of some flows and each flow above them, with these: its version, whether it has a cause of its own, and with which versions of
-# its direct upstreams it is compared. A flow that is reached in several steps is read again in each, and kept once. What is above
-# the flows of `known_ids` is known already.
+# its direct upstreams it is compared. A flow that is reached in several steps is read again in each, and kept once. The search does not
+# reach the flows of `known_ids`, and it ends after so many flows: the database takes a step only if the limit is not reached.
 _LIST_BASE = sa.text(f"""
     with recursive above (flow_id, upstream_ids, versions) as (
         select d.flow_id, i.upstream_ids, i.versions
@@ -130,14 +132,16 @@ _LIST_BASE = sa.text(f"""
         select d.flow_id, i.upstream_ids, i.versions
         from (select distinct unnest(a.upstream_ids) from above a) as d (flow_id) cross join lateral {_inputs("d.flow_id")} i
         where d.flow_id not in (select unnest(cast(:known_ids as bigint[])))
+    ), part as materialized (
+        select flow_id, upstream_ids, versions from above limit :most
     ), states as (
         select cast(array_agg(a.flow_id) as text) as flow_ids, cast(array_agg(p.version) as text) as versions,
                cast(array_agg(a.flow_id) filter (where p.has_own_cause) as text) as with_cause
-        from above a cross join lateral {_flow("a.flow_id", "version, has_own_cause")} p
+        from part a cross join lateral {_flow("a.flow_id", "version, has_own_cause")} p
     ), inputs as (
         select cast(array_agg(a.flow_id) as text) as downstream_ids, cast(array_agg(i.upstream_id) as text) as upstream_ids,
                cast(array_agg(i.version) as text) as compared
-        from above a cross join lateral unnest(a.upstream_ids, a.versions) as i (upstream_id, version)
+        from part a cross join lateral unnest(a.upstream_ids, a.versions) as i (upstream_id, version)
     )
     select s.flow_ids, s.versions, s.with_cause, i.downstream_ids, i.upstream_ids, i.compared from states s, inputs i
 """)  # noqa: S608 - constants of ours
@@ -223,33 +227,57 @@ async def find_flow(connection: Connection, tenant_id: str, revision: int, key: 
     return (await connection.execute(_FIND, parameters)).scalar_one_or_none()
 
 
-async def load_base(
-    connection: Connection,
-    tenant_id: str,
-    revision: int,
-    flow_ids: Collection[int],
-    known_ids: Collection[int] = (),
-) -> Base:
-    """Return what decides the freshness of flows: that of themselves and of everything above them.
+async def add_to_base(
+    connection: Connection, tenant_id: str, revision: int, flow_ids: Collection[int], base: Base
+) -> None:
+    """Add what decides the freshness of flows: that of themselves and of everything above them, unless it is there already."""
+    front = [flow_id for flow_id in flow_ids if flow_id not in base.versions]
+    if not front:
+        return
+    known = await off_loop.run_if_large(len(base.versions), format_ids, base.versions)
+    while front:  # in parts, so that no statement takes long and no answer is large
+        parameters = {**_scope(tenant_id, revision, front), "known_ids": known, "most": _PART}
+        row = (await connection.execute(_LIST_BASE, parameters)).one()
+        front = await off_loop.run_if_large(_size(row), _add_part, base, front, row)
+        known = _joined(known, row[0])
 
-    Leave out the flows of `known_ids`; what is above them must be known as well.
-    """
-    parameters = {**_scope(tenant_id, revision, flow_ids), "known_ids": format_ids(known_ids)}
-    row = (await connection.execute(_LIST_BASE, parameters)).one()
 
-    def base() -> Base:
-        flow_ids, versions, *others = map(_ids, row)
-        return Base(dict(zip(flow_ids, versions, strict=True)), *others)
+def _add_part(base: Base, front: Collection[int], row: sa.Row[Any]) -> list[int]:
+    """Add a part to the facts, and return what of the front, and of the upstreams of the part, is not among them yet."""
+    flow_ids, versions, with_own_cause, *edges = row
+    for flow_id, version in zip(_ids(flow_ids), _ids(versions), strict=True):
+        base.versions[flow_id] = version
+    for flow_id in _ids(with_own_cause):
+        base.with_own_cause.add(flow_id)
+    missing = {flow_id: None for flow_id in front if flow_id not in base.versions}
+    for column, text in zip(
+        (base.downstream_ids, base.upstream_ids, base.compared_versions), edges, strict=True
+    ):
+        for value in _ids(text):
+            column.append(value)
+            if column is base.upstream_ids and value not in base.versions:
+                missing[value] = None
+    return list(missing)
 
-    return await off_loop.run_if_large(_size(row), base)
+
+def _joined(ids: str, more: str) -> str:
+    """Return the text of an array with the ids of two such texts, the second of which is not empty."""
+    return more if ids == NO_IDS else f"{ids[:-1]},{more[1:]}"
 
 
 def _size(row: sa.Row[Any]) -> int:
     return sum(len(text or "") for text in row)
 
 
-def _ids(text: str | None) -> list[int]:
-    return parse_ids(text or NO_IDS)
+def _ids(text: str | None) -> Iterator[int]:
+    """Parse the text of an array slice by slice: a conversion of a long text at once would let no other thread run."""
+    text = text or NO_IDS
+    start, last = 1, len(text) - 1
+    while start < last:
+        end = text.find(",", start + _SLICE)
+        end = end if end >= 0 else last
+        yield from parse_ids(f"{{{text[start:end]}}}")
+        start = end + 1
 
 
 async def list_flows(
@@ -279,7 +307,8 @@ async def list_downstream_pairs(
     row = (await connection.execute(_LIST_DOWNSTREAM_PAIRS, _scope(tenant_id, revision, flow_ids))).one()
 
     def pairs() -> list[tuple[int, int]]:
-        return list(dict.fromkeys(zip(*map(_ids, row), strict=True)))
+        upstream_ids, downstream_ids = map(_ids, row)
+        return list(dict.fromkeys(zip(upstream_ids, downstream_ids, strict=True)))
 
     return await off_loop.run_if_large(_size(row), pairs)
 

@@ -11,7 +11,7 @@ from lineage_service.domain.causes import Cause, Graph, state_causes
 from lineage_service.domain.errors import flow_not_found, history_not_kept, revision_unknown
 from lineage_service.domain.flows import Edge, Flow
 from lineage_service.domain.keys import FlowKey
-from lineage_service.domain.past import Base, Moment, fresh_flows
+from lineage_service.domain.past import Base, Moment, stale_flows
 from lineage_service.domain.snapshots import SCHEMA
 from lineage_service.store import history, reads
 from optaic.lineage.v1.lineage_service_pb2 import AsOf
@@ -99,7 +99,7 @@ class Past:
     connection: Connection
     tenant_id: str
     moment: Moment
-    _base: Base = field(default_factory=lambda: Base({}, (), (), (), ()))
+    _base: Base = field(default_factory=Base)
     _edges: dict[int, list[Edge]] = field(default_factory=dict)  # by downstream
 
     async def find_flow(self, key: FlowKey) -> int:
@@ -117,11 +117,10 @@ class Past:
         """Return the states of flows, in the order of the ids; their freshness is computed from all that was above them."""
         edges = await self._list_edges_into(flow_ids)
         members = {*flow_ids, *(edge.upstream_id for edge in edges)}
-        base = await self._load_base(members)
-        fresh = await off_loop.run_if_large(len(base.versions) * _BYTES_OF_AN_EDGE, fresh_flows, base)
-        flows = await history.list_flows(
-            self.connection, self.tenant_id, self.moment.revision, members, fresh & members
-        )
+        revision, base = self.moment.revision, self._base
+        await history.add_to_base(self.connection, self.tenant_id, revision, members, base)
+        stale = await off_loop.run_if_large(len(base.versions) * _BYTES_OF_AN_EDGE, stale_flows, base)
+        flows = await history.list_flows(self.connection, self.tenant_id, revision, members, members - stale)
         graph = await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, Graph, flows, edges)
         return await _states(graph, flow_ids)
 
@@ -130,7 +129,8 @@ class Past:
         revision = self.moment.revision
         if not is_upstream:
             return await history.list_downstream_pairs(self.connection, self.tenant_id, revision, flow_ids)
-        self._base = await history.load_base(self.connection, self.tenant_id, revision, flow_ids)
+        self._base = Base()  # of these flows only
+        await history.add_to_base(self.connection, self.tenant_id, revision, flow_ids, self._base)
         size = len(self._base.upstream_ids) * _BYTES_OF_AN_EDGE
         return await off_loop.run_if_large(size, self._base.pairs)
 
@@ -159,19 +159,6 @@ class Past:
             return sorted(found, key=lambda edge: (edge.downstream_id, edge.upstream_id, edge.role))
 
         return await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, among)
-
-    async def _load_base(self, flow_ids: Collection[int]) -> Base:
-        """Return what decides the freshness of flows; it may concern others as well."""
-        known = self._base
-        missing = [flow_id for flow_id in flow_ids if flow_id not in known.versions]
-        if missing:
-            revision = self.moment.revision
-            more = await history.load_base(
-                self.connection, self.tenant_id, revision, missing, known.versions.keys()
-            )
-            size = (len(known.versions) + len(more.versions)) * _BYTES_OF_AN_EDGE
-            self._base = await off_loop.run_if_large(size, known.with_more, more)
-        return self._base
 
     async def _list_edges_into(self, flow_ids: Sequence[int]) -> list[Edge]:
         missing = [flow_id for flow_id in flow_ids if flow_id not in self._edges]

@@ -1,4 +1,4 @@
-"""Results of many rows are read in slices; they are the same as those that are read at once."""
+"""What has many rows is read in slices or parts; it is the same as what is read at once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from devstack.postgres import Postgres
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.past import Base, stale_flows
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
-from lineage_service.store import reads
+from lineage_service.store import history, reads
 from servicekit.database import Database
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant
@@ -54,3 +55,31 @@ async def test_what_is_read_in_slices_is_what_is_read_at_once(
         for size in (1, 2, 5, 9):
             monkeypatch.setattr(reads, "_SLICE", size)
             assert await _read(database, tenant, flows) == whole
+
+
+async def _read_past(database: Database, tenant: str, flows: list[FlowKey]) -> list[Any]:
+    """Return what decided freshness at the first revision, and what followed from it, read for the last flow."""
+    async with database.read(tenant) as connection:
+        ids = await reads.find_ids(connection, tenant, flows)
+        base = Base()
+        for flow in (flows[2], flows[-1]):  # what is above the first of them is known when the second is read
+            await history.add_to_base(connection, tenant, 1, [ids[flow]], base)
+        below = await history.list_downstream_pairs(connection, tenant, 1, [ids[flows[0]]])
+        return [sorted(base.versions.items()), sorted(base.pairs()), sorted(stale_flows(base)), sorted(below)]
+
+
+async def test_the_past_that_is_read_in_parts_is_what_is_read_at_once(
+    postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del postgres_server
+    async with lineage_database() as database:
+        tenant = new_tenant()
+        flows = [FlowKey(new_id(), "refresh") for _ in range(6)]
+        snapshots = [_reading_all_before(flow, flows[:number]) for number, flow in enumerate(flows)]
+        await Lineage(database, tenant).apply(snapshots)
+        whole = await _read_past(database, tenant, flows)
+        assert [len(each) for each in whole] == [6, 15, 6, 15]
+        for part, characters in ((1, 1), (2, 3), (5, 7)):
+            monkeypatch.setattr(history, "_PART", part)
+            monkeypatch.setattr(history, "_SLICE", characters)
+            assert await _read_past(database, tenant, flows) == whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineage_service.domain.past import Base, fresh_flows
+from lineage_service.domain.past import Base, stale_flows
 
 FLOWS = range(8)
 _edges = st.lists(
@@ -30,11 +30,11 @@ def test_a_flow_is_fresh_without_own_cause_below_fresh_flows_of_the_versions_com
             if downstream == flow
         )
 
-    base = Base(
-        dict(zip(FLOWS, versions, strict=True)),
-        list(causes),
-        [downstream for _, downstream, _ in edges],
-        [upstream for upstream, _, _ in edges],
-        [compared for _, _, compared in edges],
-    )
-    assert fresh_flows(base) == {flow for flow in FLOWS if is_fresh(flow)}
+    base = Base()
+    base.versions = dict(zip(FLOWS, versions, strict=True))
+    base.with_own_cause = causes
+    for upstream, downstream, compared in edges:
+        base.upstream_ids.append(upstream)
+        base.downstream_ids.append(downstream)
+        base.compared_versions.append(compared)
+    assert stale_flows(base) == {flow for flow in FLOWS if not is_fresh(flow)}
