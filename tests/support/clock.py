@@ -1,5 +1,6 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that stands still until a test moves it, and one that goes."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 
@@ -16,3 +17,15 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._now += timedelta(seconds=seconds)
+
+
+class MovingClock(FakeClock):
+    """Goes like the clock of this machine, also in the processes that get a copy of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made = time.time()
+
+    def now(self) -> datetime:
+        """Return the present instant."""
+        return super().now() + timedelta(seconds=time.time() - self._made)

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from support.endings import end_with_the_tests
+
 _DEADLINE = 60.0
 _CHANGES = ("os.mkdir", "os.rename", "os.rmdir", "os.remove")
 _processes = multiprocessing.get_context("forkserver")
@@ -64,24 +66,13 @@ class KillableService:
 
 def _run(environment: dict[str, str], gate_port: int, log: str) -> None:
     """Be the service: in a child process, which asks at the gate before each change of the workspace."""
-    threading.Thread(target=_end_with_the_tests, daemon=True).start()
-    with open(log, "ab") as file:  # noqa: PTH123 - a descriptor is wanted
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    end_with_the_tests(log)
     os.environ.update(environment)
     _ask_at(gate_port, environment["OPTAIC_EVIDENTLY_WORKSPACE"])
     from instance_service.app import main  # noqa: PLC0415 - the tests' own process has no need of it
     from servicekit.runtime import run  # noqa: PLC0415 - the same
 
     run(main)
-
-
-def _end_with_the_tests() -> None:
-    """End when they have, however they did: the forkserver in between waits for its children."""
-    tests = multiprocessing.parent_process()
-    assert tests is not None
-    tests.join()
-    os._exit(1)
 
 
 def _ask_at(port: int, folder: str) -> None:

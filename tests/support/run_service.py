@@ -227,6 +227,7 @@ async def run_service(
     has_loops: bool = False,
     urls: dict[str, str] | None = None,
     orchestrator: Any = None,
+    clock: FakeClock | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningRunService]:
     """Run the service with peers of its own, on a fresh database unless `urls` are given."""
@@ -237,7 +238,7 @@ async def run_service(
         instances, lineage, addresses = await stack.enter_async_context(running_peers(databases))
         client = await stack.enter_async_context(connected(nats_url))
         await ensure_streams(client, "INSTANCE_EVENTS", "LINEAGE_EVENTS")
-        clock = FakeClock()
+        clock = clock or FakeClock()
         orchestrator = orchestrator or FakeOrchestrator()
         app = await build(
             Settings.model_validate(

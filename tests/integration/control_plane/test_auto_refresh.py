@@ -4,123 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
-from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1.instance_service_pb2 import (
     DeleteInstanceRequest,
     PauseInstanceRequest,
     ResumeInstanceRequest,
 )
-from optaic.lineage.v1.lineage_service_pb2 import GetFlowStateRequest
-from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.run.v1 import run_pb2
 from run_service.reconcile.due_work import due_auto_refreshes
 from run_service.use_cases import auto_refresh, submission
-from support.control_plane import ControlPlane, control_plane
+from support.control_plane import control_plane
+from support.following import ALL, ANY, COMPLETED, UPSTREAM, World, numbers
 from support.polling import eventually
-
-ALL, ANY = "MODE_ALL_UPSTREAMS", "MODE_ANY_UPSTREAM"
-UPSTREAM, MANUAL = run_pb2.RUN_TRIGGER_UPSTREAM, run_pb2.RUN_TRIGGER_MANUAL
-COMPLETED, FAILED, PENDING = (
-    run_pb2.RUN_STATUS_COMPLETED,
-    run_pb2.RUN_STATUS_FAILED,
-    run_pb2.RUN_STATUS_PENDING,
-)
-_numbers = itertools.count()
-
-
-class World:
-    """Instances, some of which follow, and their runs."""
-
-    def __init__(self, plane: ControlPlane, project: str) -> None:
-        self.plane = plane
-        self.run = plane.run
-        self.project = project
-
-    async def prices(self, **fields: Any) -> instance_pb2.Instance:
-        """Create a dataset that reads nothing."""
-        return await self.plane.instance.prices(self.project, f"p{next(_numbers)}", **fields)
-
-    async def following(
-        self, *upstreams: instance_pb2.Instance, mode: str = ALL, interval: str = "0s"
-    ) -> instance_pb2.Instance:
-        """Create a dataset that reads others and follows them."""
-        fields = {"autoRefresh": {"mode": mode, "minInterval": interval}} if mode else {}
-        ids = [each.instance_id for each in upstreams]
-        return await self.plane.instance.derived(self.project, f"f{next(_numbers)}", *ids, **fields)
-
-    async def runs_of(self, instance: instance_pb2.Instance) -> Sequence[run_pb2.Run]:
-        """Return the runs of an instance, oldest first."""
-        request = run_service_pb2.ListRunsRequest(instance_id=instance.instance_id, page_size=1000)
-        return list((await self.run.runs.ListRuns(request)).runs)[::-1]
-
-    async def end(self, run: run_pb2.Run, *, digest: str = "", is_failing: bool = False) -> run_pb2.Run:
-        """Start a pending run and end it."""
-
-        async def dispatched() -> str:
-            return (await self.run.get(run.run_id)).orchestrator_run_id
-
-        started = await self.run.start(run.run_id, await eventually(dispatched))
-        if is_failing:
-            return await self.run.fail(run.run_id, started.fencing_token)
-        return await self.run.complete(run.run_id, started.fencing_token, digest=digest or run.run_id)
-
-    async def refresh(self, instance: instance_pb2.Instance, digest: str = "", **fields: Any) -> run_pb2.Run:
-        """Submit a run as a user does, and complete it."""
-        return await self.end(await self.run.submit(instance, **fields), digest=digest)
-
-    async def pending(self, instance: instance_pb2.Instance) -> run_pb2.Run:
-        """Wait for a pending run of an instance."""
-
-        async def find() -> list[run_pb2.Run]:
-            return [run for run in await self.runs_of(instance) if run.status == PENDING]
-
-        (run,) = await eventually(find, 30, f"{instance.name} does not run by itself")
-        return run
-
-    async def follow(self, instance: instance_pb2.Instance, **fields: Any) -> run_pb2.Run:
-        """Wait for a run that an instance has by itself, and end it."""
-        run = await self.pending(instance)
-        assert run.trigger == UPSTREAM
-        return await self.end(run, **fields)
-
-    async def tick(self, instance: instance_pb2.Instance, time: datetime) -> run_pb2.Run:
-        """Let the flow run of a scheduled time start."""
-        request = self.run.request(str(uuid.uuid4()))
-        flow = flow_pb2.FlowRef(instance_id=instance.instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH)
-        request.scheduled.flow.CopyFrom(flow)
-        request.scheduled.scheduled_time.CopyFrom(Timestamp(seconds=int(time.timestamp())))
-        return (await self.run.send(request)).run
-
-    async def rest(self) -> None:
-        """Wait until every event has been applied and every flow that is due has been decided about."""
-        for _ in range(2):
-            await self.plane.rest()
-            await eventually(self._nothing_is_due, 30, "flows are still due")
-
-    async def _nothing_is_due(self) -> bool:
-        now = self.run.clock.now()
-        async with self.run.app.deps.database.infra() as connection:
-            rows = await connection.exec_driver_sql(
-                "select due_time from auto_refreshes where due_time is not null"
-            )
-            return all((row[0] - now).total_seconds() > 30 for row in rows)
-
-    async def state(self, instance: instance_pb2.Instance) -> Any:
-        """Return the state of the flow of an instance."""
-        flow = flow_pb2.FlowRef(instance_id=instance.instance_id, flow_kind=flow_pb2.FLOW_KIND_REFRESH)
-        return await self.plane.lineage.stub.GetFlowState(GetFlowStateRequest(flow=flow))
 
 
 @pytest_asyncio.fixture
@@ -349,7 +254,7 @@ async def test_a_scheduled_time_waits_for_an_upstream_flow_that_follows(world: W
     derived = await world.following(prices, interval=f"{37 * 3600}s")
     timing = {"cron": {"expression": "30 11,16 * * *"}}
     top = await world.plane.instance.derived(
-        world.project, f"t{next(_numbers)}", derived.instance_id, schedule=timing
+        world.project, f"t{next(numbers)}", derived.instance_id, schedule=timing
     )
     await world.refresh(prices)
     pending = await world.pending(derived)
