@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1doptaic/common/v1/access.proto\x12\x10optaic.common.v1\x1a google/protobuf/descriptor.proto*u\n\x0cProjectScope\x12\x1d\n\x19PROJECT_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n\x13PROJECT_SCOPE_NAMED\x10\x01\x12\x15\n\x11PROJECT_SCOPE_ANY\x10\x02\x12\x16\n\x12PROJECT_SCOPE_EACH\x10\x03*\xa9\x02\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12!\n\x1dPERMISSION_READ_CONFIGURATION\x10\x01\x12\x13\n\x0fPERMISSION_READ\x10\x02\x12\x13\n\x0fPERMISSION_EDIT\x10\x03\x12\x12\n\x0ePERMISSION_RUN\x10\x04\x12\x17\n\x13PERMISSION_MAINTAIN\x10\x05\x12\x1c\n\x18PERMISSION_MANAGE_ACCESS\x10\x06\x12\x1a\n\x16PERMISSION_REPORT_RUNS\x10\x07\x12\x1a\n\x16PERMISSION_REMOVE_DATA\x10\x08\x12\x14\n\x10PERMISSION_SERVE\x10\t\x12\x19\n\x15PERMISSION_READ_AUDIT\x10\n*\x8c\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x13\n\x0fROLE_RESEARCHER\x10\x02\x12\x13\n\x0fROLE_MAINTAINER\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x12\x11\n\rROLE_EXECUTOR\x10\x05\x12\x10\n\x0cROLE_SERVICE\x10\x06:R\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\x9c\x8f\x03 \x01(\x0e\x32\x1c.optaic.common.v1.Permission:W\n\rproject_scope\x12\x1e.google.protobuf.MethodOptions\x18\x9e\x8f\x03 \x01(\x0e\x32\x1e.optaic.common.v1.ProjectScopeBT\n\x14\x64\x65v.optaic.common.v1P\x01Z\'optaic.dev/go/optaic/common/v1;commonv1\xaa\x02\x10Optaic.Common.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1doptaic/common/v1/access.proto\x12\x10optaic.common.v1\x1a google/protobuf/descriptor.proto*u\n\x0cProjectScope\x12\x1d\n\x19PROJECT_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n\x13PROJECT_SCOPE_NAMED\x10\x01\x12\x15\n\x11PROJECT_SCOPE_ANY\x10\x02\x12\x16\n\x12PROJECT_SCOPE_EACH\x10\x03*\xc3\x02\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12!\n\x1dPERMISSION_READ_CONFIGURATION\x10\x01\x12\x13\n\x0fPERMISSION_READ\x10\x02\x12\x13\n\x0fPERMISSION_EDIT\x10\x03\x12\x12\n\x0ePERMISSION_RUN\x10\x04\x12\x17\n\x13PERMISSION_MAINTAIN\x10\x05\x12\x1c\n\x18PERMISSION_MANAGE_ACCESS\x10\x06\x12\x1a\n\x16PERMISSION_REPORT_RUNS\x10\x07\x12\x1a\n\x16PERMISSION_REMOVE_DATA\x10\x08\x12\x14\n\x10PERMISSION_SERVE\x10\t\x12\x19\n\x15PERMISSION_READ_AUDIT\x10\n\x12\x18\n\x14PERMISSION_MOVE_DATA\x10\x0b*\x8c\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x13\n\x0fROLE_RESEARCHER\x10\x02\x12\x13\n\x0fROLE_MAINTAINER\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x12\x11\n\rROLE_EXECUTOR\x10\x05\x12\x10\n\x0cROLE_SERVICE\x10\x06:R\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\x9c\x8f\x03 \x01(\x0e\x32\x1c.optaic.common.v1.Permission:W\n\rproject_scope\x12\x1e.google.protobuf.MethodOptions\x18\x9e\x8f\x03 \x01(\x0e\x32\x1e.optaic.common.v1.ProjectScopeBT\n\x14\x64\x65v.optaic.common.v1P\x01Z\'optaic.dev/go/optaic/common/v1;commonv1\xaa\x02\x10Optaic.Common.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSCOPE']._serialized_start=85
   _globals['_PROJECTSCOPE']._serialized_end=202
   _globals['_PERMISSION']._serialized_start=205
-  _globals['_PERMISSION']._serialized_end=502
-  _globals['_ROLE']._serialized_start=505
-  _globals['_ROLE']._serialized_end=645
+  _globals['_PERMISSION']._serialized_end=528
+  _globals['_ROLE']._serialized_start=531
+  _globals['_ROLE']._serialized_end=671
 # @@protoc_insertion_point(module_scope)

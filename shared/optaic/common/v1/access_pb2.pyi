@@ -84,6 +84,8 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     """Ask what only another service of this installation asks."""
     PERMISSION_READ_AUDIT: _Permission.ValueType  # 10
     """Read who did what."""
+    PERMISSION_MOVE_DATA: _Permission.ValueType  # 11
+    """Move the tenant's data to another place."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """What a role permits."""
@@ -112,6 +114,8 @@ PERMISSION_SERVE: Permission.ValueType  # 9
 """Ask what only another service of this installation asks."""
 PERMISSION_READ_AUDIT: Permission.ValueType  # 10
 """Read who did what."""
+PERMISSION_MOVE_DATA: Permission.ValueType  # 11
+"""Move the tenant's data to another place."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 class _Role:

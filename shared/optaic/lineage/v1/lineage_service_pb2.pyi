@@ -1281,3 +1281,45 @@ class RecomputeFreshnessResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecomputeFreshnessResponse: _TypeAlias = RecomputeFreshnessResponse  # noqa: Y015
+
+@_typing.final
+class MoveDataRootRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_ROOT_FIELD_NUMBER: _builtins.int
+    TO_ROOT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    from_root: _builtins.str
+    """Without a slash at its end, as runs have recorded it."""
+    to_root: _builtins.str
+    request_id: _builtins.str
+    """Repeats of a request with this id get the first answer."""
+    def __init__(
+        self,
+        *,
+        from_root: _builtins.str = ...,
+        to_root: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_root", b"from_root", "request_id", b"request_id", "to_root", b"to_root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveDataRootRequest: _TypeAlias = MoveDataRootRequest  # noqa: Y015
+
+@_typing.final
+class MoveDataRootResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveDataRootResponse: _TypeAlias = MoveDataRootResponse  # noqa: Y015

@@ -111,6 +111,11 @@ class LineageServiceStub:
                 request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessRequest.SerializeToString,
                 response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessResponse.FromString,
                 _registered_method=True)
+        self.MoveDataRoot = channel.unary_unary(
+                '/optaic.lineage.v1.LineageService/MoveDataRoot',
+                request_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.MoveDataRootRequest.SerializeToString,
+                response_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.MoveDataRootResponse.FromString,
+                _registered_method=True)
 
 
 class LineageServiceServicer:
@@ -245,6 +250,15 @@ class LineageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveDataRoot(self, request, context):
+        """The tenant's data was moved: whatever version is recorded below `from_root`, or below a root that was moved there, is read below
+        `to_root`. Nothing else of a flow changes. The same again changes nothing. For services only. Errors: ALREADY_EXISTS
+        (REQUEST_ID_REUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LineageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -322,6 +336,11 @@ def add_LineageServiceServicer_to_server(servicer, server):
                     servicer.RecomputeFreshness,
                     request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessRequest.FromString,
                     response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessResponse.SerializeToString,
+            ),
+            'MoveDataRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveDataRoot,
+                    request_deserializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.MoveDataRootRequest.FromString,
+                    response_serializer=optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.MoveDataRootResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -730,6 +749,33 @@ class LineageService:
             '/optaic.lineage.v1.LineageService/RecomputeFreshness',
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessRequest.SerializeToString,
             optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.RecomputeFreshnessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveDataRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optaic.lineage.v1.LineageService/MoveDataRoot',
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.MoveDataRootRequest.SerializeToString,
+            optaic_dot_lineage_dot_v1_dot_lineage__service__pb2.MoveDataRootResponse.FromString,
             options,
             channel_credentials,
             insecure,

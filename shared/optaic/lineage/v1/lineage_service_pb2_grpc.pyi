@@ -98,6 +98,11 @@ class LineageServiceStub:
     differ. The answer has a part of the flows of the whole tenant, in an order of its own; follow `next_page_token` for all.
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
+    MoveDataRoot: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.MoveDataRootRequest, _lineage_service_pb2.MoveDataRootResponse]
+    """The tenant's data was moved: whatever version is recorded below `from_root`, or below a root that was moved there, is read below
+    `to_root`. Nothing else of a flow changes. The same again changes nothing. For services only. Errors: ALREADY_EXISTS
+    (REQUEST_ID_REUSED).
+    """
 
 @_typing.type_check_only
 class LineageServiceAsyncStub(LineageServiceStub):
@@ -167,6 +172,11 @@ class LineageServiceAsyncStub(LineageServiceStub):
     what differs, and publishes it. lineage-service does the same by itself from time to time, and nothing is expected to
     differ. The answer has a part of the flows of the whole tenant, in an order of its own; follow `next_page_token` for all.
     Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """
+    MoveDataRoot: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.MoveDataRootRequest, _lineage_service_pb2.MoveDataRootResponse]  # type: ignore[assignment]
+    """The tenant's data was moved: whatever version is recorded below `from_root`, or below a root that was moved there, is read below
+    `to_root`. Nothing else of a flow changes. The same again changes nothing. For services only. Errors: ALREADY_EXISTS
+    (REQUEST_ID_REUSED).
     """
 
 class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -324,6 +334,17 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         what differs, and publishes it. lineage-service does the same by itself from time to time, and nothing is expected to
         differ. The answer has a part of the flows of the whole tenant, in an order of its own; follow `next_page_token` for all.
         Errors: INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def MoveDataRoot(
+        self,
+        request: _lineage_service_pb2.MoveDataRootRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lineage_service_pb2.MoveDataRootResponse, _abc.Awaitable[_lineage_service_pb2.MoveDataRootResponse]]:
+        """The tenant's data was moved: whatever version is recorded below `from_root`, or below a root that was moved there, is read below
+        `to_root`. Nothing else of a flow changes. The same again changes nothing. For services only. Errors: ALREADY_EXISTS
+        (REQUEST_ID_REUSED).
         """
 
 def add_LineageServiceServicer_to_server(servicer: LineageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

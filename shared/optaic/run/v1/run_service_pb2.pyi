@@ -84,6 +84,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ARTIFACT_NOT_FOUND: _ErrorReason.ValueType  # 38
     ERROR_REASON_ARTIFACT_NOT_SIGNABLE: _ErrorReason.ValueType  # 39
     """The file of an artifact lies where no URL can be signed for it."""
+    ERROR_REASON_DATA_MOVING: _ErrorReason.ValueType  # 40
+    """No run begins, because the tenant's data is being moved; see DataMoveService."""
+    ERROR_REASON_DATA_MOVE_UNDER_WAY: _ErrorReason.ValueType  # 41
+    """Another move of the tenant's data is under way."""
+    ERROR_REASON_DATA_MOVE_NOT_FOUND: _ErrorReason.ValueType  # 42
+    ERROR_REASON_RUNS_ACTIVE: _ErrorReason.ValueType  # 43
+    """Runs of the tenant are PENDING or RUNNING."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why RunService or RunReportService refused."""
@@ -140,6 +147,13 @@ ERROR_REASON_FLOW_NOT_EXTERNAL: ErrorReason.ValueType  # 37
 ERROR_REASON_ARTIFACT_NOT_FOUND: ErrorReason.ValueType  # 38
 ERROR_REASON_ARTIFACT_NOT_SIGNABLE: ErrorReason.ValueType  # 39
 """The file of an artifact lies where no URL can be signed for it."""
+ERROR_REASON_DATA_MOVING: ErrorReason.ValueType  # 40
+"""No run begins, because the tenant's data is being moved; see DataMoveService."""
+ERROR_REASON_DATA_MOVE_UNDER_WAY: ErrorReason.ValueType  # 41
+"""Another move of the tenant's data is under way."""
+ERROR_REASON_DATA_MOVE_NOT_FOUND: ErrorReason.ValueType  # 42
+ERROR_REASON_RUNS_ACTIVE: ErrorReason.ValueType  # 43
+"""Runs of the tenant are PENDING or RUNNING."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

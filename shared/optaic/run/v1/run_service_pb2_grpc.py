@@ -169,7 +169,7 @@ class RunServiceServicer:
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
         for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED, FLOW_EXTERNAL); ALREADY_EXISTS (RUN_ACTIVE naming
         the run, REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
-        RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+        RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS); UNAVAILABLE (DATA_MOVING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +181,7 @@ class RunServiceServicer:
         for each. Two requests for one flow: the second is refused as RUN_ACTIVE. A request that breaks its own contract refuses the
         whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
         would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
-        not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, DATA_MOVING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,7 +196,7 @@ class RunServiceServicer:
         data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
         INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
         is no date, that is missing although the instance has a freshness policy (unless the policy is irregular), or that differs from
-        the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
+        the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE, DATA_MOVING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class RunServiceStub:
     NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
     for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED, FLOW_EXTERNAL); ALREADY_EXISTS (RUN_ACTIVE naming
     the run, REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
-    RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+    RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS); UNAVAILABLE (DATA_MOVING).
     """
     BatchSubmitRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.BatchSubmitRunsRequest, _run_service_pb2.BatchSubmitRunsResponse]
     """Submits several runs, each admitted by itself as by SubmitRun. Answers one result for each request, in their order: the run, or
@@ -49,7 +49,7 @@ class RunServiceStub:
     for each. Two requests for one flow: the second is refused as RUN_ACTIVE. A request that breaks its own contract refuses the
     whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
     would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
-    not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, DATA_MOVING).
     """
     ReportExternalVersion: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ReportExternalVersionRequest, _run_pb2.Run]
     """Records that another system has written a new version of the data that an external flow reads in place
@@ -60,7 +60,7 @@ class RunServiceStub:
     data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
     INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
     is no date, that is missing although the instance has a freshness policy (unless the policy is irregular), or that differs from
-    the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
+    the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE, DATA_MOVING).
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -154,7 +154,7 @@ class RunServiceAsyncStub(RunServiceStub):
     NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
     for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED, FLOW_EXTERNAL); ALREADY_EXISTS (RUN_ACTIVE naming
     the run, REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
-    RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+    RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS); UNAVAILABLE (DATA_MOVING).
     """
     BatchSubmitRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.BatchSubmitRunsRequest, _run_service_pb2.BatchSubmitRunsResponse]  # type: ignore[assignment]
     """Submits several runs, each admitted by itself as by SubmitRun. Answers one result for each request, in their order: the run, or
@@ -162,7 +162,7 @@ class RunServiceAsyncStub(RunServiceStub):
     for each. Two requests for one flow: the second is refused as RUN_ACTIVE. A request that breaks its own contract refuses the
     whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
     would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
-    not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+    not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, DATA_MOVING).
     """
     ReportExternalVersion: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ReportExternalVersionRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Records that another system has written a new version of the data that an external flow reads in place
@@ -173,7 +173,7 @@ class RunServiceAsyncStub(RunServiceStub):
     data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
     INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
     is no date, that is missing although the instance has a freshness policy (unless the policy is irregular), or that differs from
-    the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
+    the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE, DATA_MOVING).
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Errors: NOT_FOUND (RUN_NOT_FOUND)."""
@@ -270,7 +270,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND (INSTANCE_NOT_FOUND, FLOW_NOT_FOUND); FAILED_PRECONDITION (UPSTREAM_NOT_READY with one violation
         for each blocking flow, MISSING_INPUT, INSTANCE_DELETING, FULL_RANGE_REQUIRED, FLOW_EXTERNAL); ALREADY_EXISTS (RUN_ACTIVE naming
         the run, REQUEST_ID_REUSED); INVALID_ARGUMENT (FORCE_REASON_REQUIRED, ALLOW_DELETION_REASON_REQUIRED);
-        RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS).
+        RESOURCE_EXHAUSTED (TOO_MANY_ACTIVE_RUNS); UNAVAILABLE (DATA_MOVING).
         """
 
     @_abc_1.abstractmethod
@@ -284,7 +284,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         for each. Two requests for one flow: the second is refused as RUN_ACTIVE. A request that breaks its own contract refuses the
         whole call. Errors: INVALID_ARGUMENT (also for a `request_id` or `validate_only` within a request, and TOO_LARGE if the answer
         would exceed the size that clients accept; then nothing is submitted); ALREADY_EXISTS (REQUEST_ID_REUSED); PERMISSION_DENIED if the caller may
-        not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE).
+        not run one of the flows; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, DATA_MOVING).
         """
 
     @_abc_1.abstractmethod
@@ -301,7 +301,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         data is again what it was then. Errors: NOT_FOUND (INSTANCE_NOT_FOUND); FAILED_PRECONDITION (FLOW_NOT_EXTERNAL,
         INSTANCE_DELETING); ALREADY_EXISTS (RUN_ACTIVE naming the run, REQUEST_ID_REUSED); INVALID_ARGUMENT for a `last_data_date` that
         is no date, that is missing although the instance has a freshness policy (unless the policy is irregular), or that differs from
-        the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE).
+        the one of the current version; UNAVAILABLE (DEPENDENCY_UNAVAILABLE, CONCURRENT_UPDATE, DATA_MOVING).
         """
 
     @_abc_1.abstractmethod
