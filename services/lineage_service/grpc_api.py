@@ -10,6 +10,7 @@ from lineage_service.use_cases import (
     differences,
     impact,
     invalidation,
+    moving,
     planning,
     reading,
     recomputation,
@@ -91,3 +92,6 @@ class LineageServicer(LineageServiceServicer):
         self, request: api.RecomputeFreshnessRequest, _context: Any
     ) -> api.RecomputeFreshnessResponse:
         return await recomputation.recompute_freshness(self._deps, current(), request)
+
+    async def MoveDataRoot(self, request: api.MoveDataRootRequest, _context: Any) -> api.MoveDataRootResponse:
+        return await moving.move_data_root(self._deps, current(), request)

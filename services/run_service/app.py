@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from optaic.rules.events import RUN_EVENTS, STREAMS
+from optaic.run.v1.data_move_service_pb2_grpc import add_DataMoveServiceServicer_to_server
 from optaic.run.v1.run_report_service_pb2_grpc import add_RunReportServiceServicer_to_server
 from optaic.run.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
 from run_service.centrifugo_adapter import LiveRuns
 from run_service.comparing import Comparing
 from run_service.config import Settings
 from run_service.consumers import build_consumers
-from run_service.grpc_api import RunReportServicer, RunServicer
+from run_service.grpc_api import DataMoveServicer, RunReportServicer, RunServicer
 from run_service.peers_adapter import Peers
 from run_service.ports import Orchestrator
 from run_service.prefect_adapter import PrefectOrchestrator
@@ -91,6 +92,7 @@ async def build(
                 RunReportServicer(deps),
                 "optaic.run.v1.RunReportService",
             ),
+            (add_DataMoveServiceServicer_to_server, DataMoveServicer(deps), "optaic.run.v1.DataMoveService"),
         ],
         build_consumers(deps, parts.broker),
         # A read sees this service's own writes at once. Admission sends lineage-service the events that it may lack.

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from optaic.run.v1 import data_move_service_pb2 as move_api
 from optaic.run.v1 import run_report_service_pb2 as report_api
 from optaic.run.v1 import run_service_pb2 as run_api
+from optaic.run.v1.data_move_service_pb2_grpc import DataMoveServiceServicer
 from optaic.run.v1.refresh_pb2 import Refresh
 from optaic.run.v1.run_pb2 import Run
 from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceServicer
@@ -18,6 +20,7 @@ from run_service.use_cases import (
     batch_submission,
     cancellation,
     code,
+    data_moves,
     external_versions,
     log_reading,
     output_reading,
@@ -182,3 +185,25 @@ class RunReportServicer(RunReportServiceServicer):
         self, request: report_api.ListTrainedVersionsRequest, _context: Any
     ) -> report_api.ListTrainedVersionsResponse:
         return await training_reading.list_trained_versions(self._deps, current(), request)
+
+
+class DataMoveServicer(DataMoveServiceServicer):
+    """The service optaic.run.v1.DataMoveService."""
+
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
+
+    async def GetDataMove(self, request: move_api.GetDataMoveRequest, _context: Any) -> move_api.DataMove:
+        del request  # it has no field
+        return await reading.get_data_move(self._deps, current())
+
+    async def BeginDataMove(self, request: move_api.BeginDataMoveRequest, _context: Any) -> move_api.DataMove:
+        return await data_moves.begin_data_move(self._deps, current(), request)
+
+    async def SwitchDataMove(
+        self, request: move_api.SwitchDataMoveRequest, _context: Any
+    ) -> move_api.DataMove:
+        return await data_moves.switch_data_move(self._deps, current(), request)
+
+    async def EndDataMove(self, request: move_api.EndDataMoveRequest, _context: Any) -> move_api.DataMove:
+        return await data_moves.end_data_move(self._deps, current(), request)

@@ -244,6 +244,18 @@ class Peers:
             raise _translate(error) from error
         return answer
 
+    async def move_data_root(self, from_root: str, to_root: str) -> None:
+        """Tell lineage-service where the tenant's data lies now.
+
+        Raises:
+            UnavailableError: lineage-service does not answer as it should.
+        """
+        request = lineage_service_pb2.MoveDataRootRequest(from_root=from_root, to_root=to_root)
+        try:
+            await self._lineage.MoveDataRoot(request)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error) from error
+
     async def _check_many(self, requests: Mapping[str, _Check]) -> dict[str, _Answer]:
         if len(requests) == 1:
             return {key: await self._check(request) for key, request in requests.items()}

@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from servicekit import dead_letters
 from servicekit.backoff import backoff
 from servicekit.broker import Broker
-from servicekit.database import FULL, Database
+from servicekit.database import Database
+from servicekit.database_errors import FULL
 from servicekit.dead_letters import Replay
 from servicekit.direct import send
 from servicekit.durables import Durable

@@ -18,21 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from servicekit import changes, context
+from servicekit.database_errors import FULL, domain_error_of
 from servicekit.direct import DirectConnection, send, text_of
-from servicekit.errors import (
-    AbortedError,
-    DeadlineExceededError,
-    DomainError,
-    InvalidArgumentError,
-    ResourceExhaustedError,
-    UnavailableError,
-)
+from servicekit.errors import ResourceExhaustedError
 from servicekit.events import Event
 from servicekit.outbox import TransactionNotes, current_notes
 from servicekit.schema import TENANT_SETTING
 from servicekit.sessions import Sessions
 from servicekit.settings import ServiceSettings
-from servicekit.shares import Shares, database_busy, most_of_one
+from servicekit.shares import Shares, most_of_one
 
 Connection: TypeAlias = AsyncConnection  # use cases pass it to the queries and use nothing else of SQLAlchemy
 ConstraintError: TypeAlias = IntegrityError  # a row exists already, or a row that it refers to is missing
@@ -43,29 +37,6 @@ _log = structlog.get_logger(__name__)
 _closing: set[asyncio.Future[None]] = set()  # the loop itself keeps no task alive
 _BEGIN = b"begin isolation level read committed"
 _HOT_CONNECTIONS = 4
-_CONFLICT = (AbortedError, "CONCURRENT_UPDATE", "a concurrent change got in between; retry")
-_BUSY = (UnavailableError, "DATABASE_BUSY", "the database is busy; retry")
-_TOO_SLOW = (DeadlineExceededError, "STATEMENT_TIMEOUT", "a database statement took too long")
-_AWAY = (UnavailableError, "DATABASE_UNAVAILABLE", "the database does not answer; retry")
-FULL = "DATABASE_FULL"  # the reason of the error
-_FULL = (
-    ResourceExhaustedError,
-    FULL,
-    "the database has no room on its disk; free space, then retry",
-)
-_MEANINGS: dict[str, tuple[type[DomainError], str, str]] = {
-    "40001": _CONFLICT,  # serialization failure
-    "40P01": _CONFLICT,  # deadlock
-    "55P03": _BUSY,  # lock not available
-    "53000": _BUSY,  # insufficient resources
-    "53100": _FULL,
-    "53200": _BUSY,  # out of memory
-    "53300": _BUSY,  # too many connections
-    "53400": _BUSY,  # a configured limit
-    "57014": _TOO_SLOW,  # cancelled by statement_timeout
-    "58000": _AWAY,  # system error
-    "58030": _AWAY,  # input or output error
-}
 # Sorts more than fits into its memory, so that the server has to write to its disk; it leaves nothing there.
 _SMALL_MEMORY = sa.text("set local work_mem = '64kB'")
 _WRITE_PROBE = sa.text(
@@ -81,29 +52,6 @@ def _begin(tenant_id: str, *, read_only: bool) -> bytes:
     mode = "repeatable read read only" if read_only else "read committed"
     setting, tenant = sql.quote(TENANT_SETTING), sql.quote(tenant_id)
     return f"begin isolation level {mode}; select set_config({setting}, {tenant}, true)".encode()
-
-
-def domain_error_of(error: Exception) -> DomainError | None:
-    """Convert a database error into an error for the caller; return None for a fault of our own."""
-    if isinstance(error, PoolTimeoutError):
-        return database_busy()
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(origin, psycopg.Error):
-        return None
-    if isinstance(origin, psycopg.DataError):
-        return InvalidArgumentError(
-            "INVALID_ARGUMENT",
-            "a value of the request is out of range or no valid text, so it cannot be stored",
-        )
-    meaning = _MEANINGS.get(origin.sqlstate or "")
-    if meaning is not None:
-        kind, reason, message = meaning
-        return kind(reason, message)
-    is_lost = origin.sqlstate is None or origin.sqlstate.startswith(("08", "57P"))
-    if is_lost and isinstance(origin, psycopg.OperationalError | psycopg.InterfaceError):
-        kind, reason, message = _AWAY
-        return kind(reason, message)
-    return None
 
 
 class Database:
@@ -223,7 +171,7 @@ class Database:
         try:
             yield
         except ResourceExhaustedError as error:
-            if error.reason == _FULL[1] and not self._is_full:
+            if error.reason == FULL and not self._is_full:
                 self._is_full = True
                 _log.error("the database has no room", cause=repr(error.__cause__))
             raise

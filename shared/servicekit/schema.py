@@ -120,6 +120,15 @@ locations = sa.Table(
     sa.Index("ix_locations_project", "tenant_id", "project_id", "resource_id"),
 )
 
+moved_roots = sa.Table(
+    "moved_roots",
+    metadata,
+    # Events and runs keep the URIs that they were recorded with; readers put the root in place of the former one.
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("former_root", sa.Text, primary_key=True),
+    sa.Column("root", sa.Text, nullable=False),
+)
+
 
 class MigrationOperations(Protocol):
     """The part of Alembic's `op` that this module uses."""

@@ -21,7 +21,7 @@ from optaic.instance.v1 import (
     probe_service_pb2_grpc,
 )
 from optaic.lineage.v1 import lineage_service_pb2_grpc
-from optaic.run.v1 import run_service_pb2_grpc
+from optaic.run.v1 import data_move_service_pb2_grpc, run_service_pb2_grpc
 from optaic.status.v1 import status_service_pb2_grpc
 
 _SERVICES = {
@@ -31,6 +31,7 @@ _SERVICES = {
     data_removal_service_pb2_grpc: "DataRemovalService",
     probe_service_pb2_grpc: "ProbeService",
     lineage_service_pb2_grpc: "LineageService",
+    data_move_service_pb2_grpc: "DataMoveService",
     run_service_pb2_grpc: "RunService",
     status_service_pb2_grpc: "StatusService",
 }

@@ -18,7 +18,7 @@ from optaic.instance.v1 import (
     probe_service_pb2,
 )
 from optaic.lineage.v1 import lineage_service_pb2
-from optaic.run.v1 import run_report_service_pb2, run_service_pb2
+from optaic.run.v1 import data_move_service_pb2, run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
 from support.control_plane import ControlPlane
 from support.identities import Metadata
@@ -47,6 +47,11 @@ TENANT_WIDE = {
     "BatchCheckUpstreamFreshness",
     "PlanFlows",
     "RecomputeFreshness",
+    "MoveDataRoot",
+    "GetDataMove",
+    "BeginDataMove",
+    "SwitchDataMove",
+    "EndDataMove",
     "AcceptCode",
     "ListCodeHashes",
     "StartRun",
@@ -114,6 +119,7 @@ ALLOWED: dict[str, set[str]] = {
     "AcceptStaleness": _MAINTAINING,
     "RevokeAcceptedStaleness": _MAINTAINING,
     "RecomputeFreshness": _MAINTAINING,
+    "MoveDataRoot": {"service"},
     "GetInstanceStatus": _READING,
     "BatchGetInstanceStatuses": _READING,
     "ListInstanceStatuses": _READING,
@@ -153,6 +159,10 @@ ALLOWED: dict[str, set[str]] = {
     "WatchDispatches": {"executor"},
     "ReportTelemetry": {"executor"},
     "ListTrainedVersions": {"executor"},
+    "GetDataMove": {"admin"},
+    "BeginDataMove": {"admin"},
+    "SwitchDataMove": {"admin"},
+    "EndDataMove": {"admin"},
     "ListAuditRecords": {"admin"},
     "ListAuditSeals": {"admin"},
 }
@@ -167,7 +177,7 @@ CONTRACTS: dict[str, tuple[Any, ...]] = {
     ),
     "lineage": (lineage_service_pb2, audit_service_pb2),
     "status": (status_service_pb2, audit_service_pb2),
-    "run": (run_service_pb2, run_report_service_pb2, audit_service_pb2),
+    "run": (run_service_pb2, run_report_service_pb2, data_move_service_pb2, audit_service_pb2),
 }
 METHODS: list[tuple[str, MethodDescriptor]] = [
     (service, method)

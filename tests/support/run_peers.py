@@ -114,10 +114,20 @@ class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
         self.answer: Callable[[Check], Answer] = lambda _: Answer(all_ready=True, lineage_revision=7)
         self.upstreams: list[lineage_pb2.FlowState] = []  # of every flow
         self.state = lineage_pb2.FlowState()  # of every flow
+        self.moved: list[tuple[str, str]] = []  # roots of data
+        self.is_away = False  # when it is told of a move
 
     async def CheckUpstreamFreshness(self, request: Check, _: Any) -> Answer:
         self.requests.append(request)
         return self.answer(request)
+
+    async def MoveDataRoot(
+        self, request: lineage_service_pb2.MoveDataRootRequest, _: Any
+    ) -> lineage_service_pb2.MoveDataRootResponse:
+        if self.is_away:
+            raise UnavailableError("DATABASE_UNAVAILABLE", "retry")
+        self.moved.append((request.from_root, request.to_root))
+        return lineage_service_pb2.MoveDataRootResponse()
 
     async def GetFlowState(
         self, _request: lineage_service_pb2.GetFlowStateRequest, _: Any

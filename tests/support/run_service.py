@@ -17,6 +17,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.locations import flow_folder
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
+from optaic.run.v1.data_move_service_pb2_grpc import DataMoveServiceStub
 from optaic.run.v1.run_report_service_pb2_grpc import RunReportServiceStub
 from optaic.run.v1.run_service_pb2_grpc import RunServiceStub
 from run_service.app import build
@@ -58,6 +59,7 @@ class RunningRunService:
     clock: FakeClock
     nats: Client
     address: str
+    moves: Any
     events: list[tuple[str, bytes]] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)  # by executor and flow run
     credentials: dict[str, str] = field(default_factory=dict)  # the newest, by run
@@ -275,6 +277,7 @@ async def run_service(
                 clock=clock,
                 nats=client,
                 address=app.server.address,
+                moves=Signed(DataMoveServiceStub(channel), caller("admin")),
             )
         finally:
             stop.set()

@@ -25,11 +25,18 @@ def limited(text: str) -> sa.TextClause:
     return sa.text(f"{text} limit cast(:most as bigint)")
 
 
-FLOW_COLUMNS = """
+# Where the data of a version is read: what is recorded below a root from which it was moved lies below another one.
+_URI = """
+    case when exists (select from moved_roots where tenant_id = :tenant_id) then coalesce((
+        select m.root || substr(v.uri, length(m.former_root) + 1) from moved_roots m
+        where m.tenant_id = :tenant_id and starts_with(v.uri, m.former_root || '/' || m.tenant_id || '/')
+    ), v.uri, '') else coalesce(v.uri, '') end
+"""
+FLOW_COLUMNS = f"""
     f.flow_id, cast(f.instance_id as text), f.flow_kind, coalesce(i.name, ''), coalesce(i.kind, 0),
     coalesce(i.revision, 0), coalesce(i.is_deleted, false), f.is_defined, f.fingerprint,
     f.fingerprint_change, f.computed_fingerprint, f.verified_run_number, f.verified_fingerprint, f.version,
-    coalesce(cast(v.run_id as text), ''), coalesce(v.uri, ''), coalesce(v.physical_version, ''),
+    coalesce(cast(v.run_id as text), ''), {_URI}, coalesce(v.physical_version, ''),
     coalesce(v.digest, ''), f.last_data_date, f.run_number, coalesce(cast(f.last_run_id as text), ''),
     f.last_run_time, f.ended_run_number, f.outcome_run_number, f.outcome, f.completed_run_number,
     f.rows_processed, f.invalidated_run_number, f.invalidated_reason, f.is_fresh, f.revision,

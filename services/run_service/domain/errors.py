@@ -355,3 +355,28 @@ def too_many_active_runs(limit: int) -> NoRoomError:
         metadata={"limit": str(limit)},
         retry_seconds=RETRY_SECONDS,
     )
+
+
+def data_move_under_way(from_root: str, to_root: str) -> FailedPreconditionError:
+    """Return the refusal DATA_MOVE_UNDER_WAY of a second move."""
+    return FailedPreconditionError(
+        "DATA_MOVE_UNDER_WAY",
+        f"the tenant's data is being moved from {from_root} to {to_root}; end that move first (optaic admin move-data --finish, or "
+        "--give-up before it has switched)",
+    )
+
+
+def data_move_not_found() -> FailedPreconditionError:
+    """Return the refusal DATA_MOVE_NOT_FOUND."""
+    return FailedPreconditionError(
+        "DATA_MOVE_NOT_FOUND",
+        "no move of the tenant's data is under way; begin one (optaic admin move-data --to ...)",
+    )
+
+
+def runs_active(count: int) -> FailedPreconditionError:
+    """Return the refusal RUNS_ACTIVE."""
+    return FailedPreconditionError(
+        "RUNS_ACTIVE",
+        f"{count} runs of the tenant are pending or running, and write where the data lay; wait until they have ended, or cancel them",
+    )

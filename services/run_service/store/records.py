@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from run_service.domain.retries import RetryPolicy
 from run_service.domain.statuses import RunStatus
+from run_service.store.places import relocate_run
 from servicekit.enums import enum_number, enum_word
 from servicekit.times import set_time
 
@@ -83,6 +84,8 @@ class Record:
     start_secret_hash: str = ""
     # Of the last line of its log, 1970 if it has none; None while that is not known.
     last_log_time: datetime | None = None
+    # From where the tenant's data was moved, and where it is now; the URIs of the run are the new ones.
+    moved_roots: Mapping[str, str] = field(default_factory=dict)
 
 
 def time_of(moment: datetime) -> Timestamp:
@@ -168,7 +171,7 @@ def run_columns(run: run_pb2.Run) -> dict[str, Any]:
 
 
 def record_of(row: RowMapping) -> Record:
-    """Convert a row, which also has the column `result`, into a record."""
+    """Convert a row, which also has the columns `result` and `moved_roots`, into a record."""
     run = run_pb2.Run(**{name: row[name] for name in _PLAIN if row[name] is not None})
     for name, enum in _ENUMS.items():
         setattr(run, name, enum_number(enum, row[name]))
@@ -194,6 +197,8 @@ def record_of(row: RowMapping) -> Record:
         result.SetInParent()
         fields = {name: value for name, value in row["result"].items() if value is not None}
         json_format.ParseDict(fields, result, ignore_unknown_fields=True)
+    roots = row["moved_roots"] or {}
+    relocate_run(run, row["tenant_id"], roots)
     policy = row["retry_policy"]
     return Record(
         run=run,
@@ -210,6 +215,7 @@ def record_of(row: RowMapping) -> Record:
         superseded_run_ids=frozenset(row["superseded_run_ids"]),
         start_secret_hash=row["start_secret_hash"],
         last_log_time=row["last_log_time"],
+        moved_roots=roots,
     )
 
 

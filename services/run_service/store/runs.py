@@ -16,6 +16,7 @@ from run_service.store.tables import extensions, flows, runs
 from servicekit.database import Connection, Database
 from servicekit.direct import as_text
 from servicekit.locations import in_projects
+from servicekit.moved_roots import roots_of
 
 
 def _readable(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
@@ -40,9 +41,10 @@ _RESULT = sa.case(
     value=runs.c.kind,
     else_=sa.cast(sa.null(), JSONB),
 ).label("result")
-_SELECT = sa.select(runs, _RESULT)
+_DERIVED = (_RESULT, roots_of(runs.c.tenant_id).label("moved_roots"))
+_SELECT = sa.select(runs, *_DERIVED)
 # The same for texts, whose values nobody converts: ids are text.
-COLUMNS = (*(_readable(column) for column in runs.c), _RESULT)
+COLUMNS = (*(_readable(column) for column in runs.c), *_DERIVED)
 _LOCK = as_text(
     sa.select(*COLUMNS)
     .where(runs.c.tenant_id == sa.bindparam("tenant_id"), runs.c.run_id == sa.bindparam("run_id"))
@@ -266,7 +268,7 @@ async def update_progress(
             sa.or_(*changes),
         )
         .values(values)
-        .returning(*runs.c, _RESULT)
+        .returning(*runs.c, *_DERIVED)
     )
     return await _record(connection, statement)
 
@@ -284,7 +286,7 @@ async def update_code(
             runs.c.status == RunStatus.RUNNING.value,
         )
         .values(code=list(code), revision=runs.c.revision + 1)
-        .returning(*runs.c, _RESULT),
+        .returning(*runs.c, *_DERIVED),
     )
 
 
@@ -328,7 +330,7 @@ async def part_from_flow_runs(
             orchestrator_run_id=None,
             revision=runs.c.revision + 1,
         )
-        .returning(*runs.c, _RESULT)
+        .returning(*runs.c, *_DERIVED)
     )
     return await _records(connection, statement)
 
@@ -342,7 +344,7 @@ async def settle_telemetry(connection: Connection, tenant_id: str, run_id: str, 
             telemetry_pending=sa.func.array_remove(runs.c.telemetry_pending, system),
             revision=runs.c.revision + 1,
         )
-        .returning(*runs.c, _RESULT)
+        .returning(*runs.c, *_DERIVED)
     )
     (settled,) = await _records(connection, statement)
     return settled

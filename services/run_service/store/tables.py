@@ -359,5 +359,17 @@ auto_refreshes = sa.Table(
     sa.Index("ix_auto_refreshes_waits_for", "waits_for", postgresql_using="gin"),
 )
 
-PROTECTED = (flows, runs, activities, tracebacks, code_hashes, *extensions.values())
+# The move of a tenant's data that is under way; while there is one, a trigger refuses new runs.
+data_moves = sa.Table(
+    "data_moves",
+    metadata,
+    _tenant(),
+    sa.Column("from_root", sa.Text, nullable=False),
+    sa.Column("to_root", sa.Text, nullable=False),
+    sa.Column("is_switched", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("begin_time", _TIME, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+)
+
+PROTECTED = (flows, runs, activities, tracebacks, code_hashes, data_moves, *extensions.values())
 QUEUES = (dispatches, endings, leases, retries, ticks, auto_refreshes)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
+from optaic.rules.locations import relocate
 from optaic.run.v1 import run_report_service_pb2
 from run_service.domain.statuses import RunStatus
+from run_service.store.places import relocate_manifest
 from run_service.store.tables import extensions, runs
 from servicekit.database import Connection
 from servicekit.ids import is_id
+from servicekit.moved_roots import roots_of
 
 _TRAINING = "training"
 _TABLE = extensions[_TRAINING]
@@ -24,6 +29,7 @@ _SELECT = (
         sa.func.coalesce(_TABLE.c.mlflow_run_id, "").label("mlflow_run_id"),
         sa.func.coalesce(_TABLE.c.label_end, "").label("label_end"),
         runs.c.artifact_manifest,
+        roots_of(runs.c.tenant_id).label("moved_roots"),
     )
     .join(_TABLE, sa.and_(_TABLE.c.tenant_id == runs.c.tenant_id, _TABLE.c.run_id == runs.c.run_id))
     .where(runs.c.flow_kind == _TRAINING, runs.c.status == RunStatus.COMPLETED.value)
@@ -39,7 +45,15 @@ async def list_trained_versions(
     if before is not None:
         statement = statement.where(runs.c.run_number < before)
     rows = (await connection.execute(statement)).mappings()
-    return [run_report_service_pb2.TrainedVersion(**row) for row in rows]
+    return [_version_of(tenant_id, dict(row)) for row in rows]
+
+
+def _version_of(tenant_id: str, columns: dict[str, Any]) -> run_report_service_pb2.TrainedVersion:
+    roots = columns.pop("moved_roots") or {}
+    version = run_report_service_pb2.TrainedVersion(**columns)
+    version.uri = relocate(version.uri, tenant_id, roots)
+    relocate_manifest(version.artifact_manifest, tenant_id, roots)
+    return version
 
 
 async def get_model_run(connection: Connection, tenant_id: str, inference_run_id: str) -> str:

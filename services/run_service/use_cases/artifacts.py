@@ -12,6 +12,7 @@ from run_service.domain.errors import artifact_not_found, artifact_not_signable,
 from run_service.store import runs as run_store
 from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
+from run_service.use_cases.outputs import root_of
 from servicekit import off_loop
 from servicekit.context import RequestContext
 from servicekit.times import set_time
@@ -54,7 +55,7 @@ def _find(deps: Dependencies, tenant_id: str, record: Record, name: str) -> run_
     run = record.run
     artifact = next((each for each in run.artifact_manifest if each.name == name), None)
     folder = outputs_folder(tenant_id, run.instance_id, record.flow_kind, run.run_id)
-    root = deps.settings.data_root
+    root = root_of(deps.settings.data_root, record)
     if artifact is None or not is_inside(artifact.uri, folder, root):
         raise artifact_not_found(run.run_id, name)
     if not storage.is_remote(artifact.uri):

@@ -52,11 +52,17 @@ def _check_manifest(tenant_id: str, record: Record, request: _Report) -> None:
         )
 
 
+def root_of(data_root: str, record: Record) -> str:
+    """Return where the data of a run's tenant lies: below the data root of the installation, unless it was moved."""
+    return record.moved_roots.get(data_root, data_root)
+
+
 def _artifacts(artifacts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(f"artifacts[{name!r}]", uri) for name, uri in artifacts]
 
 
 def _check(data_root: str, tenant_id: str, record: Record, named: Iterable[tuple[str, str]]) -> None:
+    data_root = root_of(data_root, record)
     flow = (tenant_id, record.run.instance_id, record.flow_kind)
     folders = (data_folder(*flow), outputs_folder(*flow, record.run.run_id))
     misplaced = [

@@ -10,12 +10,14 @@ from datetime import datetime
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.pages import DEFAULT_SIZE
 from optaic.run.v1 import run_pb2, run_report_service_pb2, run_service_pb2
+from optaic.run.v1.data_move_service_pb2 import DataMove
 from run_service.domain.errors import REASONS_NAMING_UPSTREAMS, UPSTREAMS_BLOCKED, run_not_found
 from run_service.domain.statuses import ENDED
 from run_service.events import SERVICE, forget_details
 from run_service.store import activities, code_hashes, locations
 from run_service.store import runs as run_store
 from run_service.store.records import Record
+from run_service.use_cases import data_moves
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import pages
 from servicekit.context import RequestContext
@@ -39,6 +41,12 @@ async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Ma
             instance = await deps.peers.get_instance(*unknown)
             found[instance.instance_id] = instance.project_id
     return found
+
+
+async def get_data_move(deps: Dependencies, context: RequestContext) -> DataMove:
+    """Return where the tenant's data lies, and the move that is under way."""
+    async with deps.database.read(context.tenant_id) as connection:
+        return await data_moves.describe(deps, connection, context.tenant_id)
 
 
 def _note_end(deps: Dependencies, context: RequestContext, record: Record) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -53,3 +55,40 @@ def is_inside(uri: str, folder: str, root: str = "") -> bool:
     path = start.rpartition("://")[2]
     parts = [*path.split("/")[1:], *rest.removesuffix("/").split("/")[1:]]
     return not {"", ".", ".."}.intersection(parts)
+
+
+def find_root_problem(root: str) -> str:
+    """Return why a text is no root of data as runs record it; empty if it is one."""
+    if not (root.startswith("/") or re.match(r"[a-z][a-z0-9+.-]*://.", root)):
+        return "is no absolute path and no URI; write it as OPTAIC_DATA_ROOT of the workers"
+    path = root.partition("://")[2] or root
+    parts = path.removeprefix("/").split("/")
+    if _CHAIN in root or any(mark in root for mark in _FORBIDDEN) or {"", ".", ".."}.intersection(parts):
+        return f"may have no slash at its end, no empty part, no '.' and '..', and none of {' '.join(_FORBIDDEN[:-1])}"
+    return ""
+
+
+def spellings(root: str) -> frozenset[str]:
+    """Return all texts that name the same root: a folder of this machine has a path and a URI."""
+    path = local_path(root)
+    return frozenset({root} if "://" in path else {root, path, f"file://{path}"})
+
+
+def are_nested(roots: Iterable[str]) -> bool:
+    """Return whether one of some roots lies within another one."""
+    folders = sorted({f"{local_path(root)}/" for root in roots})
+    return any(inner.startswith(outer) for outer in folders for inner in folders if inner != outer)
+
+
+def relocate(uri: str, tenant_id: str, roots: Mapping[str, str]) -> str:
+    """Return where data of a tenant is read that is recorded at a URI.
+
+    Args:
+        uri: as it is recorded.
+        tenant_id: the tenant.
+        roots: from where data was moved, and where it is now; none lies within another one.
+    """
+    for former, root in roots.items():
+        if uri.startswith(f"{former}/{tenant_id}/"):
+            return root + uri[len(former) :]
+    return uri

@@ -18,7 +18,8 @@ from integration.servicekit.streams import count, fetch_all, jetstream, send
 from servicekit import consumer as consumer_module
 from servicekit.broker import Broker
 from servicekit.consumer import Consumer, Received, insert_consumed
-from servicekit.database import Database, domain_error_of
+from servicekit.database import Database
+from servicekit.database_errors import domain_error_of
 from servicekit.events import Event
 from servicekit.ids import new_id
 from servicekit.schema import consumed_events

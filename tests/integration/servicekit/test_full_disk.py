@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from devstack.postgres import Postgres
 from devstack.state import State
 from servicekit.broker import Broker
-from servicekit.database import Database, domain_error_of
+from servicekit.database import Database
+from servicekit.database_errors import domain_error_of
 from servicekit.errors import DomainError, ResourceExhaustedError, UnavailableError
 from servicekit.settings import ServiceSettings
 from support.broker import NatsServer

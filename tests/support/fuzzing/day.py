@@ -52,6 +52,10 @@ class Day(World):
         given = _prices(project.project_id, "theirs")
         await self.call("CreateInstance", {"instance": given}, tenant="other")
         await self.call("ListInstances", {"pageSize": 1}, tenant="other")
+        roots = {"fromRoot": "file:///x", "toRoot": "s3://bucket/p"}
+        await self.call("BeginDataMove", roots, tenant="other")
+        for name in ("SwitchDataMove", "GetDataMove", "EndDataMove"):
+            await self.call(name, {}, tenant="other")
 
     async def _definitions(self, tag: str) -> None:
         for name, manifest in MANIFESTS.items():
@@ -279,6 +283,8 @@ class Day(World):
             with contextlib.suppress(grpc.aio.AioRpcError):  # its upstream is not fresh any more
                 await self.call(name, {"flow": later, "reason": "right"})
         await self.call("RecomputeFreshness", {"pageSize": 1})
+        roots = {"fromRoot": "file:///x", "toRoot": "s3://bucket/p"}
+        await self.call("MoveDataRoot", roots, role="service")
 
     async def _status(self, project: str, made: Mapping[str, str]) -> None:
         prices = made["prices"]

@@ -20,7 +20,7 @@ from optaic.instance.v1 import (
     probe_service_pb2,
 )
 from optaic.lineage.v1 import lineage_service_pb2
-from optaic.run.v1 import run_report_service_pb2, run_service_pb2
+from optaic.run.v1 import data_move_service_pb2, run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
 
 _OF_EACH: Sequence[Any] = (audit_service_pb2, health_pb2, reflection_pb2)
@@ -33,7 +33,7 @@ _MODULES: dict[str, Sequence[Any]] = {
         probe_service_pb2,
         *_OF_EACH,
     ),
-    "run": (run_report_service_pb2, run_service_pb2, *_OF_EACH),
+    "run": (data_move_service_pb2, run_report_service_pb2, run_service_pb2, *_OF_EACH),
     "lineage": (lineage_service_pb2, *_OF_EACH),
     "status": (status_service_pb2, *_OF_EACH),
 }
