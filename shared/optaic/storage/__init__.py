@@ -27,6 +27,7 @@ __all__ = [
     "create_file",
     "current",
     "exists",
+    "fill",
     "found",
     "install",
     "installed",
@@ -95,6 +96,11 @@ def replace(uri: str, content: bytes) -> None:
         remote.replace(uri, content)
     else:
         local.replace(local_place(uri), content)
+
+
+def fill(uri: str, content: IO[bytes]) -> None:
+    """Write one object of an object store from a file that is open, part by part; raises as `write`."""
+    remote.fill(uri, content)
 
 
 def publish(uri: str, content: bytes) -> bool:

@@ -13,3 +13,4 @@ class File:
     path: str  # below the folder
     size: int
     changed: datetime
+    mark: str = ""  # another one, if the content is another one

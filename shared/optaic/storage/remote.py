@@ -11,7 +11,6 @@ import io
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from optaic.storage import access
 from optaic.storage.errors import StorageUnavailableError
@@ -57,6 +56,13 @@ def replace(uri: str, content: bytes | memoryview) -> None:
         store.put(path, content, chunk_size=_PART_BYTES)
 
 
+def fill(uri: str, content: IO[bytes]) -> None:
+    """Write an object from a file that is open, part by part."""
+    store, path = _open(uri)
+    with _explained(uri):
+        store.put(path, content, chunk_size=_PART_BYTES)
+
+
 def publish(uri: str, content: bytes) -> bool:
     """Write an object where none is; return whether this was the first."""
     store, path = _open(uri)
@@ -93,7 +99,8 @@ def list_files(uri: str) -> Iterator[File]:
     with _explained(uri):
         for chunk in store.list(path):
             for each in chunk:
-                yield File(each["path"][len(path) :].lstrip("/"), each["size"], each["last_modified"])
+                name, mark = each["path"][len(path) :].lstrip("/"), each["e_tag"] or ""
+                yield File(name, each["size"], each["last_modified"], mark)
 
 
 def list_folders(uri: str) -> list[str]:
@@ -116,10 +123,10 @@ def sign(given: access.Access, uri: str, lifetime: timedelta) -> str:
     """Return a URL with which its holder may read an object for some time; nothing is asked of the store."""
     import obstore  # noqa: PLC0415 - only who signs pays for it
 
-    parts = urlsplit(uri)
+    scheme, bucket, path = _split(uri)
     with _explained(uri):
-        signable: Any = _store(parts.scheme, parts.netloc, given)
-        return obstore.sign(signable, "GET", parts.path.strip("/"), lifetime)
+        signable: Any = _store(scheme, bucket, given)
+        return obstore.sign(signable, "GET", path, lifetime)
 
 
 def remove_file(uri: str) -> None:
@@ -140,8 +147,15 @@ def remove_below(uri: str) -> None:
 
 def _open(uri: str) -> tuple[ObjectStore, str]:
     """Return the store of a URI's bucket, and the path in it."""
-    parts = urlsplit(uri)
-    return _store(parts.scheme, parts.netloc, access.current()), parts.path.strip("/")
+    scheme, bucket, path = _split(uri)
+    return _store(scheme, bucket, access.current()), path
+
+
+def _split(uri: str) -> tuple[str, str, str]:
+    """Return the scheme, the bucket and the path of a URI; in a path each sign stands for itself, `?` and `#` too."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, path = rest.partition("/")
+    return scheme, bucket, path.strip("/")
 
 
 @functools.lru_cache(maxsize=8)
