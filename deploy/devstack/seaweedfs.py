@@ -61,7 +61,7 @@ def check(settings: Settings, state: State) -> None:
     """Check that the stack can have its data where the settings say: a start moves no data.
 
     Raises:
-        StartError: the data is elsewhere already, the settings name two places, or the wheel is not installed.
+        StartError: the data is elsewhere already, or the wheel is not installed.
     """
     if not settings.object_store:
         if (state.root / NAME).exists() and not settings.data_root:
@@ -70,12 +70,11 @@ def check(settings: Settings, state: State) -> None:
                 "OPTAIC_STATE to another folder"
             )
         return
-    if settings.data_root:
-        raise StartError("OPTAIC_OBJECT_STORE and OPTAIC_DATA_ROOT name two places of the data: unset one")
     files = state.root / "data"
-    if files.is_dir() and any(files.iterdir()):
+    if not settings.data_root and files.is_dir() and any(files.iterdir()):
         raise StartError(
-            f"the data of the stack is in {files}: unset OPTAIC_OBJECT_STORE, or set OPTAIC_STATE to another folder"
+            f"the data of the stack is in {files}: unset OPTAIC_OBJECT_STORE, set OPTAIC_STATE to another folder, or say with "
+            "OPTAIC_DATA_ROOT where the data is (docs/storage.md: moving data)"
         )
     binary()
 

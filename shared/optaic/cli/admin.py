@@ -1,10 +1,10 @@
-"""`optaic admin`: who may do what, and whether what is stored is right."""
+"""`optaic admin`: who may do what, whether what is stored is right, and where data lies."""
 
 from __future__ import annotations
 
 import typer
 
-from optaic.cli import access, tokens
+from optaic.cli import access, moving, tokens
 from optaic.cli.output import Format, OutputOption, print_json, print_line
 from optaic.cli.session import run
 from optaic.client import AsyncClient, word
@@ -12,6 +12,7 @@ from optaic.client import AsyncClient, word
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(access.app, name="access", help="Roles of actors, in a project or in the whole tenant.")
 app.add_typer(tokens.app, name="token", help="Tokens, in the file that the services read.")
+app.command("move-data")(moving.move_data)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from optaic.client.audit import Audit
 from optaic.client.certificates import Certificates
 from optaic.client.connection import Connection
 from optaic.client.data import Data
+from optaic.client.data_moves import DataMoves
 from optaic.client.definitions import Definitions
 from optaic.client.discovery import find_addresses, find_token
 from optaic.client.instances import Instances
@@ -35,6 +36,7 @@ class AsyncClient:
         self.status = Statuses(connection)
         self.access = Access(connection)
         self.audit = Audit(connection)
+        self.data_moves = DataMoves(connection)
         self.data = Data(connection, self.instances, self.lineage, self.runs)
         self.refresh = self.refreshes.submit
 

@@ -60,7 +60,7 @@ def find_object_store(addresses: Mapping[str, str], uri: str) -> dict[str, str]:
     if any(os.environ.get(f"OPTAIC_S3_{name}") for name in ("ENDPOINT", "ACCESS_KEY_ID")):
         return {}
     known = _state_endpoints()
-    root = f"{known.get('data_root')}/"
+    root = f"{known.get('s3_root') or known.get('data_root')}/"
     endpoint, logins = known.get("s3_endpoint"), known.get("s3_logins") or {}
     if not endpoint or not uri.startswith(root) or not _are_of(known, addresses):
         return {}

@@ -118,9 +118,18 @@ def test_a_start_does_not_leave_data_behind(state: State, monkeypatch: pytest.Mo
     seaweedfs.check(_settings(state, object_store="", data_root="s3://elsewhere/x"), state)
 
 
-def test_two_places_for_data_are_refused(state: State) -> None:
-    with pytest.raises(StartError, match="OPTAIC_OBJECT_STORE and OPTAIC_DATA_ROOT name two places"):
-        seaweedfs.check(_settings(state, data_root="/data"), state)
+def test_data_may_be_elsewhere_beside_the_server_to_be_moved(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seaweedfs, "binary", lambda: Path("weed"))
+    (state.root / "data" / "default").mkdir(parents=True)
+    for root in ((state.root / "data").as_uri(), seaweedfs.DATA_ROOT):
+        seaweedfs.check(_settings(state, data_root=root), state)
+        given = _environments(state, data_root=root)
+        assert {each["OPTAIC_DATA_ROOT"] for each in given.values()} == {root}
+        assert given["worker-acme"]["OPTAIC_S3_ACCESS_KEY_ID"] == "optaic-acme"
+        endpoints = Endpoints.derive(_settings(state, data_root=root), state, PORTS, state.secrets())
+        assert (endpoints.data_root, endpoints.s3_root) == (root, seaweedfs.DATA_ROOT)
 
 
 def test_a_missing_wheel_is_told(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

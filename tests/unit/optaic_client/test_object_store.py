@@ -46,6 +46,12 @@ def test_the_data_of_a_tenant_is_read_with_its_credential(tenant: str, secret: s
     assert storage.current().endpoint == ""
 
 
+def test_a_place_that_data_is_moved_to_is_reached_before_the_data_is_there(tmp_path: Path) -> None:
+    _write(tmp_path, {**STORE, "data_root": "file:///data", "s3_root": "s3://optaic/data"})
+    assert find_object_store(ADDRESSES, "s3://optaic/data/acme/")["OPTAIC_S3_ACCESS_KEY_ID"] == "optaic-acme"
+    assert find_object_store(ADDRESSES, "file:///data/acme/") == {}
+
+
 @pytest.mark.parametrize(
     ("addresses", "uri", "environment"),
     [
