@@ -16,6 +16,7 @@ NOUNS = {
     "access": ("Access",),
     "audit": ("Audit",),
     "data": ("Data",),
+    "data_moves": ("DataMoves",),
     "definitions": ("Definitions",),
     "lineage": ("Lineage",),
     "projects": ("Projects",),

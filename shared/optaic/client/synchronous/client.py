@@ -11,6 +11,7 @@ from optaic.client.silence import Notice
 from optaic.client.synchronous.access import Access
 from optaic.client.synchronous.audit import Audit
 from optaic.client.synchronous.data import Data
+from optaic.client.synchronous.data_moves import DataMoves
 from optaic.client.synchronous.definitions import Definitions
 from optaic.client.synchronous.instances import Instances
 from optaic.client.synchronous.lineage import Lineage
@@ -36,6 +37,7 @@ class Client:
         self.status = Statuses(loop, client.status)
         self.access = Access(loop, client.access)
         self.audit = Audit(loop, client.audit)
+        self.data_moves = DataMoves(loop, client.data_moves)
         self.data = Data(loop, client.data)
         self.refresh = self.refreshes.submit
 
