@@ -18,7 +18,7 @@ from optaic.instance.v1 import (
     probe_service_pb2,
 )
 from optaic.lineage.v1 import lineage_service_pb2
-from optaic.run.v1 import run_report_service_pb2, run_service_pb2
+from optaic.run.v1 import data_move_service_pb2, run_report_service_pb2, run_service_pb2
 from optaic.status.v1 import status_service_pb2
 from servicekit import access, bounds
 
@@ -31,7 +31,7 @@ _CONTRACTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
             instance_service_pb2,
             probe_service_pb2,
         ),
-        "run": (run_service_pb2, run_report_service_pb2),
+        "run": (data_move_service_pb2, run_service_pb2, run_report_service_pb2),
         "lineage": (lineage_service_pb2,),
         "status": (status_service_pb2,),
     }
