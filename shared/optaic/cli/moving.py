@@ -192,7 +192,7 @@ async def _delete_source(client: AsyncClient, move: _Move, root: str, *, yes: bo
 
 
 class _Manifests:
-    """What runs have recorded of their files, compared with what was copied; each ended run once."""
+    """The records that runs have of their files, compared with what was copied; each ended run once."""
 
     def __init__(self, client: AsyncClient, copier: Copier, folder: str) -> None:
         self._client = client
