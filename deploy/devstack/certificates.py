@@ -14,7 +14,7 @@ from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from devstack.config import SERVICES
-from devstack.identities import OPERATOR_URI, service_uri, subscriber_uri, worker_uri
+from devstack.identities import GATEWAY_URI, OPERATOR_URI, service_uri, subscriber_uri, worker_uri
 from devstack.state import write_private
 
 _DAY = dt.timedelta(days=1)
@@ -124,6 +124,7 @@ def _holders(tenants: Sequence[str]) -> dict[str, str]:
         **{f"{service}-service": service_uri(service) for service in SERVICES},
         **{f"worker-{tenant}": worker_uri(tenant) for tenant in tenants},
         **{f"subscriber-{tenant}": subscriber_uri(tenant) for tenant in tenants},
+        "gateway": GATEWAY_URI,
         "operator": OPERATOR_URI,
         "nats": "",
         "client": "",

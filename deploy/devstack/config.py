@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     )
     status_port: int = Field(default=0, ge=0, le=65535, description="gRPC of status-service; 0: a free port.")
 
+    gateway_port: int = Field(default=0, ge=0, le=65535, description="HTTP of the gateway; 0: a free port.")
     centrifugo_port: int = Field(
         default=0, ge=0, le=65535, description="The embedded Centrifugo; 0: a free port."
     )
@@ -130,6 +131,10 @@ class Settings(BaseSettings):
     centrifugo_origins: tuple[str, ...] = Field(
         default=("http://127.0.0.1:*", "http://localhost:*"),
         description="JSON list: the origins of pages that may connect to the embedded Centrifugo; `*` stands for any text.",
+    )
+    gateway: bool = Field(
+        default=True,
+        description="Start the gateway, which serves everything over HTTP to this machine (docs/gateway.md); it needs the extra `gateway`.",
     )
     prefect_ui: bool = Field(default=True, description="Serve Prefect's web interface.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ssl
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -13,6 +14,11 @@ from devstack.config import SERVICES, Settings
 from devstack.logins import make_login, split_login
 from devstack.state import State
 from optaic.client.certificates import Certificates
+
+
+def has_gateway() -> bool:
+    """Return whether the extra `gateway` is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("connectrpc", "granian"))
 
 
 class NoStackError(RuntimeError):
@@ -27,6 +33,7 @@ class Endpoints:
     run: str
     lineage: str
     status: str
+    gateway: str  # empty: it is not started
     prefect_api: str
     prefect_ui: str
     prefect_login: str  # user:password; empty: a server that is not the stack's own
@@ -72,6 +79,7 @@ class Endpoints:
         has_store = bool(settings.object_store)
         return cls(
             **{service: f"{ports.HOST}:{chosen[service]}" for service in SERVICES},
+            gateway=f"http://{ports.HOST}:{chosen['gateway']}" if settings.gateway and has_gateway() else "",
             prefect_api=prefect,
             prefect_ui=prefect.removesuffix("/api"),
             prefect_login="" if settings.prefect_api_url else make_login("prefect", secrets),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 OPERATOR_URI = "spiffe://optaic/operator"
+# It names no service and no worker, so no service gives it a right: the gateway passes on the tokens of its callers.
+GATEWAY_URI = "spiffe://optaic/gateway"
 
 
 def service_uri(service: str) -> str:

@@ -15,6 +15,7 @@ from devstack.state import State
 from optaic.rules.deployments import work_pool_of
 from redaction import PREFIX as _SECRETS
 
+GATEWAY = "gateway"
 _PYTHON = (sys.executable, "-P", "-m")  # -P: the working folder is no place to import from
 
 
@@ -91,6 +92,27 @@ def make_service(
         },
         ready=functools.partial(checks.grpc_serves, *probe),
         find_problem=functools.partial(checks.find_grpc_problem, *probe),
+    )
+
+
+def make_gateway(endpoints: Endpoints) -> Program:
+    """Return the program of the gateway; it serves this machine only."""
+    host = endpoints.gateway.partition("//")[2]
+    return Program(
+        name=GATEWAY,
+        argv=(*_PYTHON, "gateway"),
+        environment={
+            **endpoints.addresses(),
+            **endpoints.tls(GATEWAY),
+            "OPTAIC_LISTEN": host,
+            "OPTAIC_AUTH": endpoints.auth,
+            "OPTAIC_HTTPS_CERTIFICATE": "",
+            "OPTAIC_HTTPS_KEY": "",
+        },
+        ready=functools.partial(checks.http_answers, host, "/healthz"),
+        # It has no right of its own, so it gets no secret.
+        withheld=("OPTAIC_SERVICE_TOKEN", "OPTAIC_S3_", _SECRETS),
+        find_problem=functools.partial(checks.find_http_problem, host, "/healthz"),
     )
 
 

@@ -12,6 +12,7 @@ from devstack import checks, leftovers, seaweedfs
 from devstack.config import SERVICES
 from devstack.endpoints import Endpoints
 from devstack.postgres import host_of
+from devstack.programs import GATEWAY
 from devstack.state import State
 from optaic.rules.realtime import websocket_url
 
@@ -44,6 +45,8 @@ async def read_status(state: State) -> dict[str, Any]:
     }
     if endpoints.nats_monitor:
         answers["nats"] = checks.http_answers(endpoints.nats_monitor.partition("//")[2], "/healthz")
+    if endpoints.gateway:
+        answers[GATEWAY] = _http_answers(endpoints, endpoints.gateway, "/healthz")
     if endpoints.centrifugo:
         answers["centrifugo"] = _http_answers(endpoints, endpoints.centrifugo, "/health")
     if endpoints.s3_endpoint:
@@ -83,6 +86,7 @@ def describe(endpoints: Endpoints, state: State) -> str:
     """Return every URL, and what to do first with each."""
     host = host_of(endpoints.nats)
     lines = [
+        *_gateway(endpoints),
         f"gRPC, {_encryption(endpoints)}; {_ADMISSION[endpoints.auth]}",
         *(f"  {name:<9} {getattr(endpoints, name)}" for name in SERVICES),
         "Prefect",
@@ -110,6 +114,12 @@ def describe(endpoints: Endpoints, state: State) -> str:
         f"  nats --server {endpoints.nats_subscriber} {_files(endpoints)}subscribe 'optaic.>'",
     ]
     return "\n".join(lines)
+
+
+def _gateway(endpoints: Endpoints) -> list[str]:
+    if not endpoints.gateway:
+        return []
+    return ["HTTP, for browsers and curl (docs/gateway.md)", f"  gateway   {endpoints.gateway}"]
 
 
 def _live_messages(endpoints: Endpoints) -> list[str]:

@@ -32,7 +32,7 @@ _CORES_FOR_ALL_AT_ONCE = 4
 
 
 class Stack:
-    """PostgreSQL, NATS, Prefect, MLflow, the four services and a worker for each tenant.
+    """PostgreSQL, NATS, Prefect, MLflow, the four services, the gateway and a worker for each tenant.
 
     `up` may be called once; whatever happens in it, nothing is left running unless it returns.
     """
@@ -121,6 +121,7 @@ class Stack:
             "prefect": settings.prefect_port,
             "mlflow": settings.mlflow_port,
             "centrifugo": settings.centrifugo_port,
+            programs.GATEWAY: settings.gateway_port,
             **seaweedfs.choose_ports(settings),
             **{name: int(getattr(settings, f"{name}_port")) for name in SERVICES},
         }
@@ -152,6 +153,8 @@ class Stack:
             for name in self._workers:
                 worker = programs.make_worker(name, self.state, self.settings, self.endpoints)
                 group.create_task(self._start(worker))
+            if self.endpoints.gateway:
+                group.create_task(self._start(programs.make_gateway(self.endpoints)))
         self._late = asyncio.create_task(self._start_mlflow(), name="stack-late")
 
     async def _start_nats(self) -> None:
@@ -264,9 +267,9 @@ class Stack:
             await asyncio.wait(starting)
         services = [f"{name}-service" for name in SERVICES]
         grace = self.settings.stop_timeout_seconds
-        # Workers report to the services, they write to the servers.
+        # Workers report to the services, they write to the servers; the gateway calls the services.
         servers = ["prefect", "mlflow", "centrifugo", seaweedfs.NAME, "nats"]
-        for names in (self._workers, services, servers, ["postgres"]):
+        for names in ([*self._workers, programs.GATEWAY], services, servers, ["postgres"]):
             running = [self.processes[name] for name in names if name in self.processes]
             await asyncio.gather(*(process.stop(grace) for process in running))
         await asyncio.to_thread(leftovers.end, self.state.root, None, 0.0)

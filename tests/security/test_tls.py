@@ -280,6 +280,7 @@ def test_the_uris_of_development_certificates_are_those_that_services_know() -> 
     assert holder_of([identities.worker_uri("acme")]) == (False, "acme")
     assert holder_of([identities.subscriber_uri("acme")]) == (False, "")
     assert holder_of([identities.OPERATOR_URI]) == (False, "")
+    assert holder_of([identities.GATEWAY_URI]) == (False, "")
     assert holder_of([identities.service_uri("run"), identities.worker_uri("acme")]) == (False, "")
 
 

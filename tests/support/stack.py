@@ -45,6 +45,7 @@ def stack_environment(state: Path, package: Path = EXAMPLE) -> dict[str, str]:
     ]
     return {
         "OPTAIC_STATE": str(state),
+        "OPTAIC_GATEWAY": "false",  # few stories need it, and its start costs a second of CPU time
         "OPTAIC_START_TIMEOUT_SECONDS": "360",  # a minute, unless the machine is busy
         "OPTAIC_DRIFT_INTERVAL_SECONDS": "2",  # what somebody does in Prefect is undone while a story waits
         # The worker hears of dispatched runs at once. A look into the pool costs Prefect a twentieth of a second of CPU time.

@@ -14,6 +14,7 @@ from optaic.cli.session import fail
 
 app = typer.Typer(no_args_is_help=True)
 _SHOWN = (
+    "gateway",
     "instance",
     "run",
     "lineage",
@@ -33,7 +34,7 @@ def _devstack(action: Callable[[Any], Any]) -> Any:
         import devstack  # noqa: PLC0415 - an extra that only these commands need
         from devstack.ports import PortTakenError  # noqa: PLC0415 - the same
     except ImportError:
-        return fail("the stack is not installed; run: pip install 'optaic[service,worker,devstack]'")
+        return fail("the stack is not installed; run: pip install 'optaic[service,worker,devstack,gateway]'")
     try:
         return action(devstack)
     except (devstack.StartError, devstack.StackInUseError, devstack.NoStackError, PortTakenError) as error:

@@ -43,7 +43,7 @@ async def test_a_stack_starts_stops_and_resumes_in_the_background(settings: Sett
         silent = {name for name, entry in report["processes"].items() if not entry["answers"]}
         assert silent <= {"mlflow"}, report  # which comes last, and nobody waits for it
         assert set(report["processes"]) == {
-            *("postgres", "nats", "prefect", "mlflow", "worker"),
+            *("postgres", "nats", "prefect", "mlflow", "worker", "gateway"),
             *("instance-service", "run-service", "lineage-service", "status-service"),
         }
         assert (state.root / "evidently").is_dir()

@@ -18,7 +18,7 @@ from optaic import storage
 
 TENANTS = ("default", "acme")
 PORTS = dict.fromkeys(
-    (*SERVICES, "postgres", "nats", "nats_monitor", "prefect", "mlflow", *seaweedfs.PORTS), 1
+    (*SERVICES, "postgres", "nats", "nats_monitor", "prefect", "mlflow", "gateway", *seaweedfs.PORTS), 1
 )
 
 

@@ -23,7 +23,7 @@ def _derive(folder: Path, **changes: Any) -> tuple[Settings, State, Endpoints]:
     settings = Settings(state=folder, **changes)
     state = State(folder)
     state.create()
-    chosen = dict.fromkeys((*SERVICES, "postgres", "nats", "nats_monitor", "prefect", "mlflow"), 1)
+    chosen = dict.fromkeys((*SERVICES, "postgres", "nats", "nats_monitor", "prefect", "mlflow", "gateway"), 1)
     return settings, state, Endpoints.derive(settings, state, chosen, state.secrets())
 
 
@@ -52,6 +52,24 @@ def test_the_only_tenant_has_the_worker_and_the_secrets_of_the_environment(
         assert given["OPTAIC_SECRET_WAREHOUSE"] == "hidden"
         assert "OPTAIC_SERVICE_TOKEN" not in given
         assert given["OPTAIC_RUN_OUTPUT_FOLDER"] == str(tmp_path / tenant / "logs" / "runs")
+
+
+def test_the_gateway_gets_addresses_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, endpoints = _derive(tmp_path, auth="tokens")
+    given = environment(programs.make_gateway(endpoints), monkeypatch)
+    assert given["OPTAIC_LISTEN"] == endpoints.gateway.removeprefix("http://") == "127.0.0.1:1"
+    assert given["OPTAIC_AUTH"] == "tokens"
+    assert given["OPTAIC_RUN_ADDRESS"] == endpoints.run
+    assert not {"OPTAIC_SERVICE_TOKEN", "OPTAIC_SECRET_WAREHOUSE"} & set(given)
+    assert not {value for name, value in given.items() if endpoints.service_token in value}
+
+
+def test_a_stack_without_the_gateway_or_its_extra_has_no_address_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _derive(tmp_path / "off", gateway=False)[2].gateway == ""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert _derive(tmp_path / "missing")[2].gateway == ""
 
 
 def test_the_workers_of_several_tenants_share_no_credential(
