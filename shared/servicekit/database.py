@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -339,9 +339,13 @@ async def _begun(engine: AsyncEngine, begin: bytes) -> DirectConnection:
     raise AssertionError("unreachable")
 
 
-def lock_tenant(connection: AsyncConnection, tenant_id: str) -> Awaitable[object]:
+async def lock_tenant(connection: AsyncConnection, tenant_id: str, *, with_next: bool = False) -> None:
     """Serialize with every other change of the tenant until the end of the transaction.
 
-    It is a separate statement, because the next one must take its snapshot while the lock is held.
+    It is a separate statement, because the next one must take its snapshot while the lock is held. It may travel `with_next`.
     """
-    return connection.execute(_LOCK_TENANT, {"tenant_id": tenant_id})
+    parameters = {"tenant_id": tenant_id}
+    if with_next:
+        await send(connection, _LOCK_TENANT, parameters)
+    else:
+        await connection.execute(_LOCK_TENANT, parameters)

@@ -6,12 +6,13 @@ Everything else that a connection can do, SQLAlchemy does. It converts no value 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.pq import ExecStatus
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
@@ -48,18 +49,38 @@ class _Rows(IteratorResult[Any]):
         self.rowcount = rowcount
 
 
+class Sent:
+    """A statement that is executed with the next one."""
+
+    def __init__(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> None:
+        self.statement, self.parameters = statement, parameters
+        self._rows: Any = None
+
+    def take(self, rows: Any) -> None:
+        """Keep the rows of the executed statement."""
+        self._rows = rows
+
+    @property
+    def rows(self) -> Any:
+        """The rows, once the next statement has been executed."""
+        assert self._rows is not None, "a statement that was sent is executed with the next one"
+        return self._rows
+
+
 async def send(
     connection: AsyncConnection, statement: sa.TextClause, parameters: Mapping[str, Any] | None = None
-) -> None:
+) -> Sent:
     """Have a statement executed before the next one, or before the commit, in one round trip with it.
 
-    Its rows are lost, and its error is raised by what comes next. So it is for statements that return nothing and whose errors
-    nobody handles.
+    Its error is raised by what comes next. So it is for statements whose errors nobody handles, and whose rows do not decide
+    what comes next.
     """
+    sent = Sent(statement, parameters or {})
     if isinstance(connection, DirectConnection):
-        connection.sent.append((statement, parameters or {}))
+        connection.sent.append(sent)
     else:
-        await connection.execute(statement, parameters)
+        sent.take(await connection.execute(statement, parameters))
+    return sent
 
 
 class DirectConnection(AsyncConnection):
@@ -68,7 +89,7 @@ class DirectConnection(AsyncConnection):
     def __init__(self, opened: AsyncConnection, driver: psycopg.AsyncConnection[Any]) -> None:
         super().__init__(opened.engine, opened.sync_connection)
         self.driver = driver
-        self.sent: list[tuple[sa.TextClause, Mapping[str, Any]]] = []  # not executed yet
+        self.sent: list[Sent] = []  # not executed yet
 
     @classmethod
     async def of(cls, opened: AsyncConnection) -> DirectConnection:
@@ -86,28 +107,28 @@ class DirectConnection(AsyncConnection):
 
     async def _execute_text(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> _Rows:
         with _errors_of_sqlalchemy(statement.text):
-            if self.sent:
-                async with self.driver.pipeline():
-                    await self._execute_sent()
-                    cursor = await self.driver.execute(text_of(statement), parameters)
-            else:
+            if not self.sent:
+                return await _rows_of(await self.driver.execute(text_of(statement), parameters))
+            async with self._executing_sent():
                 cursor = await self.driver.execute(text_of(statement), parameters)
-            if cursor.description is None:
-                return _Rows((), [], cursor.rowcount)
-            columns = tuple(column.name for column in cursor.description)  # a row may have none
-            return _Rows(columns, await cursor.fetchall(), cursor.rowcount)
+            return await _rows_of(cursor)
 
-    async def _execute_sent(self) -> None:
+    @asynccontextmanager
+    async def _executing_sent(self) -> AsyncIterator[None]:
+        """Execute what was sent, and what the block executes, in one round trip."""
         sent, self.sent = self.sent, []
-        for statement, parameters in sent:
-            await self.driver.execute(text_of(statement), parameters)
+        async with self.driver.pipeline():
+            cursors = [await self.driver.execute(text_of(each.statement), each.parameters) for each in sent]
+            yield
+        for each, cursor in zip(sent, cursors, strict=True):
+            each.take(await _rows_of(cursor))
 
     async def flush(self) -> None:
         """Execute what was sent."""
         if self.sent:
             with _errors_of_sqlalchemy("what was sent"):
-                async with self.driver.pipeline():
-                    await self._execute_sent()
+                async with self._executing_sent():
+                    pass
 
     def begin_nested(self) -> AsyncTransaction:
         """Begin a savepoint; what was sent before stays outside of it."""
@@ -120,8 +141,7 @@ class DirectConnection(AsyncConnection):
             await super().commit()
         elif self.sent:
             with _errors_of_sqlalchemy("what was sent"):
-                async with self.driver.pipeline():
-                    await self._execute_sent()
+                async with self._executing_sent():
                     await self.driver.commit()
         else:
             await self.driver.commit()
@@ -133,6 +153,15 @@ class DirectConnection(AsyncConnection):
         ):  # an error did it, or a caller who gave up while a statement was being cancelled
             await self.invalidate()
         await super().close()
+
+
+async def _rows_of(cursor: psycopg.AsyncCursor[Any]) -> _Rows:
+    result = cursor.pgresult
+    if result is None or result.status != ExecStatus.TUPLES_OK:
+        return _Rows((), [], cursor.rowcount)
+    # A row may have no columns. psycopg's own description makes an object of each column.
+    names = [result.fname(number) or b"" for number in range(result.nfields)]
+    return _Rows(tuple(map(bytes.decode, names)), await cursor.fetchall(), cursor.rowcount)
 
 
 class _Savepoint(AsyncTransaction):

@@ -12,6 +12,7 @@ from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.runs import Progress
 from lineage_service.domain.snapshots import Snapshot
 from servicekit.database import Connection
+from servicekit.direct import send
 
 _UPSERT_INSTANCES = sa.text("""
     insert into instances (tenant_id, instance_id, revision, name, kind, is_deleted)
@@ -229,6 +230,15 @@ async def forget_flows(connection: Connection, tenant_id: str, flow_ids: Sequenc
     """Delete the data of deleted flows; keep their rows, because downstream edges may still point to them."""
     for statement in (_FORGET_VERSIONS, _FORGET_CONSUMERS, _FORGET_POLICIES, _FORGET_EDGES, _FORGET_RUNS):
         await connection.execute(statement, {"tenant_id": tenant_id, "flow_ids": list(flow_ids)})
+
+
+async def start_revision(
+    connection: Connection, tenant_id: str, now: datetime, keys: Iterable[FlowKey]
+) -> tuple[int, dict[FlowKey, FoundFlow]]:
+    """Return the same as `next_revision`, and each flow with the progress of its runs, in one round trip."""
+    revision = await send(connection, _NEXT_REVISION, {"tenant_id": tenant_id, "now": now})
+    found = await find_progress(connection, tenant_id, keys)
+    return int(revision.rows.scalar_one()), found
 
 
 async def find_progress(

@@ -266,3 +266,14 @@ async def touch(
     """Set the revision of flows whose freshness did not change, and return their new states."""
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids), "revision": revision}
     return list(map(Change._make, await connection.execute(_TOUCH, parameters)))
+
+
+async def touch_and_find_stale(
+    connection: Connection, tenant_id: str, touched: Collection[int], moves: Sequence[Move], revision: int
+) -> tuple[list[Change], list[Reach]]:
+    """Return the same as `touch` and `find_stale`, in one round trip; sequential scans are off afterwards."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(touched), "revision": revision}
+    changes = await send(connection, _TOUCH, parameters)
+    await disable_seqscan(connection)
+    reaches = await find_stale(connection, tenant_id, touched, moves)
+    return list(map(Change._make, changes.rows)), reaches

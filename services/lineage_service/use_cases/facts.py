@@ -32,7 +32,7 @@ async def apply_snapshots(
     deps: Dependencies, connection: Connection, tenant_id: str, snapshots: Sequence[Snapshot]
 ) -> None:
     """Apply the newest revision of each instance; older and repeated revisions change nothing."""
-    await lock_tenant(connection, tenant_id)
+    await lock_tenant(connection, tenant_id, with_next=True)
     for start in range(0, len(snapshots), _FACTS_AT_ONCE):
         part = snapshots[start : start + _FACTS_AT_ONCE]
         revision = await flows.next_revision(
@@ -109,16 +109,15 @@ async def apply_run_facts(
     deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[RunFact]
 ) -> None:
     """Apply run events; older and repeated events, and events of deleted instances, change nothing."""
-    await lock_tenant(connection, tenant_id)
+    await lock_tenant(connection, tenant_id, with_next=True)
     # Only a completed run can change freshness.
     moves_freshness = any(fact.phase is Phase.COMPLETED for fact in facts)
     size = _FACTS_AT_ONCE if moves_freshness else len(facts)
     for start in range(0, len(facts), size):
         part = facts[start : start + size]
-        revision = await flows.next_revision(
-            connection, tenant_id, deps.clock.now()
+        revision, found = await flows.start_revision(
+            connection, tenant_id, deps.clock.now(), _keys_of(part)
         )  # two parts may concern the same flow
-        found = await flows.find_progress(connection, tenant_id, _keys_of(part))
         deleted = {key for key, each in found.items() if each.is_deleted}
         # Refused runs change nothing, but the published message still lists their events as applied.
         live = [fact for fact in part if fact.run_number and fact.flow not in deleted]
@@ -187,7 +186,7 @@ async def apply_probes(
     deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[ProbeFact]
 ) -> None:
     """Apply what probes of sources have found; older and repeated facts, and facts of unknown flows, change nothing."""
-    await lock_tenant(connection, tenant_id)
+    await lock_tenant(connection, tenant_id, with_next=True)
     revision = await flows.next_revision(connection, tenant_id, deps.clock.now())
     newest: dict[FlowKey, ProbeFact] = {}
     for fact in sorted(facts, key=lambda fact: fact.probe_number):
@@ -247,10 +246,13 @@ class _Change:
             reaches: list[propagation.Reach] = []
             changes: list[Change] = []
             redefined = touched if is_redefined else {move.flow_id for move in moves}
-            changes += await self._touch(touched)
-            if moves_freshness:
-                await propagation.disable_seqscan(self.connection)
-                reaches = await propagation.find_stale(self.connection, self.tenant_id, touched, moves)
+            if not moves_freshness:
+                changes += await self._touch(touched)
+            else:
+                changed, reaches = await propagation.touch_and_find_stale(
+                    self.connection, self.tenant_id, touched, moves, self.revision
+                )
+                changes += changed
                 changes += await self._set_fresh(_union(reaches), is_fresh=False)
                 fresh = await self._find_fresh(
                     touched.intersection(change.flow_id for change in changes if not change.is_fresh)

@@ -9,6 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from servicekit.database import Connection
+from servicekit.direct import Sent, send
 from status_service.domain.board import Board, Flow, Instance, Wait
 from status_service.store.statements import any_of, insert, insert_of, select_of
 from status_service.store.tables import flows, instance_labels, instance_statuses, instances, waits
@@ -34,11 +35,15 @@ _UPSERT_FLOWS = insert_of(flows, is_upsert=True)
 _UPSERT_WAITS = insert_of(waits, is_upsert=True)
 
 
-async def get_board(connection: Connection, tenant_id: str, instance_ids: Collection[str]) -> Board:
-    """Return the known state of some instances and their flows."""
+async def send_board(connection: Connection, tenant_id: str, instance_ids: Collection[str]) -> Sent:
+    """Have the known state of some instances and their flows read with the next statement, for `board_of`."""
+    return await send(connection, _GET_BOARD, {"tenant_id": tenant_id, "instance_ids": sorted(instance_ids)})
+
+
+def board_of(sent: Sent) -> Board:
+    """Return the state that was read."""
     board = Board()
-    parameters = {"tenant_id": tenant_id, "instance_ids": sorted(instance_ids)}
-    for instance_id, is_known, *row in await connection.execute(_GET_BOARD, parameters):
+    for instance_id, is_known, *row in sent.rows:
         known, flow_columns, wait_columns = row[: len(_KNOWN)], row[len(_KNOWN) : -3], row[-3:]
         if is_known:
             values = dict(zip(_KNOWN, known, strict=True))

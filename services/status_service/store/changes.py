@@ -8,6 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from servicekit.database import Connection, Database
+from servicekit.direct import Sent, send
 from status_service.store.tables import tenant_revisions
 
 _LOCK_REVISION = sa.text("""
@@ -59,10 +60,12 @@ class Revisions:
     compacted_revision: int = 0
 
 
-async def lock_revision(connection: Connection, tenant_id: str) -> tuple[int, int]:
-    """Serialize with every other change of the tenant's statuses; return its newest revision, and that of lineage."""
-    row = (await connection.execute(_LOCK_REVISION, {"tenant_id": tenant_id})).one()
-    return row.revision, row.lineage_revision
+async def lock_revision(connection: Connection, tenant_id: str) -> Sent:
+    """Serialize with every other change of the tenant's statuses, from the next statement on.
+
+    The row sent has the newest revision of the tenant, and that of lineage.
+    """
+    return await send(connection, _LOCK_REVISION, {"tenant_id": tenant_id})
 
 
 async def get_revisions(connection: Connection, tenant_id: str) -> Revisions:

@@ -115,15 +115,17 @@ async def apply_facts(
 
     The tenant's revision row is locked before the first read: two batches never compute from the same state.
     """
-    revision, lineage_revision = await changes.lock_revision(connection, tenant_id)
+    newest = await changes.lock_revision(connection, tenant_id)
     await send_consumed(
         connection, tenant_id, LINEAGE_ECHO, {each for fact in facts for each in fact.caused_by_event_ids}
     )
     touched = {instance_id for fact in facts for instance_id in fact.instance_ids()}
+    found = await boards.send_board(connection, tenant_id, touched)
+    known = await _known_statuses(connection, tenant_id, touched)
+    revision, lineage_revision = newest.rows.one()
     if not touched and all(fact.lineage_revision <= lineage_revision for fact in facts):
         return []
-    board = await boards.get_board(connection, tenant_id, touched)
-    known = await _known_statuses(connection, tenant_id, touched)
+    board = boards.board_of(found)
     versions = {each: board.versions(each) for each in known}
     outcome = _Outcome(revision, lineage_revision, deps.clock.now(), known, board, versions)
     for fact in facts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -99,7 +99,7 @@ async def test_two_concurrent_propagations_lose_no_staleness(
 async def test_without_the_tenants_lock_staleness_is_lost(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def no_lock(_connection: Connection, _tenant_id: str) -> None:
+    async def no_lock(_connection: Connection, _tenant_id: str, *, with_next: bool) -> None:
         """Switch the mitigation off."""
 
     counter = iter(range(100, 200))
@@ -108,8 +108,14 @@ async def test_without_the_tenants_lock_staleness_is_lost(
         """Hand out revisions without the row lock, which would serialize as well."""
         return next(counter)
 
+    async def start_without_counter(
+        connection: Connection, tenant_id: str, _now: datetime, keys: Iterable[FlowKey]
+    ) -> tuple[int, dict[FlowKey, flows.FoundFlow]]:
+        return next(counter), await flows.find_progress(connection, tenant_id, keys)
+
     monkeypatch.setattr(use_cases, "lock_tenant", no_lock)
     monkeypatch.setattr(flows, "next_revision", no_counter)
+    monkeypatch.setattr(flows, "start_revision", start_without_counter)
     assert await _race(database, monkeypatch)
 
 

@@ -124,6 +124,16 @@ async def test_what_is_sent_is_executed_before_the_next_statement(database: Data
         assert await list_notes(connection) == ["1", "2", "3"]  # a statement of SQLAlchemy
 
 
+async def test_the_rows_of_what_is_sent_are_there_after_the_next_statement(database: Database) -> None:
+    async with database.read("acme") as connection:
+        one = await send(connection, sa.text("select 1 as value"))
+        two = await send(connection, sa.text("select cast(:value as int) as value"), {"value": 2})
+        with pytest.raises(AssertionError):
+            _ = one.rows
+        assert (await connection.execute(sa.text("select 3"))).scalar_one() == 3
+        assert (one.rows.one().value, two.rows.scalar_one()) == (1, 2)
+
+
 @pytest.mark.parametrize("has_sqlalchemy", [False, True])
 async def test_what_is_sent_last_is_committed(database: Database, *, has_sqlalchemy: bool) -> None:
     async with database.transaction("acme") as connection:

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from devstack.postgres import Postgres
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_events_pb2
 from optaic.status.v1 import status_service_pb2 as api
+from servicekit.direct import Sent, send
 from servicekit.enums import enum_word
 from servicekit.errors import ResourceExhaustedError
 from servicekit.ids import new_id
@@ -230,8 +232,9 @@ async def test_without_the_revision_lock_two_writers_would_collide(
 ) -> None:
     """The mitigation off: both compute from the same revision, and one of them breaks."""
 
-    async def unlocked(connection: AsyncConnection, tenant_id: str) -> tuple[int, int]:
-        return (await changes.get_revisions(connection, tenant_id)).revision, 0
+    async def unlocked(connection: AsyncConnection, tenant_id: str) -> Sent:
+        newest = "select coalesce(max(revision), 0), 0 from tenant_revisions where tenant_id = :tenant_id"
+        return await send(connection, sa.text(newest), {"tenant_id": tenant_id})
 
     ids = [new_id() for _ in range(2)]
     await _apply(service, [_created_fact(each) for each in ids])
