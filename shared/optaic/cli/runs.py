@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from optaic.cli import artifacts
 from optaic.cli.output import Format, OutputOption, failure_text, moment, print_json, print_line, print_table
 from optaic.cli.session import (
     FlowOption,
@@ -26,6 +27,7 @@ from optaic.rules.monitoring import describe_alert
 from optaic.run.v1 import run_pb2
 
 app = typer.Typer(no_args_is_help=True)
+app.command("artifact")(artifacts.artifact)
 _WARNINGS = "warnings"  # the metric with sentences for readers
 _LONGEST_FIGURE = 160  # characters
 

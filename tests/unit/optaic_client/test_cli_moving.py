@@ -71,7 +71,7 @@ def service(optaic: FakeServices, tmp_path: Path) -> Service:
 
 def _move(service: Service, *arguments: str, status: int = 0) -> str:
     result = invoke("admin", "move-data", "--to", str(service.target), *arguments, status=status)
-    return result.output
+    return str(result.output)
 
 
 def test_data_is_copied_compared_and_switched_and_runs_stay_held(service: Service) -> None:
