@@ -219,15 +219,20 @@ _Block = TypeVar("_Block", bound=_Mergeable)
 
 def over_window(block: _Block, sessions: int, n: int) -> _Block:
     """Merge blocks of one session to windows of n, which must be at most the number of sessions."""
-    blocks = [(1, block)]
-    while 2 * blocks[-1][0] <= n:
-        size, largest = blocks[-1]
-        blocks.append((2 * size, _join(largest, size, largest, size, sessions)))
-    covered, window = blocks.pop()
-    for size, smaller in reversed(blocks):
-        if covered + size <= n:
-            window = _join(smaller, size, window, covered, sessions)
-            covered += size
+    size, largest = 1, block
+    needed: list[
+        tuple[int, _Block]
+    ] = []  # of smaller sizes; others are freed, so that their memory is used again
+    while 2 * size <= n:
+        if n & size:
+            needed.append((size, largest))
+        largest = _join(largest, size, largest, size, sessions)
+        size *= 2
+    covered, window = size, largest
+    while needed:
+        size, smaller = needed.pop()
+        window = _join(smaller, size, window, covered, sessions)
+        covered += size
     return window
 
 
