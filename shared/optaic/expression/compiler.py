@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from optaic.expression.errors import locate
 from optaic.expression.grid import Grid, encode_texts
@@ -26,6 +28,8 @@ from optaic.rules.columns import DATE, ENTITY, VALUE
 
 __all__ = ["IMPLEMENTATIONS", "Implementation", "evaluate"]
 
+_Infix: TypeAlias = Callable[[Array | float, Array | float], Array]
+
 _WINDOWS = {Scope.TIME_SERIES: ENTITY, Scope.CROSS_SECTION: DATE}
 
 
@@ -34,20 +38,30 @@ def _divide(a: Array | float, b: Array | float) -> Array:
     return np.multiply(a, np.divide(1.0, b)) if isinstance(b, float) else np.divide(a, b)
 
 
-_INFIX: Mapping[str, Callable[[Array | float, Array | float], Array]] = {
+def _compare(compare: Callable[[Array | float, Array | float], NDArray[np.bool_]]) -> _Infix:
+    """Return how two operands are compared: 1 or 0, and nothing where one of them is missing."""
+
+    def compute(a: Array | float, b: Array | float) -> Array:
+        found = np.asarray(compare(a, b), np.float64)
+        np.copyto(found, np.nan, where=np.isnan(a) | np.isnan(b))
+        return found
+
+    return compute
+
+
+_INFIX: Mapping[str, _Infix] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
     "/": _divide,
     "^": power,
-    "<": np.less,
-    "<=": np.less_equal,
-    ">": np.greater,
-    ">=": np.greater_equal,
-    "==": np.equal,
-    "!=": np.not_equal,
+    "<": _compare(np.less),
+    "<=": _compare(np.less_equal),
+    ">": _compare(np.greater),
+    ">=": _compare(np.greater_equal),
+    "==": _compare(np.equal),
+    "!=": _compare(np.not_equal),
 }
-_ARITHMETIC = frozenset("+-*/")  # of these alone a missing operand is missing without further ado
 _EQUALITIES = frozenset({"==", "!="})
 
 
@@ -203,17 +217,15 @@ class _Evaluation:
 
     def _infix(self, symbol: str, a: Array | float, b: Array | float) -> Array:
         found = np.asarray(_INFIX[symbol](a, b), np.float64)
-        if symbol in _ARITHMETIC and found.ndim:
-            found[~np.isfinite(found)] = np.nan
-            return found
-        return self._keep(np.where(np.isnan(a) | np.isnan(b), np.nan, found))
+        found[np.isinf(found)] = np.nan  # where an operand is missing, it is NaN already
+        return found
 
     def _keep(self, found: Array) -> Array:
         """Return what is finite and lies where the entity has a row."""
-        is_kept = np.isfinite(found)
+        is_lost = np.isinf(found)
         if not self._is_whole:
-            is_kept = is_kept & self._grid.is_present
-        return found if is_kept.all() else np.where(is_kept, found, np.nan)
+            is_lost |= ~self._grid.is_present
+        return np.where(is_lost, np.nan, found) if is_lost.any() else found
 
     def _fill(self, value: Array | float) -> Array:
         """Return an array: a literal has its value wherever the entity has a row."""

@@ -68,8 +68,8 @@ class Grid:
         else:
             found = np.full(shape, np.nan)
             found.reshape(-1)[self.places] = given
-        is_finite = np.isfinite(found)
-        return found if is_finite.all() else np.where(is_finite, found, np.nan)
+        is_infinite = np.isinf(found)
+        return np.where(is_infinite, np.nan, found) if is_infinite.any() else found
 
     def collect(self, values: Array, output: str) -> pl.DataFrame:
         """Return `date, entity, output`, a row for each of the table's, sorted by both."""

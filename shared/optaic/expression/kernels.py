@@ -44,12 +44,11 @@ def _across(compute: Callable[..., Array], *, is_wide: bool = False) -> Kernel:
 
 
 def _by_polars(compute: Callable[[pl.Expr], pl.Expr]) -> Kernel:
-    """Return the kernel of a function of each value, which polars computes."""
+    """Return the kernel of a function of each value, which polars computes; that of NaN is NaN."""
 
     def kernel(values: Sequence[Array], _: Sequence[float]) -> Array:
         (x,) = values
-        found = pl.select(compute(pl.lit(pl.Series(x.ravel())))).to_series().to_numpy().reshape(x.shape)
-        return np.where(np.isnan(x), np.nan, found)
+        return pl.select(compute(pl.lit(pl.Series(x.ravel())))).to_series().to_numpy().reshape(x.shape)
 
     return kernel
 
