@@ -104,14 +104,17 @@ def make_gateway(endpoints: Endpoints) -> Program:
         environment={
             **endpoints.addresses(),
             **endpoints.tls(GATEWAY),
+            # It serves the files of runs; like run-service it may read them, and write none.
+            **endpoints.s3_credentials(seaweedfs.SIGNER),
+            "OPTAIC_DATA_ROOT": endpoints.data_root,
             "OPTAIC_LISTEN": host,
             "OPTAIC_AUTH": endpoints.auth,
             "OPTAIC_HTTPS_CERTIFICATE": "",
             "OPTAIC_HTTPS_KEY": "",
         },
         ready=functools.partial(checks.http_answers, host, "/healthz"),
-        # It has no right of its own, so it gets no secret.
-        withheld=("OPTAIC_SERVICE_TOKEN", "OPTAIC_S3_", _SECRETS),
+        # It has no right of its own, so it gets no secret but that of the data.
+        withheld=("OPTAIC_SERVICE_TOKEN", _SECRETS),
         find_problem=functools.partial(checks.find_http_problem, host, "/healthz"),
     )
 

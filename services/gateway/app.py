@@ -15,8 +15,10 @@ from gateway.caller import Callers
 from gateway.config import Settings
 from gateway.connect_adapter import Application
 from gateway.door import Door, Page
+from gateway.downloads import Downloads
 from gateway.granian_adapter import HttpServer
 from gateway.methods import find_methods
+from optaic import storage
 from servicekit import logging, runtime
 
 NAME = "gateway"
@@ -30,12 +32,14 @@ class Gateway:
 
     server: HttpServer
     door: Door
+    downloads: Downloads
     backends: Backends
 
     async def stop(self) -> None:
         """End the calls, then the server, then the connections."""
         await self.door.stop()
         await self.server.stop()
+        self.downloads.close()
         await self.backends.close()
 
 
@@ -61,8 +65,12 @@ def build(settings: Settings) -> Gateway:
         "/readyz": Page("application/json", ready),
         "/openapi.json": Page("application/json", describe),
     }
-    door = Door(settings, pages, methods, Application(methods, backends, callers), callers)
-    return Gateway(HttpServer(settings, door), door, backends)
+    if settings.s3_access_key_id or settings.s3_endpoint:
+        storage.install(storage.Access(**settings.describe_access()))
+    downloads = Downloads(settings, backends, callers)
+    calls = Application(methods, backends, callers)
+    door = Door(settings, pages, methods, calls, downloads, callers)
+    return Gateway(HttpServer(settings, door), door, downloads, backends)
 
 
 def _constant(body: bytes) -> Callable[[], Awaitable[tuple[int, bytes]]]:

@@ -51,6 +51,13 @@ class Callers:
             self._failed.check(caller.address)
         _current.set(caller)
 
+    def judge(self, *, is_known: bool) -> None:
+        """Remember what a service has said of the caller's token."""
+        if is_known:
+            self.accept()
+        else:
+            self.refuse()
+
     def accept(self) -> None:
         """Remember that a service has accepted the caller's token."""
         name = _current.get().name

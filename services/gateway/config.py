@@ -5,11 +5,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from servicekit.settings import TlsSettings
+from optaic.rules.locations import normalize_root
+from servicekit.object_store import ObjectStoreSettings
 from servicekit.tls import is_loopback
 
 
-class Settings(TlsSettings):
+class Settings(ObjectStoreSettings):
     """The settings of the gateway. The TLS settings are those of its connections to the services."""
 
     listen: str = Field(
@@ -24,6 +25,10 @@ class Settings(TlsSettings):
     run_address: str = Field(default="127.0.0.1:50052", description="host:port of run-service.")
     lineage_address: str = Field(default="127.0.0.1:50053", description="host:port of lineage-service.")
     status_address: str = Field(default="127.0.0.1:50054", description="host:port of status-service.")
+    data_root: str = Field(
+        default="",
+        description="Folder or URI of all data, as the workers have it. Empty: no files of runs are served.",
+    )
     https_certificate: Path | None = Field(
         default=None,
         description="PEM file of the certificate that the HTTP server shows, with those between it and the CA. With it, the gateway serves "
@@ -63,6 +68,11 @@ class Settings(TlsSettings):
         default=5.0, ge=0, description="Time for calls under way after SIGTERM; then they are cancelled."
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("data_root")
+    @classmethod
+    def _normalize(cls, value: str) -> str:
+        return normalize_root(value) if value else ""
 
     @field_validator("https_certificate", "https_key", mode="before")
     @classmethod

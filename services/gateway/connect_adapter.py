@@ -179,10 +179,7 @@ class _Endpoint:
         details = next((value for key, value in trailing if key == DETAILS_KEY), b"")
         if not details:
             return to_connect(errors.without_details(self._method.service, error.code().name))
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            self._callers.refuse()
-        else:
-            self._callers.accept()
+        self._callers.judge(is_known=error.code() is not grpc.StatusCode.UNAUTHENTICATED)
         try:
             status = status_pb2.Status.FromString(details)
         except DecodeError:

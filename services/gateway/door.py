@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import structlog
 
 from gateway import errors
-from gateway.caller import Callers, caller_of
+from gateway.caller import Caller, Callers, caller_of
 from gateway.config import Settings
+from gateway.downloads import Downloads
 from gateway.methods import Method
 from gateway.places import Places, Room
 from gateway.request import GoneError, Receive, Request, Scope, Send, read_body, replay
@@ -49,6 +50,7 @@ class Door:
         pages: Mapping[str, Page],
         methods: Mapping[str, Method],
         calls: Application,
+        downloads: Downloads,
         callers: Callers,
     ) -> None:
         self._settings = settings
@@ -57,6 +59,7 @@ class Door:
         self._pages = pages
         self._methods = methods
         self._calls = calls
+        self._downloads = downloads
         self._callers = callers
         self._places = {
             False: Places("calls", Room(settings.maximum_calls, settings.caller_calls)),
@@ -112,6 +115,9 @@ class Door:
             await response.answer(status, body, page.media_type, has_body=request.method == "GET")
             return
         request.check_origin(self._hosts, self._origins)
+        if self._downloads.is_at(request.path):
+            await self._download(request, response)
+            return
         method = self._methods.get(request.path)
         if method is None:
             raise errors.no_such_path()
@@ -125,19 +131,37 @@ class Door:
     async def _call(
         self, request: Request, method: Method, scope: Scope, receive: Receive, response: Response
     ) -> None:
-        if self._is_stopping:
-            raise errors.stopping()
-        if method.is_stream:
-            self._streams.add(_current_task())
-        self._check_token(request.authorization)
-        caller = caller_of(request.authorization, request.address)
-        self._callers.enter(caller)
+        caller = self._let_in(request, is_stream=method.is_stream)
         with self._places[method.is_stream].take(caller.name):
             body = await read_body(receive, request, method.most_bytes, self._settings.body_timeout_seconds)
             # The turns of threads are those of callers here, because nobody has verified a tenant yet.
             known = RequestContext(caller.name, "", new_id(), context.new_traceparent())
             with context.bind(known):
                 await self._calls(scope, replay(body, receive), response.send)
+
+    async def _download(self, request: Request, response: Response) -> None:
+        if request.method not in _READING:
+            raise errors.method_not_allowed("GET")
+        caller = self._let_in(request, is_stream=True)
+        with self._places[True].take(caller.name):
+            await self._downloads.serve(request, response)
+
+    def _let_in(self, request: Request, *, is_stream: bool) -> Caller:
+        """Return the caller of a call.
+
+        Raises:
+            UnavailableError: The gateway is stopping.
+            UnauthenticatedError: UNAUTHENTICATED.
+            ResourceExhaustedError: RATE_LIMITED.
+        """
+        if self._is_stopping:
+            raise errors.stopping()
+        if is_stream:
+            self._streams.add(_current_task())
+        self._check_token(request.authorization)
+        caller = caller_of(request.authorization, request.address)
+        self._callers.enter(caller)
+        return caller
 
     def _check_token(self, authorization: str) -> None:
         """Refuse a call without a token where the services would have to take the gateway for the caller.

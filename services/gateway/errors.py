@@ -15,9 +15,11 @@ from google.rpc import error_details_pb2  # noqa: F401 - its messages must be kn
 from servicekit.errors import (
     DeadlineExceededError,
     DomainError,
+    FailedPreconditionError,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
+    OutOfRangeError,
     PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
@@ -48,6 +50,7 @@ _STATUSES_OF_REASONS = {
     "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "RANGE_NOT_SATISFIABLE": HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     "BODY_TIMEOUT": HTTPStatus.REQUEST_TIMEOUT,
 }
 
@@ -58,9 +61,9 @@ def http_status_of(error: DomainError) -> int:
     return int(found or HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def to_json(error: DomainError) -> bytes:
+def to_json(error: DomainError, domain: str = DOMAIN) -> bytes:
     """Return the body of a refusal."""
-    status = to_status(error, DOMAIN)
+    status = to_status(error, domain)
     code = "canceled" if error.code == "CANCELLED" else error.code.lower()
     details = [
         {
@@ -168,6 +171,47 @@ def too_many(what: str, limit: int, *, is_own: bool) -> DomainError:
         f"{limit} {what} {whose} under way, and there may be no more; retry later",
         metadata={"limit": str(limit)},
         retry_seconds=1.0,
+    )
+
+
+def no_data_root() -> DomainError:
+    """Return the refusal of a file where the gateway does not know where data lies."""
+    return FailedPreconditionError(
+        "NO_DATA_ROOT",
+        "this gateway serves no files; its operator sets OPTAIC_DATA_ROOT as run-service and the workers have it",
+    )
+
+
+def artifact_not_found(run_id: str, name: str) -> DomainError:
+    """Return the refusal of a file that the run has not written into its own folder."""
+    return NotFoundError(
+        "ARTIFACT_NOT_FOUND",
+        f"run {run_id} has no file {name!r}; take a name of its `artifact_manifest`",
+    )
+
+
+def artifact_not_readable(name: str) -> DomainError:
+    """Return the refusal of a file that cannot be read now."""
+    return UnavailableError(
+        "ARTIFACT_NOT_READABLE",
+        f"the file {name!r} cannot be read: it is not there any more, or its storage does not answer; retry later",
+    )
+
+
+def artifact_corrupt(name: str) -> DomainError:
+    """Return the refusal of a file that is not the one that the run wrote."""
+    return InternalError(
+        "ARTIFACT_CORRUPT",
+        f"the file {name!r} is not the one that the run wrote; run the flow again, or restore the file",
+    )
+
+
+def no_such_range(size: int) -> DomainError:
+    """Return the refusal of bytes that a file does not have."""
+    return OutOfRangeError(
+        "RANGE_NOT_SATISFIABLE",
+        f"the file has {size} bytes; ask for some of them",
+        metadata={"size": str(size)},
     )
 
 

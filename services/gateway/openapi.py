@@ -98,6 +98,32 @@ _WRITE_TOKEN = {
 }
 
 
+_FILES = {
+    "get": {
+        "operationId": "runs.artifacts",
+        "tags": ["optaic.run.v1.RunService"],
+        "summary": "A file of a run",
+        "description": "A file that a run has written, whole or in part; its names stand in Run.artifact_manifest.",
+        "parameters": [
+            {
+                "name": "run_id",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "format": "uuid"},
+            },
+            {"name": "name", "in": "path", "required": True, "schema": _TEXT},
+            {"name": "Range", "in": "header", "schema": _TEXT, "description": "One range of bytes."},
+        ],
+        "responses": {
+            "200": {"description": "The file.", "content": {"application/octet-stream": {}}},
+            "206": {"description": "A part of it.", "content": {"application/octet-stream": {}}},
+            "304": {"description": "If-None-Match names this very file."},
+            "default": {"$ref": "#/components/responses/refused"},
+        },
+    }
+}
+
+
 class Document:
     """The document, which is written when it is first asked for."""
 
@@ -123,7 +149,7 @@ def describe(methods: Mapping[str, Method], texts: Mapping[str, str]) -> dict[st
         "info": {"title": "OptAIC", "version": "v1", "description": _INTRODUCTION},
         "security": [{"token": []}, {}],
         "tags": [{"name": tag, "description": texts.get(tag, "")} for tag in tags],
-        "paths": paths,
+        "paths": {**paths, "/runs/{run_id}/artifacts/{name}": _FILES},
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "parameters": _PARAMETERS,

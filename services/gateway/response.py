@@ -76,8 +76,26 @@ class Response:
         )
         await self.send({"type": "http.response.body", "body": body if has_body else b"", "more_body": False})
 
-    async def refuse(self, error: DomainError, headers: Mapping[str, str] | None = None) -> None:
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Begin an answer that comes in pieces."""
+        given = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": given})
+
+    async def go_on(self, piece: bytes) -> None:
+        """Send the next piece."""
+        await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def end(self) -> None:
+        """End an answer that came in pieces."""
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def refuse(
+        self,
+        error: DomainError,
+        headers: Mapping[str, str] | None = None,
+        domain: str = errors.DOMAIN,
+    ) -> None:
         """Send a refusal; where an answer has begun, nothing can follow."""
         if not self.has_begun:
-            status, body = errors.http_status_of(error), errors.to_json(error)
+            status, body = errors.http_status_of(error), errors.to_json(error, domain)
             await self.answer(status, body, "application/json", headers)

@@ -304,7 +304,9 @@ async def test_the_curl_of_the_documentation_works(plane: ControlPlane, gateway:
     ]
     assert len(commands) >= 3
     for command in commands:
-        given = command.replace("$OPTAIC_GATEWAY", gateway.url).replace("$OPTAIC_TOKEN", token_of("admin"))
+        given = command.replace("$OPTAIC_GATEWAY_URL", gateway.url).replace(
+            "$OPTAIC_TOKEN", token_of("admin")
+        )
         words = shlex.split(given.replace("\\\n", " "))
         process = await asyncio.create_subprocess_exec(
             *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

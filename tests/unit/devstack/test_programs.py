@@ -60,6 +60,7 @@ def test_the_gateway_gets_addresses_and_no_secret(tmp_path: Path, monkeypatch: p
     assert given["OPTAIC_LISTEN"] == endpoints.gateway.removeprefix("http://") == "127.0.0.1:1"
     assert given["OPTAIC_AUTH"] == "tokens"
     assert given["OPTAIC_RUN_ADDRESS"] == endpoints.run
+    assert given["OPTAIC_DATA_ROOT"] == endpoints.data_root
     assert not {"OPTAIC_SERVICE_TOKEN", "OPTAIC_SECRET_WAREHOUSE"} & set(given)
     assert not {value for name, value in given.items() if endpoints.service_token in value}
 

@@ -1,0 +1,165 @@
+"""Serve the files that runs have written: whoever may read the run may read them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from base64 import b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+from urllib.parse import quote
+
+import grpc
+
+from gateway import errors, files
+from gateway.artifacts import find_artifact
+from gateway.backends import Backends
+from gateway.caller import Callers
+from gateway.config import Settings
+from gateway.ranges import Part, find_part
+from gateway.request import Request
+from gateway.response import Response
+from optaic.run.v1 import run_pb2, run_service_pb2
+from servicekit.auth import AUTHORIZATION_KEY
+from servicekit.status import DETAILS_KEY, from_rpc_error
+
+_PATH = re.compile(r"/runs/([0-9a-f-]{36})/artifacts/(.{1,1024})", re.DOTALL)
+_GET_RUN = "/optaic.run.v1.RunService/GetRun"
+_CALL_SECONDS = 15.0
+_OPEN_SECONDS = 30.0
+_READ_SECONDS = 60.0  # an object store is asked again for so long
+_PIECE_BYTES = 256 * 1024
+_THREADS = 4
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,100}/[A-Za-z0-9.+-]{1,100}")
+_BINARY = "application/octet-stream"
+_Result = TypeVar("_Result")
+
+
+class Downloads:
+    """The files of runs, at `/runs/<run>/artifacts/<name>`; one piece of each is in memory."""
+
+    def __init__(self, settings: Settings, backends: Backends, callers: Callers) -> None:
+        self._root = settings.data_root
+        self._backends = backends
+        self._callers = callers
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="downloads")
+
+    @staticmethod
+    def is_at(path: str) -> bool:
+        """Return whether a path names a file of a run."""
+        return _PATH.fullmatch(path) is not None
+
+    async def serve(self, request: Request, response: Response) -> None:
+        """Answer a GET or a HEAD.
+
+        Raises:
+            NotFoundError: RUN_NOT_FOUND, ARTIFACT_NOT_FOUND.
+            FailedPreconditionError: NO_DATA_ROOT.
+            UnavailableError: ARTIFACT_NOT_READABLE.
+            InternalError: ARTIFACT_CORRUPT.
+        """
+        found = _PATH.fullmatch(request.path)
+        assert found is not None
+        run_id, name = found.groups()
+        if not self._root:
+            raise errors.no_data_root()
+        run = await self._get_run(request, run_id, response)
+        if run is None:
+            return
+        entry = find_artifact(run, name, self._root)
+        if entry is None:
+            raise errors.artifact_not_found(run_id, name)
+        etag = f'"{entry.sha256}"'
+        try:
+            part = find_part(request.headers, entry.size_bytes, etag)
+        except ValueError:
+            raise errors.no_such_range(entry.size_bytes) from None
+        if request.headers.get("if-none-match", "").strip() == etag:
+            await response.answer(304, b"", _BINARY, {"etag": etag})
+            return
+        await self._send(entry, part, response, has_body=request.method == "GET")
+
+    def close(self) -> None:
+        """End the threads; one that hangs does not keep the process."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _get_run(self, request: Request, run_id: str, response: Response) -> run_pb2.Run | None:
+        """Return the run as the caller sees it; None, if the refusal of run-service was sent."""
+        raw = run_service_pb2.GetRunRequest(run_id=run_id).SerializeToString()
+        metadata = ((AUTHORIZATION_KEY, request.authorization),) if request.authorization else ()
+        try:
+            answer = await self._backends.unary("run", _GET_RUN)(
+                raw, metadata=metadata, timeout=_CALL_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            if not any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ()):
+                raise errors.without_details("run", error.code().name) from None
+            self._callers.judge(is_known=error.code() is not grpc.StatusCode.UNAUTHENTICATED)
+            await response.refuse(from_rpc_error(error), domain="run.optaic")
+            return None
+        self._callers.judge(is_known=True)
+        return run_pb2.Run.FromString(answer)
+
+    async def _send(
+        self, entry: run_pb2.Artifact, part: Part | None, response: Response, *, has_body: bool
+    ) -> None:
+        try:
+            opened = await self._in_thread(lambda: files.open_below(self._root, entry.uri), _OPEN_SECONDS)
+        except (OSError, TimeoutError):  # whose text names places that only the operator should see
+            raise errors.artifact_not_readable(entry.name) from None
+        try:
+            await self._send_opened(opened, entry, part, response, has_body=has_body)
+        finally:
+            self._threads.submit(opened.close)
+
+    async def _send_opened(
+        self,
+        opened: files.Opened,
+        entry: run_pb2.Artifact,
+        part: Part | None,
+        response: Response,
+        *,
+        has_body: bool,
+    ) -> None:
+        wanted = part or Part(0, entry.size_bytes)
+        try:
+            if await self._in_thread(opened.size, _OPEN_SECONDS) != entry.size_bytes:
+                raise errors.artifact_corrupt(entry.name)
+            await self._in_thread(lambda: opened.seek(wanted.start), _OPEN_SECONDS)
+        except (OSError, TimeoutError):
+            raise errors.artifact_not_readable(entry.name) from None
+        await response.begin(206 if part else 200, _headers_of(entry, part, wanted))
+        left = wanted.end - wanted.start
+        if has_body:
+            for count in files.pieces(left, _PIECE_BYTES):
+                piece = await self._in_thread(functools.partial(opened.read, count), _READ_SECONDS)
+                left -= count
+                # The last piece follows only if all is what the run wrote; without it the caller sees that it is not.
+                is_wrong = part is None and not left and opened.sha256 != entry.sha256
+                if len(piece) < count or is_wrong:
+                    raise errors.artifact_corrupt(entry.name)
+                await response.go_on(piece)
+        await response.end()
+
+    async def _in_thread(self, work: Callable[[], _Result], seconds: float) -> _Result:
+        async with asyncio.timeout(seconds):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _headers_of(entry: run_pb2.Artifact, part: Part | None, wanted: Part) -> dict[str, str]:
+    media_type = entry.media_type if _MEDIA_TYPE.fullmatch(entry.media_type) else _BINARY
+    headers = {
+        "content-type": media_type,
+        "content-length": str(wanted.end - wanted.start),
+        "accept-ranges": "bytes",
+        "etag": f'"{entry.sha256}"',
+        # Never shown as a page of ours, whatever it says that it is.
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(entry.uri.rpartition('/')[2], safe='')}",
+        "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+        "repr-digest": f"sha-256=:{b64encode(bytes.fromhex(entry.sha256)).decode()}:",
+    }
+    if part is not None:
+        headers["content-range"] = f"bytes {part.start}-{part.end - 1}/{entry.size_bytes}"
+    return headers

@@ -1,0 +1,154 @@
+"""Files of runs through the gateway: whole, in parts, and never another tenant's or another file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from devstack.postgres import Postgres
+from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import run_pb2
+from support.gateway import RunningGateway, gateway_of
+from support.identities import caller
+from support.run_service import TENANT, RunningRunService, run_service
+
+CONTENT = os.urandom(700_000)
+HASH = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest_asyncio.fixture
+async def service(
+    postgres_server: Postgres, nats_url: str, tmp_path: Path
+) -> AsyncIterator[RunningRunService]:
+    del postgres_server
+    async with run_service(nats_url, data_root=str(tmp_path)) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def gateway(service: RunningRunService, tmp_path: Path) -> AsyncIterator[RunningGateway]:
+    nowhere = dict.fromkeys(("instance", "lineage", "status"), "127.0.0.1:1")
+    addresses = {**nowhere, "run": service.address}
+    async with gateway_of(addresses, auth="tokens", data_root=str(tmp_path)) as running:
+        yield running
+
+
+async def complete(service: RunningRunService, root: Path, name: str = "a") -> tuple[run_pb2.Run, Path]:
+    """Complete a run that has written a file; return both."""
+    run = await service.submit(service.instances.add())
+    started = await service.start(run.run_id)
+    flow = root / TENANT / run.instance_id / "refresh"
+    place = flow / "runs" / run.run_id / f"{name}.bin"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT)
+    entry = run_pb2.Artifact(name=name, uri=str(place), size_bytes=len(CONTENT), sha256=HASH)
+    entry.media_type = "text/html"
+    ended = await service.complete(
+        run.run_id,
+        started.fencing_token,
+        output_version=flow_pb2.VersionRef(uri=str(flow / "data"), digest="d"),
+        outputs_uri=f"{place.parent}/",
+        artifacts={name: str(place)},
+        artifact_manifest=[entry],
+    )
+    return ended, place
+
+
+async def get(
+    gateway: RunningGateway,
+    run: run_pb2.Run,
+    name: str = "a",
+    role: str = "viewer",
+    tenant: str = TENANT,
+    **headers: str,
+) -> httpx.Response:
+    given = {**dict(caller(role, tenant)), **{key.replace("_", "-"): value for key, value in headers.items()}}
+    return await gateway.client.get(f"/runs/{run.run_id}/artifacts/{name}", headers=given)
+
+
+def reason(answer: httpx.Response) -> tuple[int, Any, Any]:
+    info = answer.json()["details"][0]["debug"]
+    return answer.status_code, info["reason"], info["domain"]
+
+
+async def test_a_file_comes_whole_and_in_parts(
+    service: RunningRunService, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    run, _ = await complete(service, tmp_path)
+    whole = await get(gateway, run)
+    assert (whole.status_code, whole.content) == (200, CONTENT)
+    assert whole.headers["content-length"] == str(len(CONTENT))
+    assert whole.headers["etag"] == f'"{HASH}"'
+    assert whole.headers["repr-digest"].startswith("sha-256=:")
+    # What a run has written is never a page of ours.
+    assert whole.headers["content-disposition"].startswith("attachment")
+    assert whole.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in whole.headers["content-security-policy"]
+    part = await get(gateway, run, range="bytes=100-299999")
+    assert (part.status_code, part.content) == (206, CONTENT[100:300_000])
+    assert part.headers["content-range"] == f"bytes 100-299999/{len(CONTENT)}"
+    assert (await get(gateway, run, range="bytes=-5")).content == CONTENT[-5:]
+    beyond = await get(gateway, run, range=f"bytes={len(CONTENT)}-")
+    assert reason(beyond)[:2] == (416, "RANGE_NOT_SATISFIABLE")
+    assert (await get(gateway, run, if_none_match=f'"{HASH}"')).status_code == 304
+    head = await gateway.client.head(f"/runs/{run.run_id}/artifacts/a", headers=dict(caller("viewer")))
+    assert (head.headers["content-length"], head.content) == (str(len(CONTENT)), b"")
+
+
+async def test_only_whoever_may_read_the_run_may_read_its_files(
+    service: RunningRunService, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    run, _ = await complete(service, tmp_path)
+    other = await get(gateway, run, tenant="other")
+    assert reason(other) == (404, "RUN_NOT_FOUND", "run.optaic")
+    assert reason(await get(gateway, run, role="stranger")) == (401, "UNAUTHENTICATED", "run.optaic")
+    assert reason(await get(gateway, run, role="executor"))[:2] == (403, "PERMISSION_DENIED")
+    nobody = await gateway.client.get(f"/runs/{run.run_id}/artifacts/a")
+    assert reason(nobody) == (401, "UNAUTHENTICATED", "gateway.optaic")
+    for name in ("b", "a.bin", "../a", "..%2f..%2fa", "a%2f..%2fa", "%00", "a/b"):
+        answer = await get(gateway, run, name)
+        assert answer.status_code == 404, name
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "pipe", "folder in place of the file"])
+async def test_what_is_put_in_place_of_the_file_is_not_opened(
+    service: RunningRunService, gateway: RunningGateway, tmp_path: Path, how: str
+) -> None:
+    """The gateway may read what the run's code may not: a link would lead it there."""
+    run, place = await complete(service, tmp_path)
+    secret = tmp_path / "another tenant" / place.name
+    secret.parent.mkdir()
+    secret.write_bytes(CONTENT)
+    place.unlink()
+    if how == "file":
+        place.symlink_to(secret)
+    elif how == "folder":
+        place.parent.rmdir()
+        place.parent.symlink_to(secret.parent)
+    elif how == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    answer = await get(gateway, run)
+    assert reason(answer)[:2] == (503, "ARTIFACT_NOT_READABLE")
+    assert str(tmp_path) not in answer.text
+
+
+async def test_a_file_that_is_another_one_is_not_taken_for_it(
+    service: RunningRunService, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    run, place = await complete(service, tmp_path)
+    place.write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
+    with pytest.raises(httpx.RemoteProtocolError):  # it ends before its length is reached
+        await get(gateway, run)
+    place.write_bytes(CONTENT[:-1])
+    assert reason(await get(gateway, run))[:2] == (500, "ARTIFACT_CORRUPT")
+    place.unlink()
+    assert reason(await get(gateway, run))[:2] == (503, "ARTIFACT_NOT_READABLE")
