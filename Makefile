@@ -91,8 +91,9 @@ stubs-check: stubs
 proto: setup stubs ## regenerate shared/optaic stubs from protos/
 	@cp -R $(PROTO_OUT)/. shared/
 
-client: setup ## regenerate the synchronous client from the asynchronous one
+client: setup ## regenerate the synchronous client from the asynchronous one, and docs/cli.md from the help texts
 	PYTHONPATH=tests $(BIN)/python -m support.synchronous_client
+	PYTHONPATH=tests $(BIN)/python -m support.command_line_page
 
 baseline: setup ## freeze the contracts and built-in definitions as they are: from now on checks compare with them
 	$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb

@@ -63,7 +63,7 @@ def test_the_audit_trail_names_each_change_and_is_intact(stack: RunningStack) ->
 
 def test_an_unknown_instance_is_an_error_that_names_it(stack: RunningStack) -> None:
     refused = optaic(stack, "instance", "get", "nobody")
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert "nobody" in refused.stderr
 
 

@@ -64,7 +64,7 @@ async def test_one_command_brings_a_chain_up_to_date(stack: RunningStack, tmp_pa
         source.unlink()
         await client.lineage.invalidate(raw, reason="the file is gone")
         failed = optaic(stack, "refresh", "chain_raw", "--project", project, "--downstream")
-        assert failed.returncode == 1
+        assert failed.returncode == 9
         assert "1 failed, 2 blocked" in failed.stderr
         assert "FAILED" in failed.stdout
         (newest, *_) = await client.refreshes.list(statuses=["failed"])

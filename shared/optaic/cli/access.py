@@ -6,8 +6,19 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import ProjectOption, find_project, run
+from optaic.cli.naming import find_project
+from optaic.cli.output import (
+    Format,
+    ListFormat,
+    ListOutputOption,
+    OutputOption,
+    is_data,
+    moment,
+    print_data,
+    print_line,
+    print_list,
+)
+from optaic.cli.session import ProjectOption, run
 from optaic.client import AsyncClient, word
 from optaic.instance.v1.access_pb2 import RoleBinding
 from optaic.rules.access import BOUND_ROLES
@@ -58,17 +69,17 @@ def revoke(actor: ActorArgument, project: ProjectOption = "", output: OutputOpti
 def list_bindings(
     actor: Annotated[str, typer.Option("--actor", help="Only this actor.")] = "",
     project: ProjectOption = "",
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List the roles that were granted, by actor and project."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.access.list(actor=actor, project=await _project_id(client, project))
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
         names = {each.project_id: each.name for each in await client.projects.list()}
-        print_table(
+        print_list(
             ("ACTOR", "ROLE", "PROJECT", "SINCE", "BY", "PROJECT ID"),
             [
                 (
@@ -81,6 +92,7 @@ def list_bindings(
                 )
                 for each in found
             ],
+            output,
         )
 
     run(command)
@@ -92,8 +104,8 @@ async def _project_id(client: AsyncClient, text: str) -> str:
 
 
 def _show(binding: RoleBinding, project: str, output: Format) -> None:
-    if output is Format.JSON:
-        print_json(binding)
+    if is_data(output):
+        print_data(binding, output)
         return
     role = word(binding, "role").lower()
     where = f"project {project}" if project else _WHOLE_TENANT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from optaic.cli import access, moving, tokens
-from optaic.cli.output import Format, OutputOption, print_json, print_line
+from optaic.cli.output import Format, OutputOption, is_data, print_data, print_line
 from optaic.cli.session import run
 from optaic.client import AsyncClient, word
 
@@ -24,8 +24,8 @@ def recompute(output: OutputOption = Format.TABLE) -> None:
 
     async def command(client: AsyncClient) -> None:
         compared, repaired = await client.lineage.recompute()
-        if output is Format.JSON:
-            print_json(repaired)
+        if is_data(output):
+            print_data(repaired, output)
             return
         for flow in repaired:
             print_line(flow.instance_id, word(flow, "flow_kind").lower(), "repaired")

@@ -14,8 +14,9 @@ from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
 from optaic.apply.export import UNMANAGED, Definitions, export_documents, unsaid
 from optaic.apply.plan import Action, Existing, Verb, make_plan
+from optaic.cli.exits import Exit
 from optaic.cli.impact import show_impact
-from optaic.cli.output import Format, OutputOption, print_json_value, print_line
+from optaic.cli.output import Format, OutputOption, is_data, print_data, print_line
 from optaic.cli.session import (
     FileOption,
     YesOption,
@@ -85,7 +86,7 @@ def diff(
         if plan.actions:
             raise typer.Exit(1)
 
-    run(command, failed=2)
+    run(command, failed=Exit.USAGE)
 
 
 def export(
@@ -166,8 +167,8 @@ async def _execute(
                 )
                 _show(done.action, note)
     finally:  # also where one is refused: what was done before it stays
-        if output is Format.JSON:
-            print_json_value(shown)
+        if is_data(output):
+            print_data(shown, output)
     if moved and output is Format.TABLE:
         await show_impact(client, moved)
 

@@ -14,6 +14,7 @@ from typing import IO, Annotated
 import typer
 
 from optaic import storage
+from optaic.cli.exits import Exit
 from optaic.cli.output import print_line
 from optaic.cli.session import fail, run, warn
 from optaic.client import AsyncClient
@@ -33,10 +34,10 @@ def artifact(
     url: Annotated[
         bool, typer.Option("--url", help="Print a URL that reads the file for five minutes; it is a secret.")
     ] = False,
-    output: Annotated[
+    file: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="File to write; by default one of the same name here, if there is none."
+            "--file", "-f", help="File to write; by default one of the same name here, if there is none."
         ),
     ] = None,
 ) -> None:
@@ -48,9 +49,9 @@ def artifact(
             return
         found = await client.runs.get(run_id)
         entry = _find(found, name)
-        target = output or Path(entry.uri.rstrip("/").rpartition("/")[2])
-        if output is None and target.exists():
-            fail(f"{target} exists; say with --output where to write", status=2)
+        target = file or Path(entry.uri.rstrip("/").rpartition("/")[2])
+        if file is None and target.exists():
+            fail(f"{target} exists; say with --file where to write", status=Exit.USAGE)
         source = entry.uri
         if storage.is_remote(entry.uri):
             try:

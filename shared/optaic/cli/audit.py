@@ -13,12 +13,14 @@ from optaic.audit.v1 import audit_service_pb2
 from optaic.audit.v1.audit_pb2 import AuditRecord
 from optaic.cli.output import (
     Format,
+    ListFormat,
+    ListOutputOption,
     OutputOption,
+    is_data,
     moment,
-    print_json,
-    print_json_value,
+    print_data,
     print_line,
-    print_table,
+    print_list,
 )
 from optaic.cli.session import run
 from optaic.cli.values import NO_ZONE, parse_time
@@ -59,7 +61,7 @@ def list_records(
         datetime | None,
         typer.Option(parser=parse_time, metavar="TIME", help=f"Only before this time; {NO_ZONE}."),
     ] = None,
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List the audit records of all services, oldest first."""
 
@@ -67,10 +69,10 @@ def list_records(
         records = await client.audit.records(
             actor=actor, method=_full(method), resource=resource, begin_time=since, end_time=until
         )
-        if output is Format.JSON:
-            print_json(records)
+        if is_data(output):
+            print_data(records, output)
         else:
-            _show(records)
+            _show(records, output)
 
     run(command)
 
@@ -81,8 +83,8 @@ def verify(output: OutputOption = Format.TABLE) -> None:
 
     async def command(client: AsyncClient) -> None:
         trails = await client.audit.verify()
-        if output is Format.JSON:
-            print_json_value([_as_json(trail) for trail in trails])
+        if is_data(output):
+            print_data([_as_json(trail) for trail in trails], output)
         else:
             _show_trails(trails)
         if any(trail.problems for trail in trails):
@@ -115,8 +117,8 @@ def _method_names() -> list[str]:
     ]
 
 
-def _show(records: Sequence[AuditRecord]) -> None:
-    print_table(
+def _show(records: Sequence[AuditRecord], output: ListFormat) -> None:
+    print_list(
         ("TIME", "ACTOR", "FROM", "METHOD", "RESOURCE", "REVISION", "DECISION", "CALLS", "REASON"),
         [
             (
@@ -132,6 +134,8 @@ def _show(records: Sequence[AuditRecord]) -> None:
             )
             for each in records
         ],
+        output,
+        name="RESOURCE",
     )
 
 

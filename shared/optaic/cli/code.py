@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from optaic.cli.definitions import DefinitionArgument, KindOption, VersionArgument, check_kind, find_version
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.output import (
+    ListFormat,
+    ListOutputOption,
+    is_data,
+    moment,
+    print_data,
+    print_line,
+    print_list,
+)
 from optaic.cli.session import DryRunOption, ReasonOption, end_dry_run, run
 from optaic.client import AsyncClient
 from optaic.run.v1 import run_service_pb2
@@ -23,7 +31,7 @@ def list_hashes(
         str, typer.Argument(help="The definition's version; required with a definition.")
     ] = "",
     kind: KindOption = "",
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List the current and earlier code hashes; for each definition version the highest number is valid."""
 
@@ -35,10 +43,10 @@ def list_hashes(
         if definition:
             version_id = (await find_version(client, definition, version, kind)).definition_version_id
         found = await client.definitions.code_hashes(version_id)
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
         else:
-            _show(found)
+            _show(found, output)
 
     run(command)
 
@@ -53,7 +61,7 @@ def accept(
     reason: ReasonOption,
     kind: KindOption = "",
     dry_run: DryRunOption = False,
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """Accept changed code that means the same. From now on only this code runs; nothing becomes stale."""
 
@@ -62,8 +70,8 @@ def accept(
         accepted = await client.definitions.accept_code(
             found.definition_version_id, hash_, reason, validate_only=dry_run
         )
-        if output is Format.JSON:
-            print_json(accepted)
+        if is_data(output):
+            print_data(accepted, output)
         else:
             print_line(accepted.definition_name, accepted.definition_version, accepted.hash)
         end_dry_run(dry_run=dry_run)
@@ -71,8 +79,8 @@ def accept(
     run(command)
 
 
-def _show(found: Sequence[run_service_pb2.CodeHash]) -> None:
-    print_table(
+def _show(found: Sequence[run_service_pb2.CodeHash], output: ListFormat) -> None:
+    print_list(
         ("DEFINITION", "VERSION", "NUMBER", "HASH", "BY", "WHEN", "WHY"),
         [
             (
@@ -86,4 +94,6 @@ def _show(found: Sequence[run_service_pb2.CodeHash]) -> None:
             )
             for each in found
         ],
+        output,
+        name="HASH",
     )

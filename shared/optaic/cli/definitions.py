@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import grpc
 import typer
 
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.output import (
+    Format,
+    ListFormat,
+    ListOutputOption,
+    OutputOption,
+    is_data,
+    moment,
+    print_data,
+    print_line,
+    print_list,
+)
 from optaic.cli.session import (
     DryRunOption,
     FileOption,
@@ -45,16 +55,16 @@ _PUBLISHED = {field.name for field in definition_service_pb2.PublishDefinitionRe
 @app.command("list")
 def list_definitions(
     kind: Annotated[str, typer.Option(help="Only this kind, for example pipeline.")] = "",
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List definitions, sorted by name."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.definitions.list(kind or 0)
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
-        print_table(
+        print_list(
             ("NAME", "KIND", "NEWEST", "DESCRIPTION", "ID"),
             [
                 (
@@ -66,6 +76,7 @@ def list_definitions(
                 )
                 for each in found
             ],
+            output,
         )
 
     run(command)
@@ -77,8 +88,8 @@ def get(definition: DefinitionArgument, kind: KindOption = "", output: OutputOpt
 
     async def command(client: AsyncClient) -> None:
         found = await _find(client, definition, kind)
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
         rows = [
             ("name", found.name),
@@ -114,8 +125,8 @@ def publish(
             raise ValueError(f"{file} has unknown fields: {', '.join(map(str, unknown))}")
         with placing(found, "documents[0]."):
             published = await client.definitions.publish(**content, draft=draft, validate_only=dry_run)
-        if output is Format.JSON:
-            print_json(published)
+        if is_data(output):
+            print_data(published, output)
         else:
             print_line(published.definition_name, published.version, word(published, "state"))
             _show(published.publication_report)
@@ -174,8 +185,8 @@ def _take(
         found = await find_version(client, *named)
         take = getattr(client.definitions, step)
         answer = await take(found.definition_version_id, reason, validate_only=dry_run)
-        if output is Format.JSON:
-            print_json(answer)
+        if is_data(output):
+            print_data(answer, output)
         else:
             print_line(answer.definition_name, answer.version, word(answer, "state"))
         end_dry_run(dry_run=dry_run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from optaic.cli.output import Format, print_json, print_line, print_table
+from optaic.cli.output import Format, is_data, print_data, print_line, print_table
 from optaic.cli.session import confirm
 from optaic.client import word
 from optaic.instance.v1 import instance_service_pb2 as api
@@ -12,8 +12,8 @@ from optaic.instance.v1 import instance_service_pb2 as api
 
 def show_preview(preview: api.PreviewDeletionResponse, output: Format) -> None:
     """Print what would go, in the order in which it goes."""
-    if output is Format.JSON:
-        print_json(list(preview.instances))
+    if is_data(output):
+        print_data(list(preview.instances), output)
     elif preview.instances:
         _print_table(preview, err=False)
     else:

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, print_json, print_table
+from optaic.cli.exits import Exit
+from optaic.cli.output import (
+    Format,
+    ListFormat,
+    ListOutputOption,
+    OutputOption,
+    is_data,
+    print_data,
+    print_list,
+)
 from optaic.cli.session import fail
 
 app = typer.Typer(no_args_is_help=True)
@@ -25,7 +34,6 @@ _SHOWN = (
     "nats_subscriber",
     "data_root",
 )
-_NOT_READY = 3
 
 
 def _devstack(action: Callable[[Any], Any]) -> Any:
@@ -48,9 +56,9 @@ def up(output: OutputOption = Format.TABLE) -> None:
     def start(devstack: Any) -> None:
         settings = devstack.Settings()
         endpoints = devstack.up(settings)
-        if output is Format.JSON:
+        if is_data(output):
             values = asdict(endpoints)
-            print_json({name: values[name] for name in _SHOWN})
+            print_data({name: values[name] for name in _SHOWN}, output)
         else:
             typer.echo(devstack.describe(endpoints, devstack.State(settings.root)))
 
@@ -61,18 +69,18 @@ def up(output: OutputOption = Format.TABLE) -> None:
 def down(output: OutputOption = Format.TABLE) -> None:
     """Stop the stack; the data stays."""
     was_running = bool(_devstack(lambda devstack: devstack.down(devstack.Settings())))
-    if output is Format.JSON:
-        print_json({"was_running": was_running})
+    if is_data(output):
+        print_data({"was_running": was_running}, output)
     else:
         typer.echo("stopped" if was_running else "nothing was running")
 
 
 @app.command()
-def status(output: OutputOption = Format.TABLE) -> None:
-    """Show which programs run and answer; the exit status is 3 unless all do."""
+def status(output: ListOutputOption = ListFormat.TABLE) -> None:
+    """Show which programs run and answer; the exit status is 7 unless all do."""
     report = _devstack(lambda devstack: devstack.status(devstack.Settings()))
-    if output is Format.JSON:
-        print_json(report)
+    if is_data(output):
+        print_data(report, output)
     elif report["phase"] == "stopped":
         typer.echo(f"the stack is not running; `optaic dev up` starts it. Its data is in {report['state']}")
     else:
@@ -81,9 +89,9 @@ def status(output: OutputOption = Format.TABLE) -> None:
             (name, str(each["pid"] or "-"), "yes" if each["answers"] else "no", str(each["log"]))
             for name, each in report["processes"].items()
         ]
-        print_table(("PROCESS", "PID", "ANSWERS", "LOG"), rows)
+        print_list(("PROCESS", "PID", "ANSWERS", "LOG"), rows, output)
     if report["phase"] != "ready":
-        raise typer.Exit(_NOT_READY)
+        raise typer.Exit(Exit.UNAVAILABLE)
 
 
 @app.command()
@@ -92,8 +100,8 @@ def logins(output: OutputOption = Format.TABLE) -> None:
 
     def show(devstack: Any) -> None:
         endpoints = devstack.Endpoints.require(devstack.State(devstack.Settings().root))
-        if output is Format.JSON:
-            print_json({"prefect": endpoints.prefect_login, "mlflow": endpoints.mlflow_login})
+        if is_data(output):
+            print_data({"prefect": endpoints.prefect_login, "mlflow": endpoints.mlflow_login}, output)
         else:
             typer.echo(devstack.describe_logins(endpoints))
 
@@ -120,8 +128,8 @@ def certs(
             written = write_development_certificates(folder, devstack.Settings().tenants, host or ())
         except OSError as error:
             fail(f"{folder} cannot be written: {error}")
-        if output is Format.JSON:
-            print_json({"files": [str(path) for path in written]})
+        if is_data(output):
+            print_data({"files": [str(path) for path in written]}, output)
         else:
             typer.echo("\n".join(map(str, written)))
 

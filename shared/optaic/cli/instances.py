@@ -9,8 +9,21 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 
+from optaic.cli import editing, promotions
 from optaic.cli.deletions import ask, count, show_preview
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.naming import find_instance, find_project
+from optaic.cli.output import (
+    Format,
+    ListFormat,
+    ListOutputOption,
+    OutputOption,
+    Wide,
+    is_data,
+    moment,
+    print_data,
+    print_line,
+    print_list,
+)
 from optaic.cli.session import (
     DryRunOption,
     EtagOption,
@@ -19,32 +32,40 @@ from optaic.cli.session import (
     ReasonOption,
     YesOption,
     end_dry_run,
-    find_instance,
-    find_project,
     run,
 )
+from optaic.cli.shown import show_instance
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
 
 app = typer.Typer(no_args_is_help=True)
+for other in (
+    editing.create,
+    editing.update,
+    promotions.remove_champion,
+    promotions.promotions,
+    promotions.promote_model,
+):
+    app.command()(other)
+_WIDE = ("PROJECT", "DEFINITION", "VERSION", "OWNER", "LABELS", "UPDATED")
 
 
 @app.command("list")
 def list_instances(
     project: ProjectOption = "",
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List instances, sorted by name."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.list(project=await find_project(client, project), kinds=kind or ())
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
-        print_table(
-            ("NAME", "KIND", "STATE", "REVISION", "FLOWS", "ID"),
+        print_list(
+            ("NAME", "KIND", "STATE", "REVISION", "FLOWS", "ID", *map(Wide, _WIDE)),
             [
                 (
                     each.name,
@@ -53,9 +74,16 @@ def list_instances(
                     str(each.revision),
                     ", ".join(word(flow, "flow_kind").lower() for flow in each.flows),
                     each.instance_id,
+                    each.project_id,
+                    each.definition_name,
+                    each.definition_version,
+                    each.owner,
+                    ", ".join(f"{name}={value}" for name, value in sorted(each.labels.items())),
+                    moment(each, "update_time"),
                 )
                 for each in found
             ],
+            output,
         )
 
     run(command)
@@ -67,8 +95,8 @@ def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputO
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
         rows = [
             ("name", found.name),
@@ -93,16 +121,16 @@ def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputO
 
 @app.command()
 def revisions(
-    instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE
+    instance: InstanceArgument, project: ProjectOption = "", output: ListOutputOption = ListFormat.TABLE
 ) -> None:
     """List the revisions of an instance, newest first; `diff` compares two of them."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.revisions(await find_instance(client, instance, project))
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
-        print_table(
+        print_list(
             ("REVISION", "STATE", "AUTHOR", "TIME", "REASON"),
             [
                 (
@@ -114,6 +142,7 @@ def revisions(
                 )
                 for each in found
             ],
+            output,
         )
 
     run(command)
@@ -125,17 +154,17 @@ def diff(
     from_revision: Annotated[int, typer.Argument(min=1, help="The older revision.", show_default=False)],
     to_revision: Annotated[int, typer.Argument(min=0, help="The newer revision; 0 means the newest.")] = 0,
     project: ProjectOption = "",
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """Show every field that differs between two revisions."""
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
         changes = await client.instances.diff(found, from_revision, to_revision)
-        if output is Format.JSON:
-            print_json(changes)
+        if is_data(output):
+            print_data(changes, output)
             return
-        print_table(
+        print_list(
             ("FIELD", "FROM", "TO"),
             [
                 (
@@ -145,6 +174,7 @@ def diff(
                 )
                 for each in changes
             ],
+            output,
         )
 
     run(command)
@@ -162,7 +192,7 @@ def pause(
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
-        _show(await client.instances.pause(found, etag=etag, reason=reason), output)
+        show_instance(await client.instances.pause(found, etag=etag, reason=reason), output)
 
     run(command)
 
@@ -179,7 +209,7 @@ def resume(
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
-        _show(await client.instances.resume(found, etag=etag, reason=reason), output)
+        show_instance(await client.instances.resume(found, etag=etag, reason=reason), output)
 
     run(command)
 
@@ -200,7 +230,7 @@ def delete(
     """Start the deletion of an instance. Its data stays for a grace period; see `deleted`."""
 
     async def look(client: AsyncClient) -> tuple[instance_pb2.Instance, api.PreviewDeletionResponse]:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=True)
         if yes and not dry_run:
             return found, api.PreviewDeletionResponse()
         return found, await client.instances.preview_deletion(found, cascade=cascade, etag=etag)
@@ -217,21 +247,21 @@ def delete(
         answer = await client.instances.delete(
             found, etag=etag, reason=reason, cascade=cascade, preview_etag=preview.preview_etag
         )
-        _show(answer, output)
+        show_instance(answer, output)
 
     run(command)
 
 
 @app.command()
-def deleted(output: OutputOption = Format.TABLE) -> None:
+def deleted(output: ListOutputOption = ListFormat.TABLE) -> None:
     """List deleted instances whose data still exists, and when it will be removed."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.data_removals()
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
-        print_table(
+        print_list(
             ("NAME", "KIND", "DELETED", "DATA STAYS UNTIL", "TRIED", "PROBLEM", "ID"),
             [
                 (
@@ -245,6 +275,7 @@ def deleted(output: OutputOption = Format.TABLE) -> None:
                 )
                 for each in found
             ],
+            output,
         )
 
     run(command)
@@ -290,94 +321,10 @@ def promote(
         answer = await client.instances.promote_dataset(
             found, contract, etag=etag, reason=reason, validate_only=dry_run
         )
-        _show(answer, output, "could become a signal" if dry_run else "is a signal now")
+        show_instance(answer, output, "could become a signal" if dry_run else "is a signal now")
         end_dry_run(dry_run=dry_run)
 
     run(command)
-
-
-@app.command()
-def promote_model(
-    instance: InstanceArgument,
-    version: Annotated[str, typer.Argument(help="The version in the MLflow registry.", show_default=False)],
-    dry_run: DryRunOption = False,
-    etag: EtagOption = "",
-    reason: ReasonOption = "",
-    project: ProjectOption = "",
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Make a registered version the model's champion, which its inference reads.
-
-    To go back, promote the earlier version again, or remove the champion.
-    """
-
-    async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
-        answer = await client.instances.promote_model_version(
-            found, version, etag=etag, reason=reason, validate_only=dry_run
-        )
-        done = "could have the champion" if dry_run else "has the champion"
-        _show(answer, output, f"{done} {answer.model.champion.model_version}")
-        end_dry_run(dry_run=dry_run)
-
-    run(command)
-
-
-@app.command()
-def remove_champion(
-    instance: InstanceArgument,
-    dry_run: DryRunOption = False,
-    etag: EtagOption = "",
-    reason: ReasonOption = "",
-    project: ProjectOption = "",
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Leave a model without a champion: its inference reads the newest training again."""
-
-    async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
-        answer = await client.instances.remove_champion(
-            found, etag=etag, reason=reason, validate_only=dry_run
-        )
-        _show(answer, output, "could be without a champion" if dry_run else "has no champion")
-        end_dry_run(dry_run=dry_run)
-
-    run(command)
-
-
-@app.command()
-def promotions(
-    instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List the champion versions of a model, newest first; NONE means that the champion was removed."""
-
-    async def command(client: AsyncClient) -> None:
-        found = await client.instances.model_promotions(await find_instance(client, instance, project))
-        if output is Format.JSON:
-            print_json(found)
-            return
-        print_table(
-            ("VERSION", "AUTHOR", "TIME", "METRICS", "REASON"),
-            [
-                (
-                    each.model_version or "NONE",
-                    each.author,
-                    moment(each, "create_time"),
-                    ", ".join(f"{name}={value:g}" for name, value in each.metrics.items()),
-                    each.reason,
-                )
-                for each in found
-            ],
-        )
-
-    run(command)
-
-
-def _show(instance: instance_pb2.Instance, output: Format, *news: str) -> None:
-    if output is Format.JSON:
-        print_json(instance)
-    else:
-        print_line(instance.name, *news, word(instance, "state"))
 
 
 def _value(value: Value) -> str:

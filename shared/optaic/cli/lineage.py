@@ -6,18 +6,20 @@ from collections.abc import Iterator
 
 import typer
 
-from optaic.cli import lineage_graphs
+from optaic.cli import lineage_graphs, neighbours
 from optaic.cli.impact import print_impact
+from optaic.cli.naming import find_instance
 from optaic.cli.output import (
     Format,
     OutputOption,
     accepted_text,
     failure_text,
+    is_data,
     moment,
-    print_json,
+    print_data,
     print_line,
 )
-from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, ReasonOption, find_instance, run
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, ReasonOption, run
 from optaic.client import AsyncClient, word
 from optaic.lineage.v1 import lineage_pb2
 
@@ -29,8 +31,16 @@ def lineage() -> None:
     """Show what depends on what, and why something is stale."""
 
 
-for graph_command in (lineage_graphs.show, lineage_graphs.graph, lineage_graphs.diff):
-    app.command()(graph_command)
+for other in (
+    lineage_graphs.show,
+    lineage_graphs.graph,
+    lineage_graphs.diff,
+    neighbours.upstreams,
+    neighbours.downstreams,
+    neighbours.order,
+    neighbours.invalidate,
+):
+    app.command()(other)
 
 
 @app.command()
@@ -45,8 +55,8 @@ def explain(
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
         answer = await client.lineage.explain(found, flow or None)
-        if output is Format.JSON:
-            print_json(answer)
+        if is_data(output):
+            print_data(answer, output)
             return
         state = answer.flow_state
         kind = word(state.flow, "flow_kind").lower()
@@ -83,8 +93,8 @@ def impact(
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
         answer = await client.lineage.preview_impact(found, flow_kind=flow or None)
-        if output is Format.JSON:
-            print_json(answer)
+        if is_data(output):
+            print_data(answer, output)
             return
         print_impact(answer)
 
@@ -127,8 +137,8 @@ def revoke(
 
 def _show(state: lineage_pb2.FlowState, output: Format) -> None:
     """Print the state of a flow after a change."""
-    if output is Format.JSON:
-        print_json(state)
+    if is_data(output):
+        print_data(state, output)
         return
     print_line(
         f"{state.instance_name}/{word(state.flow, 'flow_kind').lower()}",

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line
-from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, find_past_instance, run
+from optaic.cli.naming import find_past_instance
+from optaic.cli.output import Format, OutputOption, is_data, moment, print_data, print_line
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, run
 from optaic.cli.values import MOMENT, parse_moment
 from optaic.client import AsyncClient, word
 from optaic.common.v1 import flow_pb2
@@ -37,8 +38,8 @@ def show(
         state = await client.lineage.state(
             await find_past_instance(client, instance, project), flow or None, as_of=when
         )
-        if output is Format.JSON:
-            print_json(state)
+        if is_data(output):
+            print_data(state, output)
             return
         if state.as_of_revision:
             print_line(f"revision {state.as_of_revision}", moment(state, "as_of_time"))
@@ -69,8 +70,8 @@ def graph(
             downstream_depth=downstream_depth,
             as_of=when,
         )
-        if output is Format.JSON:
-            print_json(answer)
+        if is_data(output):
+            print_data(answer, output)
             return
         if answer.as_of_revision:
             print_line(f"revision {answer.as_of_revision}", moment(answer, "as_of_time"))
@@ -112,8 +113,8 @@ def diff(
             upstream_depth=upstream_depth,
             downstream_depth=downstream_depth,
         )
-        if output is Format.JSON:
-            print_json(answer)
+        if is_data(output):
+            print_data(answer, output)
             return
         print_line(f"revision {answer.before_revision} -> {answer.after_revision}")
         if not answer.flows:

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from optaic import storage
+from optaic.cli.exits import Exit
 from optaic.cli.output import print_line
 from optaic.cli.session import YesOption, confirm, fail, run, warn
 from optaic.client import AsyncClient
@@ -54,14 +55,14 @@ def move_data(
     where it was when it is called again. Then start the workers with the new OPTAIC_DATA_ROOT, and finish the move.
     """
     if sum(map(bool, (to, finish, give_up, delete_source))) != 1:
-        fail("name one of --to, --finish, --give-up and --delete-source", status=2)
+        fail("name one of --to, --finish, --give-up and --delete-source", status=Exit.USAGE)
 
     async def command(client: AsyncClient) -> None:
         move = await client.data_moves.get()
         if tenant and tenant != move.tenant_id:
             fail(
                 f"the token is of the tenant {move.tenant_id}, not of {tenant}; pass a token of {tenant}",
-                status=2,
+                status=Exit.USAGE,
             )
         if to:
             await _move(client, move, source, normalize_root(to), wait=wait, leave_damaged=leave_damaged)
@@ -82,7 +83,8 @@ async def _move(
     from_root = move.from_root or (normalize_root(source) if source else move.data_root)
     if not from_root:
         fail(
-            "it is not known where the data lies; pass --from, the OPTAIC_DATA_ROOT of the workers", status=2
+            "it is not known where the data lies; pass --from, the OPTAIC_DATA_ROOT of the workers",
+            status=Exit.USAGE,
         )
     tenant_id = move.tenant_id
     copier = _copier(client, tenant_id, from_root, to_root)
@@ -176,7 +178,7 @@ async def _delete_source(client: AsyncClient, move: _Move, root: str, *, yes: bo
     if root not in move.former_roots:
         fail(
             f"{root} is no former data root of the tenant; those are {', '.join(move.former_roots) or 'none'}",
-            status=2,
+            status=Exit.USAGE,
         )
     if move.state != _Move.STATE_UNSPECIFIED:
         fail("a move is under way; finish it first")

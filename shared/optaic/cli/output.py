@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from optaic.apply import yaml_text
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2
 
@@ -36,9 +38,41 @@ class Format(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    YAML = "yaml"
 
 
+class ListFormat(StrEnum):
+    """Output format of a list."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+    CSV = "csv"
+
+
+AnyFormat = Format | ListFormat
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
+ListOutputOption = Annotated[
+    ListFormat,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Output format: `wide` and `csv` have all columns, `name` one name a line for other commands.",
+    ),
+]
+
+
+class Wide(str):
+    """The title of a column that only `wide` and `csv` have."""
+
+    __slots__ = ()
+
+
+def is_data(output: AnyFormat) -> bool:
+    """Return whether the output is for programs: messages as they are, not a table."""
+    return output.value in {Format.JSON, Format.YAML}
 
 
 def _console(*, err: bool = False) -> Console:
@@ -104,17 +138,45 @@ def failure_text(failure: lineage_pb2.FlowFailure | run_pb2.RunError) -> str:
     return f"{failure.type}: {failure.message}" if failure.message else failure.type
 
 
-def print_json(value: Message | Mapping[str, Any] | Sequence[Message], *, indent: int | None = 2) -> None:
-    """Write JSON with the field names of the contracts."""
-    plain: Any = message_dict(value) if isinstance(value, Message) else value
-    if isinstance(value, Sequence):
-        plain = [message_dict(each) for each in value]
-    print_json_value(plain, indent=indent)
+def print_data(value: Message | Mapping[str, Any] | Sequence[Any], output: AnyFormat) -> None:
+    """Write JSON or YAML, with the field names of the contracts."""
+    plain = _plain(value)
+    if output.value == Format.YAML:
+        yaml_text.write([plain], sys.stdout)
+    else:
+        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+    sys.stdout.flush()
 
 
-def print_json_value(value: Any, *, indent: int | None = 2) -> None:
-    """Write JSON of plain values."""
-    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
+def print_next(message: Message, output: AnyFormat) -> None:
+    """Write one message of a stream: a line of JSON, or a document of YAML."""
+    if output.value == Format.YAML:
+        sys.stdout.write("---\n")
+        print_data(message, output)
+        return
+    sys.stdout.write(json.dumps(_plain(message)) + "\n")
+    sys.stdout.flush()
+
+
+def print_list(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], output: AnyFormat, *, name: str = ""
+) -> None:
+    """Write a list of things: a table, lines of CSV, or the names of the things, which stand in the column `name`.
+
+    The name stands in the first column if none is given.
+    """
+    if output.value == ListFormat.NAME:
+        at = columns.index(name) if name else 0
+        for row in rows:
+            sys.stdout.write(f"{visible(row[at])}\n")
+    elif output.value == ListFormat.CSV:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([title.lower().replace(" ", "_") for title in columns])
+        writer.writerows(rows)
+    else:
+        is_wide = output.value == ListFormat.WIDE
+        shown = [at for at, title in enumerate(columns) if is_wide or not isinstance(title, Wide)]
+        print_table([columns[at] for at in shown], ([row[at] for at in shown] for row in rows))
     sys.stdout.flush()
 
 
@@ -131,3 +193,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, err: b
 def message_dict(message: Message) -> dict[str, Any]:
     """Return a message as JSON has it, with the field names of the contracts."""
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return plain values of messages, also of those in a list."""
+    if isinstance(value, Message):
+        return message_dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return value

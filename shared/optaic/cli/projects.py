@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from optaic.cli.deletions import ask, count, show_preview
-from optaic.cli.output import Format, OutputOption, moment, print_json, print_line, print_table
+from optaic.cli.naming import get_project
+from optaic.cli.output import (
+    Format,
+    ListFormat,
+    ListOutputOption,
+    OutputOption,
+    is_data,
+    moment,
+    print_data,
+    print_line,
+    print_list,
+    print_table,
+)
 from optaic.cli.session import (
     DryRunOption,
     ReasonOption,
@@ -20,7 +32,6 @@ from optaic.cli.values import parse_labels
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
-from optaic.rules.forms import is_id
 
 app = typer.Typer(no_args_is_help=True)
 ProjectArgument = Annotated[str, typer.Argument(help="Id or name of the project.", show_default=False)]
@@ -29,15 +40,15 @@ LabelOption = Annotated[list[str] | None, typer.Option("--label", help="name=val
 
 
 @app.command("list")
-def list_projects(output: OutputOption = Format.TABLE) -> None:
+def list_projects(output: ListOutputOption = ListFormat.TABLE) -> None:
     """List projects, sorted by name."""
 
     async def command(client: AsyncClient) -> None:
         found = await client.projects.list()
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
-        print_table(
+        print_list(
             ("NAME", "STATE", "DESCRIPTION", "CREATED", "ID"),
             [
                 (
@@ -49,6 +60,7 @@ def list_projects(output: OutputOption = Format.TABLE) -> None:
                 )
                 for each in found
             ],
+            output,
         )
 
     run(command)
@@ -59,7 +71,7 @@ def get(project: ProjectArgument, output: OutputOption = Format.TABLE) -> None:
     """Show one project."""
 
     async def command(client: AsyncClient) -> None:
-        _show(await _find(client, project), output)
+        _show(await get_project(client, project), output)
 
     run(command)
 
@@ -69,10 +81,10 @@ def describe(project: ProjectArgument, output: OutputOption = Format.TABLE) -> N
     """Show one project and its instances; `update --description` sets its description."""
 
     async def command(client: AsyncClient) -> None:
-        found = await _find(client, project)
+        found = await get_project(client, project)
         instances = await client.instances.list(project=found)
-        if output is Format.JSON:
-            print_json([found, *instances])
+        if is_data(output):
+            print_data([found, *instances], output)
             return
         _show(found, output)
         print_line(f"{'instances':<20}", str(len(instances)))
@@ -121,7 +133,7 @@ def update(
 
     async def command(client: AsyncClient) -> None:
         given, removed = parse_labels(label or ()), set(remove_label or ())
-        found = await _find(client, project)
+        found = await get_project(client, project)
         if name is None and description is None and not given and not removed:
             raise ValueError("nothing to change; pass --name, --description, --label or --remove-label")
         if unknown := sorted(removed - set(found.labels)):
@@ -155,7 +167,7 @@ def rename(
     """Rename a project. Change the files for `optaic apply` that name it."""
 
     async def command(client: AsyncClient) -> None:
-        _print(await client.projects.rename(await _find(client, project), name, etag=etag), output)
+        _print(await client.projects.rename(await get_project(client, project), name, etag=etag), output)
 
     run(command)
 
@@ -175,7 +187,7 @@ def delete(
     """Start the deletion of a project; it ends with the deletion of its last instance."""
 
     async def look(client: AsyncClient) -> tuple[instance_pb2.Project, api.PreviewDeletionResponse]:
-        found = await _find(client, project)
+        found = await get_project(client, project, whole=True)
         if yes and not dry_run:
             return found, api.PreviewDeletionResponse()
         return found, await client.projects.preview_deletion(found, cascade=cascade, etag=etag)
@@ -198,20 +210,16 @@ def delete(
     run(command)
 
 
-async def _find(client: AsyncClient, text: str) -> instance_pb2.Project:
-    return await (client.projects.get(text) if is_id(text) else client.projects.get(name=text))
-
-
 def _print(project: instance_pb2.Project, output: Format) -> None:
-    if output is Format.JSON:
-        print_json(project)
+    if is_data(output):
+        print_data(project, output)
     else:
         print_line(project.name, word(project, "state"))
 
 
 def _show(project: instance_pb2.Project, output: Format) -> None:
-    if output is Format.JSON:
-        print_json(project)
+    if is_data(output):
+        print_data(project, output)
         return
     rows = [
         ("name", project.name),

@@ -6,16 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from optaic.cli.naming import find_instance
 from optaic.cli.output import (
     Format,
     OutputOption,
+    is_data,
     message_dict,
     moment,
-    print_json_value,
+    print_data,
     print_line,
     print_table,
 )
-from optaic.cli.session import ProjectOption, find_instance, run, warn
+from optaic.cli.session import ProjectOption, run, warn
 from optaic.client import AsyncClient, word
 
 _TOKENS = ("connection_token", "token")
@@ -54,11 +56,11 @@ def token(
         url = client.status.realtime_url()
         if not url:
             warn("the address of Centrifugo is not known; set OPTAIC_REALTIME_URL to that of its WebSocket")
-        if output is Format.JSON:
+        if is_data(output):
             content: dict[str, Any] = {"url": url, **message_dict(made)}
             for each in content["subscriptions"]:
                 each["instance_name"] = names.get(each.get("instance_id", ""), "")
-            print_json_value(content if show_tokens else _without_tokens(content))
+            print_data(content if show_tokens else _without_tokens(content), output)
             return
         print_line("address", url or "-")
         print_line("expires", moment(made, "expire_time"))

@@ -9,8 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
-from optaic.cli.output import Format, LiveLines, OutputOption, moment, print_json, print_line, print_table
-from optaic.cli.session import ProjectOption, fail, find_instance, find_project, run, when_it_answers
+from optaic.cli.exits import Exit
+from optaic.cli.naming import find_instance, find_project
+from optaic.cli.output import (
+    AnyFormat,
+    Format,
+    ListFormat,
+    ListOutputOption,
+    LiveLines,
+    OutputOption,
+    is_data,
+    moment,
+    print_data,
+    print_line,
+    print_list,
+    print_next,
+)
+from optaic.cli.session import ProjectOption, fail, run, when_it_answers
 from optaic.cli.values import parse_labels
 from optaic.client import AsyncClient, RefreshHandle, word
 from optaic.run.v1 import refresh_pb2
@@ -45,7 +60,7 @@ def refresh(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Bring instances up to date, in order; the exit status is 1 if a flow failed or is blocked."""
+    """Bring instances up to date, in order; the exit status is 9 if a flow failed or is blocked."""
 
     async def command(client: AsyncClient) -> None:
         found = [await find_instance(client, each, project) for each in instances or ()]
@@ -80,7 +95,7 @@ def list_refreshes(
     status: Annotated[
         list[str] | None, typer.Option(help="Only refreshes with this status, for example running.")
     ] = None,
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List refreshes, newest first."""
 
@@ -102,7 +117,7 @@ def get(refresh_id: RefreshArgument, output: OutputOption = Format.TABLE) -> Non
 
 @app.command()
 def watch(refresh_id: RefreshArgument, output: OutputOption = Format.TABLE) -> None:
-    """Show a refresh until it has ended; the exit status is 1 unless it completes."""
+    """Show a refresh until it has ended; the exit status is 9 if it fails, 10 if it is cancelled."""
 
     async def command(client: AsyncClient) -> None:
         await _follow(await when_it_answers(lambda: client.refreshes.get(refresh_id)), output)
@@ -141,8 +156,8 @@ async def _follow(handle: RefreshHandle, output: Format) -> None:
     with LiveLines(is_live) as lines:
         async with aclosing(handle.watch()) as changes:
             async for change in changes:
-                if output is Format.JSON:
-                    print_json(change, indent=None)
+                if is_data(output):
+                    print_next(change, output)
                     continue
                 for flow in change.flows:
                     flows[flow.flow.instance_id, flow.flow.flow_kind] = flow
@@ -153,10 +168,12 @@ async def _follow(handle: RefreshHandle, output: Format) -> None:
                         print_line(*line_of(flow))
     if handle.refresh.status != refresh_pb2.REFRESH_STATUS_COMPLETED:
         counts = handle.refresh.counts
+        was_cancelled = handle.refresh.status == refresh_pb2.REFRESH_STATUS_CANCELLED
         fail(
             f"the refresh ended {word(handle.refresh, 'status')}: {counts.failed} failed, {counts.blocked} blocked, "
             f"{counts.completed + counts.completed_late} completed, {counts.skipped} skipped "
-            f"(optaic refreshes resume {handle.refresh.refresh_id} continues it)"
+            f"(optaic refreshes resume {handle.refresh.refresh_id} continues it)",
+            status=Exit.CANCELLED if was_cancelled else Exit.RUN_FAILED,
         )
 
 
@@ -188,8 +205,8 @@ def _status(flow: refresh_pb2.RefreshFlow) -> str:
 
 def _show_flows(flows: Iterable[refresh_pb2.RefreshFlow], output: Format) -> None:
     found = in_order(flows)
-    if output is Format.JSON:
-        print_json(found)
+    if is_data(output):
+        print_data(found, output)
         return
     if not found:
         print_line("everything is up to date")
@@ -197,11 +214,11 @@ def _show_flows(flows: Iterable[refresh_pb2.RefreshFlow], output: Format) -> Non
         print_line(*line_of(flow))
 
 
-def _show(found: list[refresh_pb2.Refresh], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(found)
+def _show(found: list[refresh_pb2.Refresh], output: AnyFormat) -> None:
+    if is_data(output):
+        print_data(found, output)
         return
-    print_table(
+    print_list(
         (
             "REFRESH",
             "STATUS",
@@ -229,4 +246,5 @@ def _show(found: list[refresh_pb2.Refresh], output: Format) -> None:
             )
             for each in found
         ],
+        output,
     )

@@ -9,26 +9,36 @@ from typing import Annotated, Any
 
 import typer
 
-from optaic.cli import artifacts
-from optaic.cli.output import Format, OutputOption, failure_text, moment, print_json, print_line, print_table
-from optaic.cli.session import (
-    FlowOption,
-    InstanceArgument,
-    ProjectOption,
-    fail,
-    find_instance,
-    find_project,
-    run,
-    when_it_answers,
+from optaic.cli import artifacts, run_steps
+from optaic.cli.exits import Exit
+from optaic.cli.naming import find_instance, find_project
+from optaic.cli.output import (
+    AnyFormat,
+    Format,
+    ListFormat,
+    ListOutputOption,
+    OutputOption,
+    Wide,
+    failure_text,
+    is_data,
+    moment,
+    print_data,
+    print_line,
+    print_list,
+    print_next,
+    print_table,
 )
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, fail, run, when_it_answers
 from optaic.client import AsyncClient, RunHandle, word
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.monitoring import describe_alert
 from optaic.run.v1 import run_pb2
 
 app = typer.Typer(no_args_is_help=True)
-app.command("artifact")(artifacts.artifact)
+for step in (artifacts.artifact, run_steps.cancel, run_steps.retry, run_steps.activities):
+    app.command()(step)
 _WARNINGS = "warnings"  # the metric with sentences for readers
+_WIDE = ("INSTANCE", "MODE", "TRIGGER", "ACTOR", "ATTEMPT")
 _LONGEST_FIGURE = 160  # characters
 
 
@@ -57,7 +67,10 @@ def submit(
         str, typer.Option(help="The reason for --force or --allow-deletion; recorded with the run.")
     ] = "",
     wait: Annotated[
-        bool, typer.Option(help="Wait for the end of the run; the exit status is 1 unless the run completes.")
+        bool,
+        typer.Option(
+            help="Wait for the end of the run; the exit status is 9 if the run fails, 10 if it is cancelled."
+        ),
     ] = False,
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
@@ -78,8 +91,8 @@ def submit(
         )
         if wait:
             await _follow(handle, output)
-        elif output is Format.JSON:
-            print_json(handle.run)
+        elif is_data(output):
+            print_data(handle.run, output)
         else:
             _show([handle.run], output)
 
@@ -106,8 +119,8 @@ def report(
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
         reported = await client.runs.report_external(found, version, last_data_date=last_date)
-        if output is Format.JSON:
-            print_json(reported)
+        if is_data(output):
+            print_data(reported, output)
         else:
             _show([reported], output)
 
@@ -123,8 +136,8 @@ def get(
 
     async def command(client: AsyncClient) -> None:
         handle = await client.runs.handle(run_id)
-        if output is Format.JSON:
-            print_json(handle.run)
+        if is_data(output):
+            print_data(handle.run, output)
             return
         _show([handle.run], output)
         if handle.run.external_version:
@@ -150,7 +163,7 @@ def watch(
     run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a run until it has ended; the exit status is 1 unless it completes."""
+    """Show a run until it has ended; the exit status is 9 if it fails, 10 if it is cancelled."""
 
     async def command(client: AsyncClient) -> None:
         await _follow(await when_it_answers(lambda: client.runs.handle(run_id)), output)
@@ -177,8 +190,8 @@ def logs(
             lines = client.runs.logs(run_id, min_level=level or 0)
         async with aclosing(lines):
             async for line in lines:
-                if output is Format.JSON:
-                    print_json(line, indent=None)
+                if is_data(output):
+                    print_next(line, output)
                 else:
                     print_line(moment(line, "time"), word(line, "level"), line.message)
 
@@ -208,7 +221,7 @@ def list_runs(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many runs.")] = 20,
     project: ProjectOption = "",
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List runs, newest first."""
 
@@ -228,8 +241,8 @@ def list_runs(
 
 async def _follow(handle: RunHandle, output: Format) -> None:
     async for each in handle.watch():
-        if output is Format.JSON:
-            print_json(each, indent=None)
+        if is_data(output):
+            print_next(each, output)
         else:
             status = word(each, "status")
             # What the worker did last says nothing about a run that has ended.
@@ -237,15 +250,19 @@ async def _follow(handle: RunHandle, output: Format) -> None:
             print_line(each.run_id, status, f"{each.progress_pct:.0f}%", message)
     if handle.run.status != run_pb2.RUN_STATUS_COMPLETED:
         error = handle.run.error
-        fail(f"the run ended {word(handle.run, 'status')}: {error.type} {error.message}".rstrip(": "))
+        was_cancelled = handle.run.status == run_pb2.RUN_STATUS_CANCELLED
+        fail(
+            f"the run ended {word(handle.run, 'status')}: {error.type} {error.message}".rstrip(": "),
+            status=Exit.CANCELLED if was_cancelled else Exit.RUN_FAILED,
+        )
 
 
-def _show(found: list[run_pb2.Run], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(found)
+def _show(found: list[run_pb2.Run], output: AnyFormat) -> None:
+    if is_data(output):
+        print_data(found, output)
         return
-    print_table(
-        ("RUN", "FLOW", "NUMBER", "STATUS", "PROGRESS", "SUBMITTED", "ENDED", "ERROR"),
+    print_list(
+        ("RUN", "FLOW", "NUMBER", "STATUS", "PROGRESS", "SUBMITTED", "ENDED", "ERROR", *map(Wide, _WIDE)),
         [
             (
                 each.run_id,
@@ -256,9 +273,15 @@ def _show(found: list[run_pb2.Run], output: Format) -> None:
                 moment(each, "submit_time"),
                 moment(each, "end_time"),
                 each.error.type,
+                each.instance_id,
+                word(each, "mode").lower(),
+                word(each, "trigger").lower(),
+                each.actor,
+                str(each.attempt),
             )
             for each in found
         ],
+        output,
     )
 
 

@@ -10,16 +10,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
-import grpc
 import typer
 
 from optaic.apply import yaml_text
+from optaic.cli.exits import Exit, exit_of
 from optaic.client import AsyncClient
 from optaic.client.silence import notify_while_waiting
 from optaic.client.values import FieldError
-from optaic.errors import DeadlineExceededError, NotFoundError, OptaicError, UnavailableError, Violation
-from optaic.instance.v1 import instance_pb2
-from optaic.rules.forms import is_id
+from optaic.errors import DeadlineExceededError, OptaicError, UnavailableError, Violation
 from redaction import HIDDEN, is_secret_name, redact
 
 InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
@@ -37,14 +35,13 @@ EtagOption = Annotated[
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="The reason; recorded with the change.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-_FAILED, _USAGE = 1, 2
 _PAUSE = 1.0  # seconds until a service that is away is asked again
 _Found = TypeVar("_Found")
 _T = TypeVar("_T")
 
 
-def run(command: Callable[[AsyncClient], Awaitable[_T]], *, failed: int = _FAILED) -> _T:
-    """Run a command with a client; a refusal is printed and ends with `failed`, a wrong value with 2."""
+def run(command: Callable[[AsyncClient], Awaitable[_T]], *, failed: Exit | None = None) -> _T:
+    """Run a command with a client; a refusal is printed and ends with its own exit status, or with `failed`."""
 
     async def connected() -> _T:
         async with AsyncClient.connect(notice=_give_notice) as client:
@@ -53,13 +50,13 @@ def run(command: Callable[[AsyncClient], Awaitable[_T]], *, failed: int = _FAILE
     try:
         return asyncio.run(connected())
     except OptaicError as error:
-        fail(str(error), status=failed)
+        fail(str(error), status=failed or exit_of(error))
     except TimeoutError as error:
-        fail(str(error) or "the command timed out; try it again", status=failed)
+        fail(str(error) or "the command timed out; try it again", status=failed or Exit.TIMEOUT)
     except (ValueError, TypeError) as error:
-        fail(str(error), status=_USAGE)
+        fail(str(error), status=Exit.USAGE)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 async def when_it_answers(look: Callable[[], Awaitable[_Found]]) -> _Found:
@@ -83,7 +80,7 @@ def warn(message: str) -> None:
     typer.secho(f"warning: {redact(message)}", err=True, fg=typer.colors.YELLOW)
 
 
-def fail(message: str, *, status: int = _FAILED) -> NoReturn:
+def fail(message: str, *, status: Exit = Exit.ERROR) -> NoReturn:
     """Print an error and end the process.
 
     Raises:
@@ -102,10 +99,10 @@ def confirm(question: str) -> None:
     # Where its standard input is closed, Python has none.
     if sys.stdin is None or not sys.stdin.isatty():
         text = "this cannot be undone, and there is no terminal on which to ask; pass --yes to confirm"
-        fail(f"CONFIRMATION_REQUIRED: {text}", status=_USAGE)
+        fail(f"CONFIRMATION_REQUIRED: {text}", status=Exit.USAGE)
     if not typer.confirm(question, default=False, err=True):
         typer.secho("nothing was changed", err=True)
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(Exit.ERROR)
 
 
 def end_dry_run(*, dry_run: bool) -> None:
@@ -159,41 +156,3 @@ def _hinted(violation: Violation) -> str:
     """Return the reason of a violation, or an empty text if the value there may be a secret."""
     is_secret = "secret" in violation.description or HIDDEN in violation.description
     return "" if is_secret or is_secret_name(re.split(r"[.\[]", violation.field)[-1]) else violation.reason
-
-
-async def find_project(client: AsyncClient, text: str) -> str:
-    """Return the id of a project given by id or name; of nothing: nothing.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    if not text:
-        return ""
-    return (await (client.projects.get(text) if is_id(text) else client.projects.get(name=text))).project_id
-
-
-async def find_instance(client: AsyncClient, text: str, project: str = "") -> instance_pb2.Instance:
-    """Return the instance given by id or name.
-
-    Raises:
-        NotFoundError: There is none, or none in the project.
-    """
-    project_id = await find_project(client, project)
-    if not is_id(text):
-        return await client.instances.get_by_name(text, project=project_id)
-    found = await client.instances.get(text)
-    if project_id and found.project_id != project_id:
-        message = f"instance {text} is in project {found.project_id}, not in {project}"
-        raise NotFoundError(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", message)
-    return found
-
-
-async def find_past_instance(
-    client: AsyncClient, text: str, project: str = ""
-) -> instance_pb2.Instance | str:
-    """Return an instance given by name, or its id; an id may be that of an instance that was deleted.
-
-    Raises:
-        NotFoundError: There is none of this name.
-    """
-    return text if is_id(text) else await find_instance(client, text, project)

@@ -9,25 +9,22 @@ from typing import Annotated
 
 import typer
 
+from optaic.cli.naming import find_instance, find_past_instance, find_project
 from optaic.cli.output import (
     Format,
+    ListFormat,
+    ListOutputOption,
     OutputOption,
     accepted_text,
     failure_text,
+    is_data,
     moment,
-    print_json,
+    print_data,
     print_line,
-    print_table,
+    print_list,
+    print_next,
 )
-from optaic.cli.session import (
-    InstanceArgument,
-    ProjectOption,
-    find_instance,
-    find_past_instance,
-    find_project,
-    run,
-    when_it_answers,
-)
+from optaic.cli.session import InstanceArgument, ProjectOption, run, when_it_answers
 from optaic.cli.values import MOMENT, NO_ZONE, parse_labels, parse_moment, parse_time
 from optaic.client import AsyncClient, word
 from optaic.client.moments import MomentLike
@@ -96,7 +93,7 @@ def list_statuses(
     unchanged_for: UnchangedForOption = "",
     changed_within: ChangedWithinOption = "",
     as_of: AsOfOption = "",
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """Show the status of every instance to which all filters apply, as it is or as it was."""
 
@@ -115,8 +112,8 @@ def list_statuses(
             **_since(when, unchanged_for, changed_within),
             as_of=when,
         )
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
         rows = [
             (
@@ -128,7 +125,25 @@ def list_statuses(
             )
             for each in found
         ]
-        print_table(("NAME", "STATUS", "SINCE", "WHY", "ID"), rows)
+        print_list(("NAME", "STATUS", "SINCE", "WHY", "ID"), rows, output)
+
+    run(command)
+
+
+@app.command()
+def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Show the status of an instance and of each of its flows, with why."""
+
+    async def command(client: AsyncClient) -> None:
+        found = await client.status.get(await find_instance(client, instance, project))
+        if is_data(output):
+            print_data(found, output)
+            return
+        print_line(found.instance_name, word(found, "status"), f"since {moment(found, 'status_since_time')}")
+        for flow in found.flows:
+            print_line(f"  {word(flow, 'flow_kind').lower()}", word(flow, "status"))
+            for reason in (*_reasons(flow), *_waits(flow)):
+                print_line(f"    {reason}")
 
     run(command)
 
@@ -146,7 +161,7 @@ def count(
     unchanged_for: UnchangedForOption = "",
     changed_within: ChangedWithinOption = "",
     as_of: AsOfOption = "",
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """Show how many instances have each status, of those to which all filters apply, as it is or as it was."""
 
@@ -164,10 +179,10 @@ def count(
             **_since(when, unchanged_for, changed_within),
             as_of=when,
         )
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
-        print_table(("STATUS", "INSTANCES"), [(each, str(number)) for each, number in found.items()])
+        print_list(("STATUS", "INSTANCES"), [(each, str(number)) for each, number in found.items()], output)
 
     run(command)
 
@@ -181,7 +196,7 @@ def history(
     versions: Annotated[
         bool, typer.Option("--versions", help="Also show new versions that changed no status.")
     ] = False,
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """Show which statuses an instance had, newest first, and for how long."""
 
@@ -192,8 +207,8 @@ def history(
             end=end,
             only_status_changes=not versions,
         )
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
         rows = [
             (
@@ -204,7 +219,7 @@ def history(
             )
             for each in found
         ]
-        print_table(("STATUS", "SINCE", "FOR", "RUN"), rows)
+        print_list(("STATUS", "SINCE", "FOR", "RUN"), rows, output)
 
     run(command)
 
@@ -222,7 +237,7 @@ def availability(
         ),
     ] = None,
     end: EndOption = None,
-    output: OutputOption = Format.TABLE,
+    output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """Show the share of time in which instances were READY: of the last 24 hours, 7 days and 30 days."""
     if end is not None and start is None:
@@ -234,15 +249,15 @@ def availability(
             project=await find_project(client, project),
             windows=[] if start is None else [(start, end)],
         )
-        if output is Format.JSON:
-            print_json(found)
+        if is_data(output):
+            print_data(found, output)
             return
         columns = ("24 HOURS", "7 DAYS", "30 DAYS") if start is None else ("READY",)
         rows = [
             (each.instance_name, *(_share(window) for window in each.windows), each.instance_id)
             for each in found
         ]
-        print_table(("NAME", *columns, "ID"), rows)
+        print_list(("NAME", *columns, "ID"), rows, output)
 
     run(command)
 
@@ -309,8 +324,8 @@ def watch(
         changes = client.status.watch(wanted, project=project_id, from_revision=from_revision)
         async with aclosing(changes):
             async for change in changes:
-                if output is Format.JSON:
-                    print_json(change, indent=None)
+                if is_data(output):
+                    print_next(change, output)
                 elif change.HasField("instance_status"):
                     print_line(*_line(change))
                 else:

@@ -16,7 +16,17 @@ from typing import Annotated, Any
 
 import typer
 
-from optaic.cli.output import Format, OutputOption, print_json, print_line, print_table
+from optaic.cli.exits import Exit
+from optaic.cli.output import (
+    Format,
+    ListFormat,
+    ListOutputOption,
+    OutputOption,
+    is_data,
+    print_data,
+    print_line,
+    print_list,
+)
 from optaic.cli.session import fail
 from optaic.client.discovery import find_tokens_file
 from optaic.rules.access import DEFAULT_ROLES, GIVEN_ROLES, TENANT_PATTERN
@@ -30,7 +40,6 @@ FileOption = Annotated[
         help="File of tokens; by default the one of OPTAIC_TOKENS_FILE, or else of the stack on this machine.",
     ),
 ]
-_USAGE = 2
 _BYTES = 32
 _SHOWN = 12  # hexadecimal digits of a digest, by which a token is named
 _LONGEST_ACTOR = 200
@@ -52,18 +61,18 @@ def create(
     """Make a token and print it once; the file holds only its SHA-256, so nobody can read it there."""
     roles = sorted(set(role or ["viewer"]))
     if unknown := [each for each in roles if each not in GIVEN_ROLES]:
-        fail(f"--role: must be one of {', '.join(GIVEN_ROLES)}, not {unknown[0]!r}", status=_USAGE)
+        fail(f"--role: must be one of {', '.join(GIVEN_ROLES)}, not {unknown[0]!r}", status=Exit.USAGE)
     if re.fullmatch(TENANT_PATTERN, tenant) is None:
-        fail(f"--tenant: {tenant!r} is not a tenant id; it must match {TENANT_PATTERN}", status=_USAGE)
+        fail(f"--tenant: {tenant!r} is not a tenant id; it must match {TENANT_PATTERN}", status=Exit.USAGE)
     if not 0 < len(actor) <= _LONGEST_ACTOR:
-        fail(f"actor: must have 1 to {_LONGEST_ACTOR} characters", status=_USAGE)
+        fail(f"actor: must have 1 to {_LONGEST_ACTOR} characters", status=Exit.USAGE)
     token = secrets.token_urlsafe(_BYTES)
     digest = hashlib.sha256(token.encode()).hexdigest()
     entry = {"tenant": tenant, "actor": actor, "roles": roles, "created": _now()}
     with _changing(_path(file)) as entries:
         entries[digest] = entry
-    if output is Format.JSON:
-        print_json({"token": token, "digest": digest, **entry})
+    if is_data(output):
+        print_data({"token": token, "digest": digest, **entry}, output)
     else:
         print_line(token)
         typer.echo(
@@ -91,28 +100,28 @@ def revoke(
                 f"{problem} a name in {path} that begins with {token!r}; `optaic admin token list` shows the names"
             )
         entry = entries.pop(found[0])
-    if output is Format.JSON:
-        print_json({"digest": found[0], **entry})
+    if is_data(output):
+        print_data({"digest": found[0], **entry}, output)
     else:
         print_line(f"the token {found[0][:_SHOWN]} of {entry['actor']} is revoked")
 
 
 @app.command("list")
-def list_tokens(file: FileOption = None, output: OutputOption = Format.TABLE) -> None:
+def list_tokens(file: FileOption = None, output: ListOutputOption = ListFormat.TABLE) -> None:
     """List whom tokens are for, and which roles they have; the tokens themselves are stored nowhere."""
     entries = [
         {"digest": digest, "roles": sorted(DEFAULT_ROLES), "created": "", **entry}
         for digest, entry in _read(_path(file)).items()
     ]
     entries.sort(key=lambda each: (each["tenant"], each["actor"], each["created"], each["digest"]))
-    if output is Format.JSON:
-        typer.echo(json.dumps(entries, indent=2))
+    if is_data(output):
+        print_data(entries, output)
         return
     rows = [
         (each["digest"][:_SHOWN], each["tenant"], each["actor"], ", ".join(each["roles"]), each["created"])
         for each in entries
     ]
-    print_table(("TOKEN", "TENANT", "ACTOR", "ROLES", "CREATED"), rows)
+    print_list(("TOKEN", "TENANT", "ACTOR", "ROLES", "CREATED"), rows, output)
 
 
 def _now() -> str:
@@ -124,7 +133,7 @@ def _path(given: Path | None) -> Path:
     if path is None:
         return fail(
             "no file of tokens is known; name it with --file, set OPTAIC_TOKENS_FILE, or start a stack here",
-            status=_USAGE,
+            status=Exit.USAGE,
         )
     return path
 

@@ -93,6 +93,9 @@ class Instances(Promotions):
             NotFoundError: There is none.
             FailedPreconditionError: AMBIGUOUS_NAME; several projects have one.
         """
+        if not name:  # to the service it would mean all instances
+            text = "there is no instance without a name; give its name or its id"
+            raise errors.NotFoundError(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", text)
         found = await self.list(project=project, name=name)
         if not found:
             listed = await self._call(

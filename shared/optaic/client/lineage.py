@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from optaic.client.connection import Connection
@@ -121,6 +122,15 @@ class Lineage:
             request.page_token = answer.next_page_token
         whole.ClearField("next_page_token")
         return whole
+
+    async def order(
+        self, *flows: FlowLike, flow_kind: str | int | None = None
+    ) -> Sequence[Sequence[FlowRef]]:
+        """Return the flows level by level: each after all of its upstreams; those of a level may run at the same time."""
+        references = [await flow_of(self._connection, each, flow_kind) for each in flows]
+        request = api.GetExecutionOrderRequest(flows=references)
+        answer: api.GetExecutionOrderResponse = await self._call("GetExecutionOrder", request)
+        return [level.flows for level in answer.levels]
 
     async def preview_impact(
         self, *flows: FlowLike, flow_kind: str | int | None = None, most: int = LONG_LARGEST_SIZE

@@ -37,7 +37,7 @@ def test_an_instance_is_shown_by_id_or_name(given: str) -> None:
 
 def test_an_unknown_name_is_a_clear_refusal(optaic: FakeServices) -> None:
     optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse())
-    result = invoke("instance", "get", "nothing", status=1)
+    result = invoke("instance", "get", "nothing", status=3)
     assert "there is no instance named 'nothing'" in result.stderr
 
 
@@ -105,13 +105,14 @@ def test_a_refused_run_names_every_blocking_flow(optaic: FakeServices) -> None:
     optaic.on(
         "SubmitRun", lambda _, context: refuse(context, code, "UPSTREAM_NOT_READY", "not ready", [failure])
     )
-    result = invoke("run", "submit", "prices", status=1)
+    result = invoke("run", "submit", "prices", status=6)
     assert "prices/refresh: it has never succeeded" in result.stderr
     assert "signal/refresh" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("end", "status"), [(run_pb2.RUN_STATUS_COMPLETED, 0), (run_pb2.RUN_STATUS_FAILED, 1)]
+    ("end", "status"),
+    [(run_pb2.RUN_STATUS_COMPLETED, 0), (run_pb2.RUN_STATUS_FAILED, 9), (run_pb2.RUN_STATUS_CANCELLED, 10)],
 )
 def test_a_run_is_followed_to_its_end(
     optaic: FakeServices, end: run_pb2.RunStatus.ValueType, status: int
@@ -197,14 +198,14 @@ def test_staleness_is_explained(optaic: FakeServices) -> None:
 
 
 def test_the_error_without_a_stack_names_the_remedy() -> None:
-    assert "optaic dev up" in invoke("instance", "list", status=1).stderr
+    assert "optaic dev up" in invoke("instance", "list", status=7).stderr
 
 
 def test_dev_status_without_a_stack_reports_it() -> None:
-    report = json.loads(invoke("dev", "status", "-o", "json", status=3).stdout)
+    report = json.loads(invoke("dev", "status", "-o", "json", status=7).stdout)
     assert report["phase"] != "ready"
     assert "nothing was running" in invoke("dev", "down").stdout
-    told = invoke("dev", "status", status=3).stdout
+    told = invoke("dev", "status", status=7).stdout
     assert "the stack is not running; `optaic dev up` starts it" in told
 
 
@@ -213,7 +214,7 @@ def test_a_command_names_the_service_that_does_not_answer(monkeypatch: pytest.Mo
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("OPTAIC_INSTANCE_ADDRESS", address)
-        error = invoke("instance", "list", status=1).stderr
+        error = invoke("instance", "list", status=7).stderr
     assert f"instance-service at {address} does not answer" in error
     assert "optaic dev up" in error
     assert "OPTAIC_INSTANCE_ADDRESS" in error

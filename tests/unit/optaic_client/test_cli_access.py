@@ -55,7 +55,7 @@ def test_a_name_that_no_project_has_is_refused_before_anything_is_changed(optaic
     code = grpc.StatusCode.NOT_FOUND
     optaic.on("GetProject", lambda _, context: refuse(context, code, "PROJECT_NOT_FOUND", "no such project"))
     optaic.on("ListProjects", instance_api.ListProjectsResponse(projects=[PROJECT]))
-    refused = invoke("admin", "access", "revoke", "ada", "--project", "reserch", status=1)
+    refused = invoke("admin", "access", "revoke", "ada", "--project", "reserch", status=3)
     assert "research" in refused.stderr
     assert not optaic.calls("RevokeRole")
 

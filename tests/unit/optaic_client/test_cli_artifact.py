@@ -58,24 +58,24 @@ def test_a_file_is_written_under_its_name_and_none_is_written_over(optaic: FakeS
     _run(optaic, file.as_uri())
     assert invoke("run", "artifact", ID, "curve").stdout == "curve.parquet\n"
     assert Path("curve.parquet").read_bytes() == CONTENT
-    assert "say with --output" in invoke("run", "artifact", ID, "curve", status=2).output
-    invoke("run", "artifact", ID, "curve", "--output", "curve.parquet")
+    assert "say with --file" in invoke("run", "artifact", ID, "curve", status=2).output
+    invoke("run", "artifact", ID, "curve", "--file", "curve.parquet")
     assert not optaic.calls("SignArtifactUrl")
 
 
 def test_a_file_in_an_object_store_is_read_by_a_url(optaic: FakeServices, served: str) -> None:
     _run(optaic, "s3://bucket/default/curve.parquet")
     optaic.on("SignArtifactUrl", run_service_pb2.SignArtifactUrlResponse(url=served))
-    invoke("run", "artifact", ID, "curve", "--output", "here")
+    invoke("run", "artifact", ID, "curve", "--file", "here")
     assert Path("here").read_bytes() == CONTENT
 
 
 def test_a_file_that_is_not_the_one_of_the_run_is_not_written(optaic: FakeServices, file: Path) -> None:
     _run(optaic, file.as_uri())
     file.write_bytes(b"something else 123")
-    assert "ARTIFACT_CORRUPT" in invoke("run", "artifact", ID, "curve", "-o", "here", status=1).output
+    assert "ARTIFACT_CORRUPT" in invoke("run", "artifact", ID, "curve", "-f", "here", status=1).output
     file.unlink()
-    assert "cannot be read" in invoke("run", "artifact", ID, "curve", "-o", "here", status=1).output
+    assert "cannot be read" in invoke("run", "artifact", ID, "curve", "-f", "here", status=1).output
     assert [each.name for each in Path.cwd().iterdir() if each.is_file()] == []
 
 
@@ -95,10 +95,10 @@ def test_a_name_that_the_run_does_not_have_is_answered_with_those_that_it_has(
     optaic: FakeServices, file: Path
 ) -> None:
     _run(optaic, file.as_uri())
-    assert "its files are curve" in invoke("run", "artifact", ID, "trades", status=1).output
+    assert "its files are curve" in invoke("run", "artifact", ID, "trades", status=3).output
 
 
 def test_a_file_without_a_record_is_written_with_a_warning(optaic: FakeServices, file: Path) -> None:
     _run(optaic, file.as_uri(), has_manifest=False)
-    assert "not checked" in invoke("run", "artifact", ID, "curve", "-o", "here").output
+    assert "not checked" in invoke("run", "artifact", ID, "curve", "-f", "here").output
     assert Path("here").read_bytes() == CONTENT

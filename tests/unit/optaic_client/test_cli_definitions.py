@@ -40,7 +40,7 @@ def test_definitions_are_listed_and_shown(optaic: FakeServices) -> None:
     assert json.loads(invoke("definition", "get", ID, "-o", "json").stdout)["name"] == "smooth"
     assert (
         "no definition named 'rough'; existing names: smooth"
-        in invoke("definition", "get", "rough", status=1).stderr
+        in invoke("definition", "get", "rough", status=3).stderr
     )
 
 

@@ -126,7 +126,7 @@ def test_the_history_of_a_deleted_instance_is_shown_by_its_id(optaic: FakeServic
     optaic.on("GetStatusHistory", status_service_pb2.GetStatusHistoryResponse(transitions=[deleted]))
     assert "DELETED" in invoke("status", "history", ID).stdout
     optaic.on("GetStatusHistory", status_service_pb2.GetStatusHistoryResponse())
-    assert "no such instance" in invoke("status", "history", ID, status=1).stderr
+    assert "no such instance" in invoke("status", "history", ID, status=3).stderr
 
 
 def test_the_history_and_the_availability_of_statuses_are_shown(optaic: FakeServices) -> None:

@@ -155,7 +155,7 @@ def _arguments(path: str, name: str, value: str) -> list[str]:
 def test_an_unknown_name_is_an_error_that_names_it(path: str, name: str) -> None:
     Path("desk.yaml").write_text("project: desk\nmanager: m\ninstances: []\n")
     given = "nope-9"
-    status = 1 if _kind(path, dict(_parameters_of(path))[name]) in {_PROJECT, _INSTANCE, _DEFINITION} else 2
+    status = 3 if _kind(path, dict(_parameters_of(path))[name]) in {_PROJECT, _INSTANCE, _DEFINITION} else 2
     result = invoke(*_arguments(path, name, given), status=status)
     assert given in result.stderr
     # What there is: a name, or the words that are taken.
@@ -183,7 +183,7 @@ def _parameters_of(path: str) -> list[tuple[str, Any]]:
 )
 @pytest.mark.usefixtures("desk")
 def test_errors_suggest_similar_names(arguments: tuple[str, ...], said: str) -> None:
-    status = 2 if "--status" in arguments or "--kind" in arguments else 1
+    status = 2 if "--status" in arguments or "--kind" in arguments else 3
     assert said in invoke(*arguments, status=status).stderr
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from optaic.client import lineage as asynchronous
 from optaic.client.moments import MomentLike
 from optaic.client.references import FlowLike
@@ -78,6 +80,10 @@ class Lineage(Plain[asynchronous.Lineage]):
                 downstream_depth=downstream_depth,
             )
         )
+
+    def order(self, *flows: FlowLike, flow_kind: str | int | None = None) -> Sequence[Sequence[FlowRef]]:
+        """Return the flows level by level: each after all of its upstreams; those of a level may run at the same time."""
+        return self._loop.run(self._target.order(*flows, flow_kind=flow_kind))
 
     def preview_impact(
         self, *flows: FlowLike, flow_kind: str | int | None = None, most: int = LONG_LARGEST_SIZE

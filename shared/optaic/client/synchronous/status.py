@@ -158,6 +158,10 @@ class Statuses(Plain[asynchronous.Statuses]):
             self._target.realtime_token(instances, runs=runs, without_tenant=without_tenant)
         )
 
+    def realtime_url(self) -> str:
+        """Return the WebSocket to which subscribers connect: OPTAIC_REALTIME_URL, or that of the stack on this machine; else empty."""
+        return self._target.realtime_url()
+
     def watch(
         self, instances: Sequence[InstanceLike] = (), *, project: str = "", from_revision: int | None = None
     ) -> Generator[api.WatchInstanceStatusesResponse, None, None]:

@@ -1,0 +1,111 @@
+"""Find the instance or the project that a command names: by id, name, `project/name`, or the beginning of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import typer
+
+from optaic.cli.output import visible
+from optaic.client import AsyncClient
+from optaic.errors import FailedPreconditionError, NotFoundError
+from optaic.instance.v1 import instance_pb2
+from optaic.rules.forms import is_id
+
+_LEAST_OF_ID = 8  # characters
+_MOST_NAMED = 10
+
+
+async def get_project(client: AsyncClient, text: str, *, whole: bool = False) -> instance_pb2.Project:
+    """Return the project given by id, name or, unless `whole`, the beginning of one.
+
+    Raises:
+        NotFoundError: There is none.
+        FailedPreconditionError: AMBIGUOUS_NAME; several begin so.
+    """
+    if is_id(text):
+        return await client.projects.get(text)
+    try:
+        return await client.projects.get(name=text)
+    except NotFoundError:
+        if whole or not text:
+            raise
+        begun = [each for each in await client.projects.list() if _begins(text, each.name, each.project_id)]
+        if not begun:
+            raise
+    _require_one(text, "project", [(each.name, each.project_id) for each in begun])
+    return begun[0]
+
+
+async def find_project(client: AsyncClient, text: str, *, whole: bool = False) -> str:
+    """Return the id of a project as `get_project` finds it; of nothing: nothing."""
+    return (await get_project(client, text, whole=whole)).project_id if text else ""
+
+
+async def find_instance(
+    client: AsyncClient, text: str, project: str = "", *, whole: bool = False
+) -> instance_pb2.Instance:
+    """Return the instance given by id, name, `project/name` or, unless `whole`, the beginning of one.
+
+    Raises:
+        NotFoundError: There is none, or none in the project.
+        FailedPreconditionError: AMBIGUOUS_NAME; several projects have one, or several begin so.
+    """
+    before, separator, name = text.rpartition("/")
+    if separator and not project:
+        project, text = before, name
+    project_id = await find_project(client, project, whole=whole)
+    if is_id(text):
+        found = await client.instances.get(text)
+        if project_id and found.project_id != project_id:
+            message = f"instance {text} is in project {found.project_id}, not in {project}"
+            raise NotFoundError(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", message)
+        return found
+    try:
+        return await client.instances.get_by_name(text, project=project_id)
+    except NotFoundError as error:
+        if whole or not text or error.reason != "INSTANCE_NOT_FOUND":
+            raise
+        begun = [
+            each
+            for each in await client.instances.list(project=project_id)
+            if _begins(text, each.name, each.instance_id)
+        ]
+        if not begun:
+            raise
+    _require_one(text, "instance", [(each.name, each.instance_id) for each in begun])
+    return begun[0]
+
+
+async def find_past_instance(
+    client: AsyncClient, text: str, project: str = ""
+) -> instance_pb2.Instance | str:
+    """Return an instance given by name, or its id; an id may be that of an instance that was deleted.
+
+    Raises:
+        NotFoundError: There is none of this name.
+    """
+    return text if is_id(text) else await find_instance(client, text, project)
+
+
+def _begins(text: str, name: str, id_: str) -> bool:
+    return name.startswith(text) or (len(text) >= _LEAST_OF_ID and id_.startswith(text.lower()))
+
+
+def _require_one(text: str, noun: str, found: Sequence[tuple[str, str]]) -> None:
+    """Say which one is meant by the beginning of its name or id.
+
+    Raises:
+        FailedPreconditionError: AMBIGUOUS_NAME; there are several.
+    """
+    if len(found) > 1:
+        names = ", ".join(f"{name} ({id_})" for name, id_ in sorted(found)[:_MOST_NAMED])
+        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        raise FailedPreconditionError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "AMBIGUOUS_NAME",
+            f"the names or ids of {len(found)} {noun}s begin with {text!r}: {names}{more}; use the whole name or id of one of them",
+        )
+    ((name, id_),) = found
+    typer.echo(f"{text} is {noun} {visible(name)} ({id_})", err=True)
