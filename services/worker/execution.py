@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -170,13 +171,15 @@ class _Execution:
     async def _work(self, run: run_pb2.Run, reporter: Reporter, progress: Progress) -> Ending:
         try:
             recipe = await self._read_recipe(run, reporter)
-            stated = await self._state_code(run, recipe, reporter)
-            if isinstance(stated, Ending):
-                return stated
-            code_hash = hash_code(stated)
+            code = await asyncio.to_thread(state_code, list_plugins(recipe), self._settings.code_check)
+            code_hash = hash_code(code)
             if isinstance(recipe, PipelineRecipe):
                 recipe = check_code(recipe, run.base_version.code_hash, code_hash)
-            answer = await self._compute(recipe, run, progress)
+            answer = await self._compute(
+                recipe, run, progress, lambda: self._report_code(run, code, reporter)
+            )
+            if isinstance(answer, Ending):
+                return answer
             if isinstance(answer, Failure):
                 return await self._fail(run, reporter, answer)
             _tell_log(answer, self._report)
@@ -206,8 +209,14 @@ class _Execution:
         version = answer.output_version
         return Ending(Outcome.COMPLETED, f"{version.physical_version} at {version.uri}")
 
-    async def _compute(self, recipe: Recipe, run: run_pb2.Run, progress: Progress) -> Result | Failure:
-        """Have a child compute; when this returns, no process of the run is left."""
+    async def _compute(
+        self,
+        recipe: Recipe,
+        run: run_pb2.Run,
+        progress: Progress,
+        report_code: Callable[[], Awaitable[Ending | None]],
+    ) -> Result | Failure | Ending:
+        """Have a child compute, unless its code is refused; when this returns, no process of the run is left."""
         settings = self._settings
         # In a thread: secrets may lie in files.
         sources = await asyncio.to_thread(find_access, recipe, self._ticket.tenant_id, settings)
@@ -225,6 +234,9 @@ class _Execution:
             limits = replace(limits, log=log)
             isolation = Isolation(self._prepared.take_guardian, limits, confinement, settings.bounds)
             async with isolation:
+                # The child is born and confined meanwhile. It knows nothing of the run before it gets its task.
+                if (refused := await report_code()) is not None:
+                    return refused
                 try:
                     async with asyncio.timeout(self._timeout or None):
                         answer = await isolation.compute(task, progress.tell)
@@ -253,11 +265,10 @@ class _Execution:
             return contextlib.nullcontext("")
         return self._logs.keep(run.run_id, self._ticket.orchestrator_run_id)
 
-    async def _state_code(
-        self, run: run_pb2.Run, recipe: Recipe, reporter: Reporter
-    ) -> Ending | list[run_pb2.PluginCode]:
-        """Say which code the run will execute, before it does, and return it; an ending where that is refused."""
-        code = await asyncio.to_thread(state_code, list_plugins(recipe), self._settings.code_check)
+    async def _report_code(
+        self, run: run_pb2.Run, code: Sequence[run_pb2.PluginCode], reporter: Reporter
+    ) -> Ending | None:
+        """Say which code the run will execute, before it does; return an ending where that is refused."""
         request = run_report_service_pb2.StartRunRequest(
             run_id=run.run_id,
             orchestrator_run_id=self._ticket.orchestrator_run_id,
@@ -267,7 +278,7 @@ class _Execution:
         )
         answered = (await reporter.state_code(request)).run
         if answered.status == run_pb2.RUN_STATUS_RUNNING:
-            return code
+            return None
         _log.warning("code refused", run_id=run.run_id, error=answered.error.message)
         return Ending(Outcome.FAILED, f"{answered.error.type}: {answered.error.message}")
 

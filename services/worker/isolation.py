@@ -62,7 +62,7 @@ async def start_guardian() -> Line:
 
 
 class Isolation:
-    """The processes of one run; leaving the block ends them all."""
+    """The processes of one run. Entering the block starts them; they wait for a task. Leaving it ends them all."""
 
     def __init__(
         self,
@@ -86,6 +86,14 @@ class Isolation:
         self._work, work = await asyncio.open_connection(sock=line.work)
         self._writers = [orders, work]
         self._reporting = asyncio.create_task(self._read_report(), name="guardian")
+        order = {
+            **asdict(self._limits),
+            "confinement": asdict(self._confinement),
+            "bounds": asdict(self._bounds),
+        }
+        orders.write(frames.pack(Kind.START, json.dumps(order).encode()))
+        # Read before the task is sent: to send it to a child that was refused closes the line, with what was on it.
+        self._first = asyncio.create_task(frames.read(self._work), name="first-message")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,18 +108,14 @@ class Isolation:
         else:
             self._reporting.cancel()
             _log.error("processes of the run do not end", output=self._limits.file)
+        self._first.cancel()
+        await asyncio.wait({self._first})
         for writer in (orders, work):
             writer.close()
 
     async def compute(self, task: Task | Removal | SourceProbe, on_progress: OnProgress) -> Result | Failure:
         """Have the child do a task; what it answers, which is empty of a removal, or what ended it."""
         assert self._reporting is not None
-        order = {
-            **asdict(self._limits),
-            "confinement": asdict(self._confinement),
-            "bounds": asdict(self._bounds),
-        }
-        self._writers[0].write(frames.pack(Kind.START, json.dumps(order).encode()))
         self._writers[1].write(frames.pack(Kind.TASK, await asyncio.to_thread(pickle.dumps, task)))
         answering = asyncio.create_task(self._read_answer(on_progress), name="child")
         try:
@@ -147,7 +151,8 @@ class Isolation:
         return _UNKNOWN if frame is None else Report(**json.loads(frame[1]))
 
     async def _read_answer(self, on_progress: OnProgress) -> Result | Failure | None:
-        while (frame := await frames.read(self._work)) is not None:
+        frame = await self._first
+        while frame is not None:
             try:
                 answer = await _understand(frame, on_progress)
             except (DecodeError, ValueError) as error:
@@ -156,6 +161,7 @@ class Isolation:
                 )
             if answer is not None:
                 return answer
+            frame = await frames.read(self._work)
         return None
 
 

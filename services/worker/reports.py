@@ -13,7 +13,7 @@ import structlog
 
 from optaic.rules.limits import longest_text
 from optaic.rules.pages import LARGEST_SIZE
-from optaic.run.v1 import run_report_service_pb2, run_report_service_pb2_grpc
+from optaic.run.v1 import run_pb2, run_report_service_pb2, run_report_service_pb2_grpc
 from redaction import redact
 from servicekit.backoff import backoff
 from servicekit.errors import DomainError
@@ -159,17 +159,20 @@ class Reporter:
     ) -> run_report_service_pb2.StartRunResponse:
         """Ask for the run once more, with the code that it will execute; raises as `complete`.
 
-        A refusal is the run's end: while this asks, only its own answer counts.
+        A refusal is the run's end: while this asks, and after a refusal, only its own answer counts.
         """
         self.is_ending = True
         try:
-            return await persist(lambda: self._stub.StartRun(request), self._patience)
+            answer: run_report_service_pb2.StartRunResponse = await persist(
+                lambda: self._stub.StartRun(request), self._patience
+            )
         except DomainError as error:
             if error.reason in _LOST:
                 raise RunLostError(error) from error
-            raise
-        finally:
             self.is_ending = False
+            raise
+        self.is_ending = answer.run.status != run_pb2.RUN_STATUS_RUNNING
+        return answer
 
     async def list_trained_versions(self) -> run_report_service_pb2.ListTrainedVersionsResponse:
         """Return all completed trainings of the run's instance; raises as `complete`.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
+from support.polling import eventually
 from support.worker import World, make_ticket
 from support.worker_peers import fill_composition
 from worker.execution import Ending, Outcome, execute_run
+from worker.guardian import Line
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 BACKTEST = flow_pb2.FLOW_KIND_BACKTEST
@@ -75,3 +80,32 @@ async def test_code_that_is_refused_is_not_executed(
     assert (ran.status, ran.error.type) == (run_pb2.RUN_STATUS_FAILED, "CODE_CHANGED")
     assert ending == Ending(Outcome.FAILED, "CODE_CHANGED: probe")
     assert not mark.exists()
+    await asyncio.wait_for(world.guardians.wait(), 30)  # the child that was to execute it has ended
+
+
+async def test_the_child_is_born_while_the_code_is_reported(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = world.runs.submit(world.dataset(definition="probe"), REFRESH)
+    answer = world.runs.StartRun
+    born: list[int] = []
+
+    def count() -> int:
+        return len(psutil.Process().children(recursive=True))
+
+    async def wait_for_birth(request: Any, grpc_context: Any) -> Any:
+        if request.code:
+            before = max(born)
+            await eventually(lambda: count() > before, message="no process besides the guardian")
+        return await answer(request, grpc_context)
+
+    async def start() -> Line:
+        line = await world.guardians.start()
+        born.append(count())
+        return line
+
+    await world.stop()
+    monkeypatch.setattr(world.runs, "StartRun", wait_for_birth)
+    await world.start()
+    ending = await execute_run(make_ticket(run), world.settings(tmp_path), start)
+    assert ending.outcome is Outcome.COMPLETED, ending.message
