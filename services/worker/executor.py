@@ -21,7 +21,6 @@ from worker.peers import Peers
 from worker.prefect_adapter import (
     DueRun,
     FlowRunRefusedError,
-    FlowRunUnusableError,
     WorkPool,
     make_ticket,
 )
@@ -208,14 +207,9 @@ class Executor:
         """Return whether it is ours to execute; otherwise it is another's, or was ended, or stays in the pool."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                await self._pool.find_entrypoint(flow_run)
                 await self._pool.claim(flow_run)
         except FlowRunRefusedError as error:
             _log.info("flow run not claimed", flow_run_id=str(flow_run.id), reason=str(error))
-        except FlowRunUnusableError as error:
-            text = str(error)
-            _log.warning("flow run not claimed", flow_run_id=str(flow_run.id), reason=text)
-            await self._record(lambda: self._pool.record_crashed(flow_run.id, text))
         except Exception as error:  # noqa: BLE001 - it stays in the pool and is seen again
             _log.warning("flow run not claimed", flow_run_id=str(flow_run.id), error=repr(error))
         else:

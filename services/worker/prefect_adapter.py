@@ -53,16 +53,11 @@ class FlowRunRefusedError(Exception):
     """Prefect does not let the flow run start: another worker has it, or it was cancelled."""
 
 
-class FlowRunUnusableError(Exception):
-    """No worker can execute the flow run, now or later; the message says why."""
-
-
 class WorkPool:
     """One work pool, seen through one client."""
 
     def __init__(self, settings: Settings) -> None:
         self._name, self._type = settings.own_work_pool, settings.work_pool_type
-        self._entrypoints: dict[UUID, str] = {}
         # Given here, because the environment has neither the address nor a credential.
         self._client = PrefectClient(
             settings.prefect_api_url,
@@ -126,31 +121,6 @@ class WorkPool:
             raise FlowRunRefusedError(str(error)) from error
         if state.type is not wanted.type:
             raise FlowRunRefusedError(f"Prefect says {state.name}")
-
-    async def find_entrypoint(self, flow_run: FlowRun) -> str:
-        """Return the code that its deployment names; deployments do not change theirs.
-
-        Raises:
-            FlowRunUnusableError: nothing names its code.
-        """
-        deployment_id = flow_run.deployment_id
-        if deployment_id is None:
-            raise FlowRunUnusableError(
-                "The flow run was not started: it has no deployment. Start runs with `optaic run submit`."
-            )
-        if deployment_id not in self._entrypoints:
-            try:
-                deployment = await self._client.read_deployment(deployment_id)
-            except ObjectNotFound:
-                raise FlowRunUnusableError(
-                    "The flow run was not started: its deployment was deleted."
-                ) from None
-            if not deployment.entrypoint:
-                raise FlowRunUnusableError(
-                    f"The flow run was not started: its deployment {deployment.name} has no entrypoint."
-                )
-            self._entrypoints[deployment_id] = deployment.entrypoint
-        return self._entrypoints[deployment_id]
 
     async def list_cancelling(self, ids: Collection[UUID]) -> Sequence[UUID]:
         """Return those of `ids` that Prefect was asked to cancel."""

@@ -17,7 +17,6 @@ import pytest
 from optaic.common.v1 import flow_pb2
 from optaic.rules.deployments import work_pool_of
 from optaic.run.v1 import run_pb2
-from servicekit.ids import new_id
 from support.polling import eventually
 from support.prefect_api import PrefectApi
 from support.processes import is_running, list_run_processes
@@ -187,13 +186,6 @@ async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: Fixt
     assert state["type"] == "FAILED"
     assert "instance_id is 'prices', but must be the id of an instance" in state["message"]
     assert "'start' is not a parameter of this flow" in state["message"]
-    with_code = await prefect.call("GET", f"/deployments/{deployment}")
-    body = {key: with_code[key] for key in ("flow_id", "work_pool_name")} | {"name": "without.code"}
-    without_code = (await prefect.call("POST", "/deployments/", body))["id"]
-    given = {"tenant_id": TENANT, "instance_id": new_id(), "flow_kind": "refresh"}
-    state = await prefect.wait(await prefect.trigger(without_code, **given))
-    assert state["type"] == "CRASHED"
-    assert "its deployment without.code has no entrypoint" in state["message"]
 
 
 async def test_a_terminated_worker_fails_its_runs_and_leaves_no_process(fixture: Fixture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -18,7 +18,7 @@ from worker.config import Settings
 from worker.execution import Ending, Outcome
 from worker.executor import Executor
 from worker.guardian import Line
-from worker.prefect_adapter import FlowRunRefusedError, FlowRunUnusableError, WorkPool
+from worker.prefect_adapter import FlowRunRefusedError, WorkPool
 from worker.ticket import Ticket, TicketInvalidError
 
 NOW = dt.datetime(2026, 1, 2, 16, 30, tzinfo=dt.UTC)
@@ -47,16 +47,12 @@ class Pool:
     def __init__(self, flow_run: FlowRun) -> None:
         self.flow_run = flow_run
         self.states: list[tuple[str, str]] = []
-        self.find: Callable[[], str] = lambda: "worker.flow.execute"
 
     async def ensure(self) -> None:
         """There is one."""
 
     async def list_due(self, _: int) -> Sequence[FlowRun]:
         return [] if self.states else [self.flow_run]
-
-    async def find_entrypoint(self, _: FlowRun) -> str:
-        return self.find()
 
     async def claim(self, flow_run: FlowRun) -> None:
         """Nobody else wants it."""
@@ -160,17 +156,6 @@ def test_the_worker_of_each_tenant_polls_a_pool_of_its_own(tmp_path: Path) -> No
         for tenant in ("default", "acme")
     }
     assert pools == {"default": "shared", "acme": "shared-acme"}
-
-
-@pytest.mark.parametrize("said", ["it has no deployment", "its deployment was deleted"])
-async def test_an_unusable_flow_run_ends_as_crashed_with_the_reason(said: str, tmp_path: Path) -> None:
-    pool = Pool(_flow_run(GIVEN))
-
-    def refuse() -> str:
-        raise FlowRunUnusableError(said)
-
-    pool.find = refuse
-    assert await _execute(pool, tmp_path) == ("CRASHED", said)
 
 
 async def test_a_flow_run_whose_run_cannot_be_started_ends_as_failed_with_the_reason(tmp_path: Path) -> None:
