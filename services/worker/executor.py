@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -35,6 +37,7 @@ _RECORD_SECONDS = 2.0
 _FIRST_HINT_DELAY, _LONGEST_HINT_DELAY = 0.5, 30.0
 _CALM = 5  # how many times longer the worker waits between two looks while run-service tells it when to look
 _MORE = 8  # flow runs that are listed besides those for which there is room: some that nobody can claim hide no others
+_FRESH_SECONDS = 2.0  # for which a look counts: those that it has found are taken without another one
 _log = structlog.get_logger(__name__)
 
 
@@ -58,6 +61,8 @@ class Executor:
         self._logs = logs
         self._hint = asyncio.Event()  # to look into the work pool now
         self._told: set[str] = set()  # the tenants of whose flow runs run-service tells
+        self._found: deque[DueRun] = deque()  # at the last look, and not yet taken
+        self._found_time = 0.0
         self._is_full = False  # at the last look there was no room, so more flow runs may wait
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
         self._refused: set[UUID] = set()  # ended in Prefect between their claim and their start
@@ -124,17 +129,28 @@ class Executor:
             await asyncio.sleep(backoff(failures, first=_FIRST_HINT_DELAY, longest=_LONGEST_HINT_DELAY))
 
     async def _poll(self) -> None:
-        self._is_full = len(self._tasks) >= self._settings.concurrency
+        """Fill the room with what the last look has found, if that is recent, or else with what a new look finds."""
+        if time.monotonic() - self._found_time > _FRESH_SECONDS:
+            self._found.clear()
+        self._fill()
         if self._is_full:
             return
-        for flow_run in await self._pool.list_due(self._settings.concurrency + _MORE):
-            self._is_full = len(self._tasks) >= self._settings.concurrency
-            if self._is_full:
-                return
-            if flow_run.id not in self._tasks:
-                task = asyncio.create_task(self._execute(flow_run), name=f"flow-run-{flow_run.id}")
-                self._tasks[flow_run.id] = task
-                task.add_done_callback(functools.partial(self._forget, flow_run.id))
+        found = await self._pool.list_due(self._settings.concurrency + _MORE)
+        self._found = deque(flow_run for flow_run in found if flow_run.id not in self._tasks)
+        self._found_time = time.monotonic()
+        self._fill()
+
+    def _fill(self) -> None:
+        """Begin to execute those that were found, while there is room."""
+        while not self._is_without_room() and self._found:
+            flow_run = self._found.popleft()
+            task = asyncio.create_task(self._execute(flow_run), name=f"flow-run-{flow_run.id}")
+            self._tasks[flow_run.id] = task
+            task.add_done_callback(functools.partial(self._forget, flow_run.id))
+
+    def _is_without_room(self) -> bool:
+        self._is_full = len(self._tasks) >= self._settings.concurrency
+        return self._is_full
 
     def _forget(self, flow_run_id: UUID, _: asyncio.Task[None]) -> None:
         self._tasks.pop(flow_run_id, None)
