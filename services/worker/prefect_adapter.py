@@ -140,8 +140,12 @@ class WorkPool:
         await self._client.set_flow_run_state(flow_run_id, state, force=True)
 
     async def record_end(self, flow_run_id: UUID, ending: Ending) -> None:
-        """Record how its run ended, unless the flow run has ended."""
-        await self._end(flow_run_id, STATES[ending.outcome](message=redact(ending.message)))
+        """Record how its run ended, unless the flow run has ended; a run that has completed says how, in any case."""
+        state: State[Any] = STATES[ending.outcome](message=redact(ending.message))
+        if ending.outcome is Outcome.COMPLETED:
+            await self._client.set_flow_run_state(flow_run_id, state, force=True)
+        else:
+            await self._end(flow_run_id, state)
 
     async def record_failed(self, flow_run_id: UUID, message: str) -> None:
         """FAILED, unless it has ended: it asks for what no worker can do."""
