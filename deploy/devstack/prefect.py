@@ -17,6 +17,7 @@ from devstack.processes import Program
 from devstack.state import State
 
 _RETRY_SECONDS = 0.2
+_CONNECTIONS = 15
 _HEALTH = "/api/health"
 _POOL_TYPES = {"warm": "optaic-warm", "process": "process"}
 
@@ -34,6 +35,9 @@ def make_program(state: State, port: int, database_url: str, login: str, *, ui: 
             "PREFECT__SERVER_FINAL": "1",
             "PREFECT_HOME": str(home),
             "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
+            # As many as by default, but kept: with overflow, each busy moment opens connections and closes them again.
+            "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": str(_CONNECTIONS),
+            "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "0",
             "PREFECT_API_URL": f"http://{ports.HOST}:{port}/api",
             "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
