@@ -78,7 +78,10 @@ def _find(found: run_pb2.Run, name: str) -> run_pb2.Artifact:
             return entry
     if name not in found.artifacts or found.artifact_manifest:
         names = [entry.name for entry in found.artifact_manifest] or sorted(found.artifacts)
-        fail(f"run {found.run_id} has no file {name!r}; its files are {', '.join(names) or 'none'}")
+        fail(
+            f"run {found.run_id} has no file {name!r}; its files are {', '.join(names) or 'none'}",
+            status=Exit.NOT_FOUND,
+        )
     warn("the run has recorded no hash of its files, so the file is not checked")
     return run_pb2.Artifact(name=name, uri=found.artifacts[name])
 
