@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import sqlalchemy as sa
 
+from lineage_service.store.reads import in_slices, limited
 from servicekit.database import Connection
 
 # A flow is waiting for a run unless it is READY; the words of lineage_service.domain.flows.word_of.
@@ -23,8 +24,8 @@ _FIND_OF = sa.text(f"""
     select f.flow_id, {_IS_WAITING} from flows f
     where f.instance_id = any(cast(:instance_ids as uuid[])) and {_EXISTS}
 """)  # noqa: S608 - constants of ours
-_LIST = sa.text(f"""
-    select f.flow_id, {_IS_WAITING} from flows f where f.flow_id = any(:flow_ids) and {_EXISTS}
+_LIST = limited(f"""
+    select f.flow_id, {_IS_WAITING} from flows f where f.flow_id = any(cast(:flow_ids as bigint[])) and {_EXISTS}
 """)  # noqa: S608 - constants of ours
 _LIST_ALL = sa.text(f"""
     select f.flow_id, {_IS_WAITING} from flows f
@@ -53,10 +54,10 @@ async def find_flows_of(
     return _states(await connection.execute(_FIND_OF, parameters)) if instance_ids else {}
 
 
-async def list_states(connection: Connection, tenant_id: str, flow_ids: Collection[int]) -> dict[int, bool]:
-    """Return those of the flows that exist."""
-    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    return _states(await connection.execute(_LIST, parameters)) if flow_ids else {}
+async def list_states(connection: Connection, tenant_id: str, flow_ids: str) -> dict[int, bool]:
+    """Return those of the flows that exist; their ids are the text of an array."""
+    parameters = {"tenant_id": tenant_id, "flow_ids": flow_ids}
+    return {row[0]: row[1] async for row in in_slices(connection, _LIST, parameters)}
 
 
 async def list_flows(

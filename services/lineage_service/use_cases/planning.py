@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from lineage_service import conversion
@@ -12,6 +12,7 @@ from lineage_service.domain.flows import Flow
 from lineage_service.domain.planning import Place, lateness_of, members_of_plan, places_of_plan
 from lineage_service.domain.statuses import Word
 from lineage_service.store import plans, reads
+from lineage_service.store.propagation import format_ids
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.lineage.v1.lineage_service_pb2 import PlanFlowsRequest, PlanFlowsResponse
@@ -60,12 +61,10 @@ async def _choose(connection: Connection, tenant_id: str, request: PlanFlowsRequ
     wanted = {**planned, **targets}
     if request.include_downstream or request.all:
         below = await reads.list_closure(connection, tenant_id, list(targets), is_upstream=False)
-        added = {flow_id for pair in below for flow_id in pair} - wanted.keys()
-        wanted |= await plans.list_states(connection, tenant_id, added)
+        wanted |= await plans.list_states(connection, tenant_id, await _others(below, wanted))
     pairs = await reads.list_closure(connection, tenant_id, list(wanted), is_upstream=True)
     if request.include_upstream:
-        added = {flow_id for pair in pairs for flow_id in pair} - wanted.keys()
-        wanted |= await plans.list_states(connection, tenant_id, added)
+        wanted |= await plans.list_states(connection, tenant_id, await _others(pairs, wanted))
 
     def choose() -> dict[int, Place]:
         waiting = {flow_id for flow_id, is_waiting in wanted.items() if is_waiting}
@@ -76,6 +75,15 @@ async def _choose(connection: Connection, tenant_id: str, request: PlanFlowsRequ
     if len(places) > request.max_flows:
         raise too_many_flows(request.max_flows)
     return _Chosen(places, set(places) if request.all else set(targets))
+
+
+async def _others(pairs: Sequence[tuple[int, int]], known: Collection[int]) -> str:
+    """Return the flows of pairs that are not known, as the text of an array: there may be very many."""
+
+    def others() -> str:
+        return format_ids({flow_id for pair in pairs for flow_id in pair if flow_id not in known})
+
+    return await off_loop.run_if_large(len(pairs) * _BYTES_OF_A_PAIR, others)
 
 
 def _keys(flows: Sequence[FlowRef]) -> list[tuple[str, str]]:
