@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from lineage_service.domain.causes import MAX_CAUSES
+from lineage_service.domain.causes import MAX_CAUSES, find_causes, nearest_causes
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.recomputation import is_right
@@ -149,7 +149,7 @@ class History:
         self._flows = None
 
     def check(self) -> None:
-        """Compare every flow: its word, its freshness, the causes shown, and of one flow all root causes."""
+        """Compare every flow: its word, its freshness, the causes shown, the nearest root causes, and of one flow all of them."""
         graph = self.domain.decide(self.model, self.flows)
         stale = []
         for flow in graph.flows.values():
@@ -167,3 +167,7 @@ class History:
         if stale:
             flow = self.random.choice(stale)
             assert explained(graph, flow) == explanations(self.flows, flow.key)
+        nearest = nearest_causes(graph, stale)
+        for flow in stale:
+            causes_of_flow = [each.cause for each in find_causes(graph, flow)]
+            assert nearest[flow.flow_id] == causes_of_flow[:MAX_CAUSES], flow.key

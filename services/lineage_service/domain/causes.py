@@ -226,7 +226,7 @@ def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
     return moved(upstream, edge.compared_version, upstream.version)
 
 
-def find_causes(graph: Graph, start: Flow, limit: int | None = None) -> list[Explanation]:
+def find_causes(graph: Graph, start: Flow) -> list[Explanation]:
     """Return every root cause of a flow, nearest first, each with one shortest path from the cause to the flow.
 
     The graph must hold all flows above `start` that are not fresh, and the direct upstreams of each.
@@ -234,7 +234,7 @@ def find_causes(graph: Graph, start: Flow, limit: int | None = None) -> list[Exp
     found: dict[Cause, Explanation] = {}
     below: dict[int, Flow | None] = {start.flow_id: None}
     queue = deque([] if start.is_fresh else [start])
-    while queue and (limit is None or len(found) < limit):
+    while queue:
         flow = queue.popleft()
         for cause in local_causes(graph, flow):
             if cause not in found:
@@ -243,7 +243,42 @@ def find_causes(graph: Graph, start: Flow, limit: int | None = None) -> list[Exp
             if not upstream.is_fresh and upstream.flow_id not in below:
                 below[upstream.flow_id] = flow
                 queue.append(upstream)
-    return list(found.values())[:limit]
+    return list(found.values())
+
+
+def nearest_causes(graph: Graph, flows: Iterable[Flow]) -> dict[int, list[Cause]]:
+    """Return, by flow, the first MAX_CAUSES root causes that `find_causes` finds.
+
+    The causes of a flow are its own and those of its upstreams, one step farther away. So each flow above is looked at once for
+    all flows. The graph must hold all flows above them that are not fresh, and the direct upstreams of each.
+    """
+    found: dict[int, list[tuple[int, Cause]]] = {}  # by flow: causes with their distances
+    for start in flows:
+        stack = [start]
+        while stack:
+            flow = stack[-1]
+            stale = [upstream for upstream in graph.upstreams_of(flow) if not upstream.is_fresh]
+            waiting = [upstream for upstream in stale if upstream.flow_id not in found]
+            if waiting and not flow.is_fresh:
+                stack += waiting
+                continue
+            stack.pop()
+            if flow.flow_id not in found:
+                found[flow.flow_id] = [] if flow.is_fresh else _nearest(graph, flow, stale, found)
+    return {flow.flow_id: [cause for _, cause in found[flow.flow_id]] for flow in flows}
+
+
+def _nearest(
+    graph: Graph, flow: Flow, stale: Iterable[Flow], found: Mapping[int, list[tuple[int, Cause]]]
+) -> list[tuple[int, Cause]]:
+    own = [(0, cause) for cause in local_causes(graph, flow)]
+    above = [(distance + 1, cause) for upstream in stale for distance, cause in found[upstream.flow_id]]
+    above.sort(key=lambda each: each[0])  # of the same distance, in the order of the upstreams
+    nearest: dict[tuple[object, ...], tuple[int, Cause]] = {}
+    for each in (*own, *above):
+        upstream = each[1].upstream
+        nearest.setdefault((each[1].kind, *each[1].key, upstream and upstream.flow_id), each)
+    return list(nearest.values())[:MAX_CAUSES]
 
 
 def _path(cause: Cause, holder: Flow, below: dict[int, Flow | None]) -> tuple[Flow | Upstream, ...]:

@@ -17,7 +17,8 @@ from servicekit import off_loop
 from servicekit.database import Connection, Database
 
 _SLICE = 500  # rows
-_BYTES_OF_AN_EDGE = 50  # about
+_FEW = 2_000  # rows that may come at once where each round trip counts
+_BYTES_OF_A_FLOW, _BYTES_OF_AN_EDGE = 300, 50  # about
 
 
 def limited(text: str) -> sa.TextClause:
@@ -78,7 +79,7 @@ _FIND_IDS = sa.text("""
 # upstream can be RUNNING or ERROR as well: `unsettled` has all such flows of the tenant, usually few, and only if there are any,
 # `above` looks for them among all upstreams.
 # A version says its changed dates relative to the version that its run built on: they count if that is the one before it.
-_GET_ADMISSIONS = sa.text(f"""
+_GET_ADMISSIONS = limited(f"""
     with recursive roots as materialized (
         select f.flow_id
         from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
@@ -245,14 +246,20 @@ async def get_admissions(
     connection: Connection, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, AdmissionFacts]:
     """Return the admission facts of the flows with one statement; unknown flows are left out."""
-    return _admissions(await connection.execute(_GET_ADMISSIONS, _keys(tenant_id, keys)))
+    rows = [row async for row in in_slices(connection, _GET_ADMISSIONS, _keys(tenant_id, keys))]
+    return await off_loop.run_if_large(len(rows) * _BYTES_OF_A_FLOW, _admissions, rows)
 
 
 async def fetch_admissions(
     database: Database, tenant_id: str, keys: Collection[FlowKey]
 ) -> dict[FlowKey, AdmissionFacts]:
-    """Return the same as `get_admissions` in a single round trip, because every submission calls it."""
-    return _admissions(await database.fetch(tenant_id, _GET_ADMISSIONS, _keys(tenant_id, keys)))
+    """Return the same as `get_admissions`, as a rule in a single round trip, because every submission calls it."""
+    parameters = {**_keys(tenant_id, keys), "most": _FEW + 1}
+    rows = await database.fetch(tenant_id, _GET_ADMISSIONS, parameters)
+    if len(rows) <= _FEW:
+        return _admissions(rows)
+    async with database.read(tenant_id) as connection:
+        return await get_admissions(connection, tenant_id, keys)
 
 
 def _keys(tenant_id: str, keys: Collection[FlowKey]) -> dict[str, object]:

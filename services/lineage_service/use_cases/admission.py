@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lineage_service import conversion
-from lineage_service.domain.causes import MAX_CAUSES, Cause, CauseKind, blocking_reason, find_causes
+from lineage_service.domain.causes import Cause, CauseKind, Graph, blocking_reason, nearest_causes
 from lineage_service.domain.errors import flow_not_found, only_services_attach
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.increments import why_full
@@ -29,6 +29,7 @@ from servicekit.context import RequestContext
 
 # The inbox of this consumer also holds the attached events, so that they are not applied a second time.
 RUN_CONSUMER = "lineage-run-events"
+_BYTES_OF_A_FLOW = 300  # about
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,13 @@ async def _check(
     size = sum(request.ByteSize() for request in requests)
     questions = await off_loop.run_if_large(size, lambda: list(map(_question, requests)))
     answers = await answer_questions(deps, context.tenant_id, questions)
-    return [_message(answer, is_service=context.is_service) for answer in answers]
+
+    def messages() -> list[CheckUpstreamFreshnessResponse]:
+        return [_message(answer, is_service=context.is_service) for answer in answers]
+
+    return await off_loop.run_if_large(
+        sum(len(answer.blocking) for answer in answers) * _BYTES_OF_A_FLOW, messages
+    )
 
 
 def _question(request: CheckUpstreamFreshnessRequest) -> Question:
@@ -168,31 +175,40 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
             return Answer(admission, [], [])
         ids = [flow.flow_id for flow in admission.blocking]
         graph = await reads.load_causes_graph(connection, tenant_id, ids)
-        ready = count_as_ready(graph, [graph.flows[each] for each in ids])
-        causes = {
-            each: [found.cause for found in find_causes(graph, graph.flows[each], MAX_CAUSES)]
-            for each in ids
-            if each not in ready
-        }
-        moves = {each: [_consumed(cause) for cause in causes[each] if _has_moved(cause)] for each in causes}
+        size = len(graph.flows) * _BYTES_OF_A_FLOW
+        ready, causes, moves = await off_loop.run_if_large(size, _causes, graph, ids)
         unread = await versions.list_unread(
             connection, tenant_id, {move for some in moves.values() for move in some}
         )
-    unready = sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key))
-    return Answer(
-        admission,
-        [
-            Blocking(
-                flow,
-                blocking_reason(flow, causes[flow.flow_id]),
-                causes[flow.flow_id],
-                [unread.get(move, "") for move in moves[flow.flow_id]],
-            )
-            for flow in unready
-            if flow.flow_id not in ready
-        ],
-        [flow for flow in unready if flow.flow_id in ready and flow.is_late],
-    )
+
+    def answer() -> Answer:
+        unready = sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key))
+        return Answer(
+            admission,
+            [
+                Blocking(
+                    flow,
+                    blocking_reason(flow, causes[flow.flow_id]),
+                    causes[flow.flow_id],
+                    [unread.get(move, "") for move in moves[flow.flow_id]],
+                )
+                for flow in unready
+                if flow.flow_id not in ready
+            ],
+            [flow for flow in unready if flow.flow_id in ready and flow.is_late],
+        )
+
+    return await off_loop.run_if_large(size, answer)
+
+
+def _causes(
+    graph: Graph, ids: Sequence[int]
+) -> tuple[set[int], dict[int, list[Cause]], dict[int, list[tuple[int, int]]]]:
+    """Return which of the flows count as ready, and of the others the causes and the versions that were not consumed."""
+    ready = count_as_ready(graph, [graph.flows[each] for each in ids])
+    causes = nearest_causes(graph, [graph.flows[each] for each in ids if each not in ready])
+    moves = {each: [_consumed(cause) for cause in causes[each] if _has_moved(cause)] for each in causes}
+    return ready, causes, moves
 
 
 def _has_moved(cause: Cause) -> bool:
