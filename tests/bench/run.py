@@ -26,6 +26,7 @@ BENCHMARKS = (
     "lineage_reads",
     "history",
     "status_reads",
+    "live_messages",
     "create",
     "catalogue",
     "reconciler",
@@ -40,11 +41,12 @@ SIZES = {
     "reconciler": 10_000,
     "expression": 4_000_000,
     "status_latency": 200,
+    "live_messages": 1_000,
     "incremental": 8_000,
     "propagation": 1_000_000,
     "lineage_reads": 1_000_000,
     "history": 1_000_000,
-}  # instances, rows, runs, sessions or flows; where it can be chosen
+}  # instances, rows, runs, changes, sessions or flows; where it can be chosen
 
 
 async def main(names: list[str], sizes: Mapping[str, int]) -> list[Row]:

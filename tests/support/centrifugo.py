@@ -22,6 +22,7 @@ import pytest
 
 from devstack import checks, ports
 from devstack.centrifugo import BINARY, find_binary, render_config
+from optaic.rules.realtime import websocket_url
 from servicekit.centrifugo import CentrifugoSettings
 from support.polling import eventually
 from support.scratch import server_folder
@@ -142,20 +143,9 @@ class CentrifugoServer:
             answer = await response.json()
         return [each["data"] for each in answer["result"]["publications"]]
 
-    @contextlib.asynccontextmanager
-    async def connect(self, token: str) -> AsyncIterator[CentrifugoClient]:
-        """Yield a client that is connected with a token.
-
-        Raises:
-            CentrifugoRefusedError: The server does not believe the token.
-        """
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"ws://{ports.HOST}:{self.port}/connection/websocket") as socket,
-        ):
-            client = CentrifugoClient(socket)
-            await client.call("connect", {"token": token})
-            yield client
+    def connect(self, token: str) -> contextlib.AbstractAsyncContextManager[CentrifugoClient]:
+        """Connect a client with a token, as `connected_to` does."""
+        return connected_to(websocket_url(self.url), token)
 
 
 class CentrifugoRefusedError(Exception):
@@ -228,6 +218,19 @@ class CentrifugoClient:
 
 
 @contextlib.asynccontextmanager
+async def connected_to(url: str, token: str) -> AsyncIterator[CentrifugoClient]:
+    """Yield a client that is connected to a WebSocket with a token.
+
+    Raises:
+        CentrifugoRefusedError: The server does not believe the token.
+    """
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        client = CentrifugoClient(socket)
+        await client.call("connect", {"token": token})
+        yield client
+
+
+@contextlib.asynccontextmanager
 async def centrifugo_server() -> AsyncIterator[CentrifugoServer]:
     """Yield a running server of the test's own: what channels remember would disturb the next test."""
     with server_folder() as folder:
@@ -240,5 +243,6 @@ async def centrifugo_server() -> AsyncIterator[CentrifugoServer]:
 
 
 def settings_of(url: str, key: str = API_KEY, **settings: Any) -> CentrifugoSettings:
-    """Return the settings of a publisher."""
-    return CentrifugoSettings(centrifugo_url=url, centrifugo_api_key=key, **settings)
+    """Return the settings of a publisher; a busy machine is no server that hangs."""
+    patient = {"centrifugo_timeout_seconds": 30, **settings}
+    return CentrifugoSettings(centrifugo_url=url, centrifugo_api_key=key, **patient)
