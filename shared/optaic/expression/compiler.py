@@ -217,8 +217,8 @@ class _Evaluation:
 
     def _infix(self, symbol: str, a: Array | float, b: Array | float) -> Array:
         found = np.asarray(_INFIX[symbol](a, b), np.float64)
-        found[np.isinf(found)] = np.nan  # where an operand is missing, it is NaN already
-        return found
+        is_infinite = np.isinf(found)  # where an operand is missing, it is NaN already
+        return np.where(is_infinite, np.nan, found) if is_infinite.any() else found
 
     def _keep(self, found: Array) -> Array:
         """Return what is finite and lies where the entity has a row."""

@@ -67,7 +67,8 @@ def power(base: Array | float, exponent: Array | float) -> Array:
         for name, value in (("base", base), ("exponent", exponent))
     )
     found = pl.DataFrame(columns).select(found=a.pow(b))["found"].to_numpy().reshape(shape)
-    return np.where(np.isnan(base) | np.isnan(exponent), np.nan, found)
+    is_missing = np.isnan(base) | np.isnan(exponent)
+    return np.where(is_missing, np.nan, found) if is_missing.any() else found
 
 
 def lag(x: Array, n: int) -> Array:
