@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from servicekit import changes, context
+from servicekit.arrays import Adaptation
 from servicekit.database_errors import FULL, domain_error_of
 from servicekit.direct import DirectConnection, send, text_of
 from servicekit.errors import ResourceExhaustedError
@@ -36,6 +37,7 @@ _LOCK_TENANT = sa.text("select pg_advisory_xact_lock(hashtextextended(:tenant_id
 _log = structlog.get_logger(__name__)
 _closing: set[asyncio.Future[None]] = set()  # the loop itself keeps no task alive
 _BEGIN = b"begin isolation level read committed"
+_ADAPTATION = Adaptation()
 _HOT_CONNECTIONS = 4
 # Sorts more than fits into its memory, so that the server has to write to its disk; it leaves nothing there.
 _SMALL_MEMORY = sa.text("set local work_mem = '64kB'")
@@ -71,6 +73,7 @@ class Database:
     def _connect_arguments(self) -> dict[str, Any]:
         milliseconds = int(self._settings.statement_timeout_seconds * 1000)
         return {
+            "context": _ADAPTATION,
             "connect_timeout": 5,
             # The server must notice a vanished client, or the lock of its relay outlives it for hours.
             "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000 "
