@@ -22,9 +22,9 @@ def page() -> str:
 
 
 def _commands(command: Any, path: tuple[str, ...]) -> Iterator[str]:
-    if hasattr(command, "commands"):
-        for name, inner in sorted(command.commands.items()):
-            yield from _commands(inner, (*path, name))
+    if hasattr(command, "list_commands"):
+        for name in sorted(command.list_commands(None)):
+            yield from _commands(command.get_command(None, name), (*path, name))
         return
     given = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]

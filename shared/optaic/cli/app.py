@@ -1,26 +1,58 @@
-"""All commands by noun."""
+"""All commands by noun; the module of a noun is loaded when a command of it is called."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import optaic
-from optaic.cli import (
-    admin,
-    apply,
-    audit,
-    code,
-    data,
-    definitions,
-    dev,
-    instances,
-    lineage,
-    projects,
-    realtime,
-    refreshes,
-    runs,
-    status,
-)
+
+# noun -> module and help text
+_NOUNS = {
+    "dev": ("dev", "Start and stop the stack on this machine."),
+    "definition": ("definitions", "Definitions: reusable, versioned code."),
+    "code": ("code", "The code on record for each definition version."),
+    "project": ("projects", "Projects, which contain instances."),
+    "instance": ("instances", "Instances: configured definitions."),
+    "run": ("runs", "Runs and their results."),
+    "refreshes": ("refreshes", "Refreshes under way and ended: show, cancel, resume."),
+    "data": ("data", "The data that flows produced."),
+    "status": ("status", "The status of instances."),
+    "audit": ("audit", "Who did what, and whether the record of it is intact."),
+    "lineage": ("lineage", "What depends on what, and why something is stale."),
+    "admin": ("admin", "Who may do what."),
+}
+# verb -> module; the function has the name of the verb
+_VERBS = {"refresh": "refreshes", "apply": "apply", "diff": "apply", "export": "apply"}
+
+
+class _Nouns(TyperGroup):
+    """The commands of all modules, each loaded on its first use: imports are most of what a command costs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        del ctx
+        return [*_VERBS, *_NOUNS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None if there is none of this name."""
+        del ctx
+        if cmd_name in _NOUNS:
+            module, text = _NOUNS[cmd_name]
+            inner = typer.Typer()
+            inner.add_typer(import_module(f"optaic.cli.{module}").app, name=cmd_name, help=text)
+            inner.callback()(lambda: None)
+            group: Any = typer.main.get_command(inner)
+            return group.commands[cmd_name]
+        if cmd_name in _VERBS:
+            inner = typer.Typer()
+            inner.command(cmd_name)(getattr(import_module(f"optaic.cli.{_VERBS[cmd_name]}"), cmd_name))
+            return typer.main.get_command(inner)
+        return None
+
 
 app = typer.Typer(
     name="optaic",
@@ -28,6 +60,7 @@ app = typer.Typer(
     "stack that `optaic dev up` started in this folder or a parent folder.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    cls=_Nouns,
 )
 
 
@@ -47,22 +80,3 @@ def main(
 ) -> None:
     """Work on definitions, instances, flows and runs."""
     del version
-
-
-app.add_typer(dev.app, name="dev", help="Start and stop the stack on this machine.")
-app.add_typer(definitions.app, name="definition", help="Definitions: reusable, versioned code.")
-app.add_typer(code.app, name="code", help="The code on record for each definition version.")
-app.add_typer(projects.app, name="project", help="Projects, which contain instances.")
-app.add_typer(instances.app, name="instance", help="Instances: configured definitions.")
-app.add_typer(runs.app, name="run", help="Runs and their results.")
-app.add_typer(refreshes.app, name="refreshes", help="Refreshes under way and ended: show, cancel, resume.")
-app.add_typer(data.app, name="data", help="The data that flows produced.")
-app.add_typer(status.app, name="status", help="The status of instances.")
-app.add_typer(audit.app, name="audit", help="Who did what, and whether the record of it is intact.")
-app.add_typer(lineage.app, name="lineage", help="What depends on what, and why something is stale.")
-app.add_typer(admin.app, name="admin", help="Who may do what.")
-status.app.command("token")(realtime.token)
-app.command("refresh")(refreshes.refresh)
-app.command("apply")(apply.apply)
-app.command("diff")(apply.diff)
-app.command("export")(apply.export)

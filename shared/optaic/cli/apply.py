@@ -14,19 +14,11 @@ from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
 from optaic.apply.export import UNMANAGED, Definitions, export_documents, unsaid
 from optaic.apply.plan import Action, Existing, Verb, make_plan
+from optaic.cli.documents import placing, read_yaml
 from optaic.cli.exits import Exit
 from optaic.cli.impact import show_impact
 from optaic.cli.output import Format, OutputOption, is_data, print_data, print_line
-from optaic.cli.session import (
-    FileOption,
-    YesOption,
-    confirm,
-    end_dry_run,
-    placing,
-    read_yaml,
-    run,
-    warn,
-)
+from optaic.cli.session import FileOption, YesOption, confirm, end_dry_run, run, warn
 from optaic.client import AsyncClient
 from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.rules.forms import is_id

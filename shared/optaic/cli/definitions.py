@@ -26,8 +26,6 @@ from optaic.cli.session import (
     YesOption,
     confirm,
     end_dry_run,
-    placing,
-    read_yaml,
     run,
     warn,
 )
@@ -117,6 +115,8 @@ def publish(
     """Publish the version in a file (name, kind, description, definition_version), and report what it breaks."""
 
     async def command(client: AsyncClient) -> None:
+        from optaic.cli.documents import placing, read_yaml  # noqa: PLC0415 - slow to import, and rarely needed
+
         found = read_yaml(file)
         content = found.values[0] if len(found.values) == 1 else None
         if not isinstance(content, dict) or not {"name", "kind", "definition_version"} <= set(content):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +21,6 @@ from optaic.cli.session import (
     ProjectOption,
     ReasonOption,
     end_dry_run,
-    placing,
-    read_yaml,
     run,
 )
 from optaic.cli.shown import show_instance
@@ -65,10 +63,11 @@ def create(
     """Create an instance from a file, from values, or both; `optaic apply` keeps many instances as files say."""
 
     async def command(client: AsyncClient) -> None:
-        fields = _merged(_read(file), values or ())
+        content, placed = _read(file)
+        fields = _merged(content, values or ())
         if "name" in fields:
             raise ValueError("the name is given as an argument; remove the field name")
-        with placing(read_yaml(file), "documents[0].") if file else contextlib.nullcontext():
+        with placed:
             created = await client.instances.create(
                 project=await find_project(client, project),
                 name=name,
@@ -100,8 +99,9 @@ def update(
         if not (file or values or upstream):
             raise ValueError("nothing to change; pass --set, --upstream or --file")
         found = await find_instance(client, instance, project)
-        changes = _merged(_read(file), values or (), found)
-        with placing(read_yaml(file), "documents[0].") if file else contextlib.nullcontext():
+        content, placed = _read(file)
+        changes = _merged(content, values or (), found)
+        with placed:
             changed = await client.instances.update(
                 found,
                 changes,
@@ -117,18 +117,20 @@ def update(
     run(command)
 
 
-def _read(file: Path | None) -> dict[str, Any]:
-    """Return the fields in a file.
+def _read(file: Path | None) -> tuple[dict[str, Any], AbstractContextManager[None]]:
+    """Return the fields in a file, and what adds their places to refusals.
 
     Raises:
         ValueError: It holds no single mapping.
     """
     if file is None:
-        return {}
-    documents = read_yaml(file).values
-    if len(documents) != 1 or not isinstance(documents[0], dict):
+        return {}, nullcontext()
+    from optaic.cli.documents import placing, read_yaml  # noqa: PLC0415 - slow to import, and rarely needed
+
+    found = read_yaml(file)
+    if len(found.values) != 1 or not isinstance(found.values[0], dict):
         raise ValueError(f"{file} must hold the fields of one instance, for example `description: ...`")
-    return dict(documents[0])
+    return dict(found.values[0]), placing(found, "documents[0].")
 
 
 async def _upstreams(

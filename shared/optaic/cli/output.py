@@ -17,7 +17,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from optaic.apply import yaml_text
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2
 
@@ -142,6 +141,8 @@ def print_data(value: Message | Mapping[str, Any] | Sequence[Any], output: AnyFo
     """Write JSON or YAML, with the field names of the contracts."""
     plain = _plain(value)
     if output.value == Format.YAML:
+        from optaic.apply import yaml_text  # noqa: PLC0415 - it is slow to import, and most commands need none
+
         yaml_text.write([plain], sys.stdout)
     else:
         sys.stdout.write(json.dumps(plain, indent=2) + "\n")

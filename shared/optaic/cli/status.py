@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from optaic.cli import realtime
 from optaic.cli.naming import find_instance, find_past_instance, find_project
 from optaic.cli.output import (
     Format,
@@ -33,6 +34,7 @@ from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(realtime.token)
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _DURATION = re.compile(r"(\d+)([dhms])")
 KindOption = Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")]

@@ -54,9 +54,9 @@ _NEEDED = {  # what a command must be given besides
 @functools.cache
 def _commands() -> tuple[tuple[str, Any], ...]:
     def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-        if hasattr(command, "commands"):
-            for name, each in command.commands.items():
-                yield from walk(each, f"{path} {name}".strip())
+        if hasattr(command, "list_commands"):
+            for name in command.list_commands(None):
+                yield from walk(command.get_command(None, name), f"{path} {name}".strip())
         else:
             yield path, command
 
