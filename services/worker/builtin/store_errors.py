@@ -12,6 +12,8 @@ from deltalake.exceptions import TableNotFoundError
 from optaic.plugins import PluginError, StoreRefused, StoreUnavailable
 from optaic.plugins.words import describe_error, describe_without_values
 
+# deltalake says so within errors of its own, of parts, listings and logs.
+_AWAY = ("Generic S3 error", "Error interacting with object store")
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
@@ -33,6 +35,8 @@ def typed(operation: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
         except (OSError, TableNotFoundError) as error:
             raise StoreUnavailable(describe_error(error)) from None
         except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - each library has errors of its own
+            if any(mark in str(error) for mark in _AWAY):
+                raise StoreUnavailable(describe_error(error)) from None
             raise StoreRefused(describe_without_values(error)) from None
 
     return guarded

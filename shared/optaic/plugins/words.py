@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _UNITS = {"ns": " of nanoseconds", "ms": " of milliseconds"}
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_CAUSE = "↳"  # begins a line with the cause of what the line above says
+_LONGEST_ERROR = 500
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`|\[[^\]\n]*\]|\{[^}\n]*\}|for value.*|got:? .*")
 _LONGEST = 200  # characters
@@ -46,8 +48,10 @@ def describe_without_values(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Describe a library's error: its first line, without the advice to programmers that follows."""
+    """Describe a library's error: its first line and the causes below it, without the advice to programmers that follows."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
-    lines = _COLOURS.sub("", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else _WORDS.sub(" ", type(error).__name__).lower()  # as "read timeout"
+    first, *rest = _COLOURS.sub("", str(error)).strip().splitlines() or [""]
+    causes = [line.strip().removeprefix(_CAUSE).strip() for line in rest if line.strip().startswith(_CAUSE)]
+    text = ": ".join(filter(None, [first.strip(), *causes]))[:_LONGEST_ERROR]
+    return text or _WORDS.sub(" ", type(error).__name__).lower()  # as "read timeout"
