@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from support.listener import Listener
 
-Fault = Literal["down", "slow", "500", "lost"]
-_BUSY = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+Fault = Literal["down", "slow", "500", "503", "lost"]
+_REFUSALS: dict[str, bytes] = {"500": b"500 Internal Server Error", "503": b"503 Service Unavailable"}
 _END = b"\r\n\r\n"
 
 
@@ -17,7 +17,7 @@ class HttpFaults(Listener):
     """`async with HttpFaults(url) as proxy`: use `proxy.url`, then `strike`.
 
     down: the connection breaks before the server hears of the request; slow: the answer never comes, nor does the
-    server hear; 500: the server says that it failed, and did nothing; lost: it did it, and the answer is lost.
+    server hear; 500 and 503: the server says that it failed, and did nothing; lost: it did it, and the answer is lost.
     """
 
     def __init__(self, url: str) -> None:
@@ -26,6 +26,7 @@ class HttpFaults(Listener):
         self._fault: Fault = "down"
         self._passing = 0
         self._striking = 0
+        self._at = b""
         self.struck = 0
 
     @property
@@ -33,9 +34,10 @@ class HttpFaults(Listener):
         """The address to use instead of the server's."""
         return self.instead_of(self._parts)
 
-    def strike(self, fault: Fault, *, after: int, times: int) -> None:
-        """Let the first requests pass, spoil the next ones, let all others pass."""
+    def strike(self, fault: Fault, *, after: int, times: int, at: str = "") -> None:
+        """Let the first requests pass, spoil the next ones, let all others pass; `at` counts those whose first line has it."""
         self._fault, self._passing, self._striking, self.struck = fault, after, times, 0
+        self._at = at.encode()
 
     def heal(self) -> None:
         """Let everything pass."""
@@ -44,15 +46,15 @@ class HttpFaults(Listener):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request for each connection."""
         request = await read_request(reader)
-        fault = self._next()
+        fault = self._next() if self._at in request.partition(b"\r\n")[0] else None
         if fault == "down":
             writer.transport.abort()
             return
         if fault == "slow":
             await reader.read()  # until the client has had enough
             return
-        if fault == "500":
-            writer.write(_BUSY)
+        if refusal := _REFUSALS.get(fault or ""):
+            writer.write(b"HTTP/1.1 " + refusal + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             await writer.drain()
             return
         there, back = await asyncio.open_connection(self._parts.hostname, self._parts.port)

@@ -18,7 +18,7 @@ from devstack import ports, seaweedfs
 from devstack.state import State
 from optaic import storage
 
-TENANTS = ("default", "beta")
+TENANTS = ("default", "beta", "acme")
 _START_SECONDS = 60.0
 
 needs_server = pytest.mark.skipif(

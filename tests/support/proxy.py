@@ -13,8 +13,9 @@ from support.listener import Listener
 class Proxy(Listener):
     """`async with Proxy("nats://127.0.0.1:4222") as proxy`: use `proxy.url`, then break the connection.
 
-    `cut` closes what is open and refuses what comes, `stall` holds bytes back in both directions, `deafen`
-    throws away what the server says; `heal` lets everything pass again. With `tls` clients connect over TLS.
+    `cut` closes what is open and refuses what comes, `cut_after` does so once the server has been sent so many bytes, `stall`
+    holds bytes back in both directions, `deafen` throws away what the server says; `heal` lets everything pass again. With `tls`
+    clients connect over TLS.
     """
 
     def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
@@ -24,6 +25,7 @@ class Proxy(Listener):
         self._passing.set()
         self._is_cut = False
         self._is_deaf = False
+        self._left: int | None = None  # so many bytes may still reach the server
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
@@ -36,6 +38,10 @@ class Proxy(Listener):
         self._is_cut = True
         self._close_connections()
 
+    def cut_after(self, count: int) -> None:
+        """Let so many bytes pass to the server, then cut: in the middle of what is sent."""
+        self._left = count
+
     def stall(self) -> None:
         """Keep the connections open, and let nothing through."""
         self._passing.clear()
@@ -47,6 +53,7 @@ class Proxy(Listener):
     def heal(self) -> None:
         """Let everything pass again."""
         self._is_cut = self._is_deaf = False
+        self._left = None
         self._passing.set()
 
     def _close_connections(self) -> None:
@@ -81,7 +88,11 @@ class Proxy(Listener):
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._passing.wait()
+                if not is_answer and self._left is not None:
+                    data, self._left = data[: self._left], self._left - len(data[: self._left])
                 if not (is_answer and self._is_deaf):
                     writer.write(data)
                     await writer.drain()
+                if self._left == 0:
+                    self.cut()
         writer.transport.abort()

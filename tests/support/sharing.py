@@ -32,6 +32,7 @@ TOGETHER = (
     "tests/integration/servicekit",
     "tests/integration/run_service",
     "tests/integration/status_service",
+    "tests/faults/storage",
     "tests/integration/storage",
     "tests/faults",
 )
@@ -40,6 +41,7 @@ TOGETHER = (
 AFTER = {
     "tests/conformance": "tests/faults/instance_service",
     "tests/integration/worker": "tests/faults/run_service",
+    "tests/integration/storage": "tests/faults/storage",
 }
 _MEMORY_OF_ONE = 3 * 2**30  # a stack, or PostgreSQL, Prefect and MLflow
 

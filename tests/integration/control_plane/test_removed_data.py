@@ -20,6 +20,7 @@ import pytest
 
 from devstack.postgres import Postgres
 from instance_service.grpc_api import DataRemovalServicer, DefinitionServicer
+from optaic import storage
 from optaic.definition.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from optaic.instance.v1.data_removal_service_pb2 import (
     ClaimDataRemovalRequest,
@@ -40,6 +41,7 @@ from support.clock import FakeClock
 from support.guardians import Guardians
 from support.identities import caller, token_of, tokens_file
 from support.instance_service import TENANT, RunningInstanceService, instance_service
+from support.object_store import ObjectStore, installed, needs_server
 from support.polling import eventually
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.parquet_store import ParquetStore
@@ -49,6 +51,7 @@ from worker.locations import FlowLocation
 
 WEEK = 7 * 86400.0
 TOKEN = token_of("executor", TENANT)
+TABLE = pl.DataFrame({"date": [dt.date(2024, 1, 2)], "entity": ["AAPL"], "close": [1.0]})
 
 
 class World:
@@ -60,6 +63,8 @@ class World:
         self.clock = clock
         self.guardians = Guardians()
         self.address = address
+        self.data_root = str(root)
+        self.more: dict[str, Any] = {}  # settings of the worker
 
     def settings(self) -> dict[str, str]:
         """Return a worker's settings."""
@@ -68,14 +73,15 @@ class World:
             "run_address": "127.0.0.1:1",
             "executor_token": TOKEN,
             "tenants": json.dumps([TENANT]),
-            "data_root": str(self.root),
+            "data_root": self.data_root,
             "run_output_folder": str(self.root.parent / "run-output"),
         }
 
     async def sweep(self) -> int:
         """Do what a worker does now and then."""
         return await sweep(
-            Settings.model_validate({**self.settings(), "tenants": (TENANT,)}), self.guardians.start
+            Settings.model_validate({**self.settings(), **self.more, "tenants": (TENANT,)}),
+            self.guardians.start,
         )
 
     async def create(self, name: str, store: str) -> Instance:
@@ -86,9 +92,8 @@ class World:
             "store": {"definitionName": store},
         }
         made = await self.service.create({"projectId": project.project_id, "name": name, "dataset": dataset})
-        uri = FlowLocation(str(self.root), TENANT, made.instance_id, "refresh").data_uri
-        table = pl.DataFrame({"date": [dt.date(2024, 1, 2)], "entity": ["AAPL"], "close": [1.0]})
-        {"delta": DeltaStore, "parquet": ParquetStore}[store]().write(table, None, uri)
+        uri = FlowLocation(self.data_root, TENANT, made.instance_id, "refresh").data_uri
+        {"delta": DeltaStore, "parquet": ParquetStore}[store]().write(TABLE, None, uri)
         return made
 
     async def delete(self, instance: Instance) -> None:
@@ -189,6 +194,44 @@ async def test_data_is_removed_after_the_grace_period_and_not_before(world: Worl
     assert any(world.folder(kept).rglob("*.parquet"))
     assert await world.removals() == []
     assert await world.sweep() == 0
+
+
+@needs_server
+async def test_all_data_in_an_object_store_is_removed_and_that_of_no_other(
+    world: World, object_store: ObjectStore
+) -> None:
+    """Versions, artifacts, tracebacks and models; not those of a living instance, or of another tenant's folder of that name."""
+    access = object_store.access(TENANT)
+    world.data_root = "s3://optaic/data"
+    world.more = {
+        "s3_endpoint": access.endpoint,
+        "s3_access_key_id": access.access_key_id,
+        "s3_secret_access_key": access.secret_access_key,
+    }
+    with installed(access):
+        kept, gone = await world.create("kept", "delta"), await world.create("gone", "delta")
+        for made in (kept, gone):
+            flow = FlowLocation(world.data_root, TENANT, made.instance_id, "training")
+            flow.write_output("r1", "traceback.txt", "Traceback")
+            storage.write(f"{flow.outputs_uri('r1')}model/deep/file", bytes(9_000_000))
+            DeltaStore().write(TABLE, None, flow.data_uri)
+            ParquetStore().write(TABLE, None, flow.data_uri)
+        folders = {made.name: f"{world.data_root}/{TENANT}/{made.instance_id}" for made in (kept, gone)}
+        before = sorted(each.path for each in storage.list_files(folders["kept"]))
+    other = f"{world.data_root}/beta/{gone.instance_id}/refresh/data/file"
+    with installed(object_store.access("beta")):
+        storage.write(other, b"of another tenant")
+    with installed(access):
+        await world.delete(gone)
+        assert await world.sweep() == 0
+        assert len(list(storage.list_files(folders["gone"]))) == len(before)
+        world.clock.advance(WEEK)
+        assert await world.sweep() == 1
+        assert await world.removals() == []
+        assert list(storage.list_files(folders["gone"])) == []
+        assert sorted(each.path for each in storage.list_files(folders["kept"])) == before
+    with installed(object_store.access("beta")):
+        assert storage.read(other) == b"of another tenant"
 
 
 async def test_a_worker_that_dies_loses_nothing_and_doubles_nothing(world: World) -> None:

@@ -174,7 +174,8 @@ async def _ask(address: str, credentials: grpc.ChannelCredentials | None) -> grp
     return caught.value.code()
 
 
-def test_of_writers_at_once_exactly_one_publishes(uri: str) -> None:
+def _publish_at_once(uri: str) -> list[bool]:
+    """Have many writers publish one version, each its own; return what each of them believes."""
     count = 16
     start = threading.Barrier(count)
 
@@ -183,9 +184,24 @@ def test_of_writers_at_once_exactly_one_publishes(uri: str) -> None:
         return storage.publish(f"{uri}/manifest.json", str(number).encode())
 
     with ThreadPoolExecutor(count) as pool:
-        won = list(pool.map(publish, range(count)))
+        return list(pool.map(publish, range(count)))
+
+
+def test_of_writers_at_once_exactly_one_publishes(uri: str) -> None:
+    won = _publish_at_once(uri)
     assert won.count(True) == 1
     assert storage.read(f"{uri}/manifest.json") == str(won.index(True)).encode()
+
+
+def test_without_the_condition_all_writers_believe_that_theirs_is_published(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(place: str, content: bytes) -> bool:
+        storage.replace(place, content)
+        return True
+
+    monkeypatch.setattr(storage, "publish", publish)
+    assert all(_publish_at_once(uri))
 
 
 def test_two_writers_of_one_content_leave_one_version_and_one_file(uri: str) -> None:
