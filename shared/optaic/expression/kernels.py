@@ -67,6 +67,8 @@ def power(base: Array | float, exponent: Array | float) -> Array:
         for name, value in (("base", base), ("exponent", exponent))
     )
     found = pl.DataFrame(columns).select(found=a.pow(b))["found"].to_numpy().reshape(shape)
+    if isinstance(exponent, float) and abs(exponent) > 0.0:  # such a power of NaN is NaN
+        return found
     is_missing = np.isnan(base) | np.isnan(exponent)
     return np.where(is_missing, np.nan, found) if is_missing.any() else found
 
