@@ -34,6 +34,7 @@ BENCHMARKS = (
     "neighbours",
     "expression",
     "incremental",
+    "object_store",
 )
 SIZES = {
     "create": 300,
