@@ -31,6 +31,7 @@ class Day(World):
         self.tenant = tenant
         tag = f"{self._round}_{uuid.uuid4().hex[:6]}"
         await self._other_tenant(tag)
+        await self.call("EndDataMove", {})
         project = (
             await self.call("CreateProject", {"project": {"name": f"p_{tag}", "labels": {"a": "b"}}})
         ).project_id
@@ -52,9 +53,10 @@ class Day(World):
         given = _prices(project.project_id, "theirs")
         await self.call("CreateInstance", {"instance": given}, tenant="other")
         await self.call("ListInstances", {"pageSize": 1}, tenant="other")
-        roots = {"fromRoot": "file:///x", "toRoot": "s3://bucket/p"}
-        await self.call("BeginDataMove", roots, tenant="other")
-        for name in ("SwitchDataMove", "GetDataMove", "EndDataMove"):
+        await self.call("EndDataMove", {}, tenant="other")  # one that somebody has begun
+        root = (await self.call("GetDataMove", {}, tenant="other")).data_root or "file:///x"
+        await self.call("BeginDataMove", {"fromRoot": root, "toRoot": f"s3://bucket/{tag}"}, tenant="other")
+        for name in ("SwitchDataMove", "EndDataMove"):
             await self.call(name, {}, tenant="other")
 
     async def _definitions(self, tag: str) -> None:
