@@ -32,10 +32,8 @@ class Day(World):
         tag = f"{self._round}_{uuid.uuid4().hex[:6]}"
         await self._other_tenant(tag)
         await self.call("EndDataMove", {})
-        project = (
-            await self.call("CreateProject", {"project": {"name": f"p_{tag}", "labels": {"a": "b"}}})
-        ).project_id
-        self.project = project
+        given = {"name": f"p_{tag}", "labels": {"a": "b"}}
+        self.project = project = (await self.call("CreateProject", {"project": given})).project_id
         await self._definitions(tag)
         await self.protect()
         made = await self._instances(tag, project)
@@ -285,8 +283,7 @@ class Day(World):
             with contextlib.suppress(grpc.aio.AioRpcError):  # its upstream is not fresh any more
                 await self.call(name, {"flow": later, "reason": "right"})
         await self.call("RecomputeFreshness", {"pageSize": 1})
-        roots = {"fromRoot": "file:///x", "toRoot": "s3://bucket/p"}
-        await self.call("MoveDataRoot", roots, role="service")
+        await self.call("MoveDataRoot", {"fromRoot": "file:///x", "toRoot": "s3://b/p"}, role="service")
 
     async def _status(self, project: str, made: Mapping[str, str]) -> None:
         prices = made["prices"]
