@@ -19,6 +19,15 @@ _LOOPBACK = re.compile(r"((ipv4:|dns:/*)?(127(\.\d{1,3}){3}|localhost)|(ipv6:)?\
 _LOOK_SECONDS = 1.0
 
 
+def leaves_in_plaintext(address: str) -> bool:
+    """Return whether a connection without TLS to host:port would leave this machine, and may not."""
+    return not _allows_plaintext() and _LOOPBACK.fullmatch(address) is None
+
+
+def _allows_plaintext() -> bool:
+    return os.environ.get("OPTAIC_INSECURE_PLAINTEXT", "").lower() in {"1", "true", "yes", "on"}
+
+
 @dataclass
 class Certificates:
     """The CA of the services, and where services ask for it the client's own certificate with its key."""
@@ -37,8 +46,7 @@ class Certificates:
         ca, certificate, key = (
             Path(text) if (text := found.get(name)) else None for name in ("ca", "certificate", "key")
         )
-        flag = os.environ.get("OPTAIC_INSECURE_PLAINTEXT", "").lower()
-        return cls(ca, certificate, key, flag in {"1", "true", "yes", "on"})
+        return cls(ca, certificate, key, _allows_plaintext())
 
     def open_channel(self, address: str, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
         """Return a channel that connects on first use.

@@ -14,7 +14,14 @@ import grpc
 
 from optaic import errors
 from optaic.client.certificates import Certificates
-from optaic.client.discovery import does_not_answer, find_object_store, find_realtime_url, no_address
+from optaic.client.discovery import (
+    does_not_answer,
+    find_gateway,
+    find_object_store,
+    find_realtime_url,
+    no_address,
+)
+from optaic.client.gateway_files import fetch_artifact
 from optaic.client.silence import Notice, Silence
 
 _MAXIMUM_TOKENS = 64
@@ -90,6 +97,15 @@ class Connection:
     def find_realtime_url(self) -> str:
         """Return the WebSocket of live messages; empty if none is known."""
         return find_realtime_url(self._addresses)
+
+    def fetch_artifact(self, run_id: str, name: str) -> bytes | None:
+        """Return a file of a run from the gateway; None where no gateway is known. It blocks.
+
+        Raises:
+            OptaicError: The gateway refused, or did not answer.
+        """
+        gateway = find_gateway(self._addresses).rstrip("/")
+        return fetch_artifact(gateway, self._token, run_id, name, self._timeout) if gateway else None
 
     def give_notice(self, message: str) -> None:
         """Tell whoever has asked for notices."""

@@ -102,7 +102,10 @@ class Data:
                 "OUTPUT_NOT_FOUND",
                 f"{instance.name} has no output {name!r} at this version; its outputs are {', '.join(sorted(artifacts)) or 'none'}",
             )
-        return await asyncio.to_thread(read_artifact, f"{instance.name}, {name}", run, name, wanted, find)
+        fetch = self._connection.fetch_artifact
+        return await asyncio.to_thread(
+            read_artifact, f"{instance.name}, {name}", run, name, wanted, find, fetch
+        )
 
     async def _find(self, flow: flow_pb2.FlowRef, version: int | str | None) -> flow_pb2.VersionRef:
         """Return a version with the id of its run and the revision at which it is read."""

@@ -81,6 +81,13 @@ def find_realtime_url(addresses: Mapping[str, str]) -> str:
     return websocket_url(str(server)) if server and _are_of(known, addresses) else ""
 
 
+def find_gateway(addresses: Mapping[str, str]) -> str:
+    """Return the URL of the gateway: of the environment, or of a stack on this machine; empty where none is known."""
+    given = os.environ.get("OPTAIC_GATEWAY_URL", "")
+    known = _state_endpoints() if not given else {}
+    return given or (str(known.get("gateway") or "") if addresses and _are_of(known, addresses) else "")
+
+
 def find_token(given: str | None) -> str:
     """Return the bearer token; empty where none is configured: a stack on this machine needs none."""
     return given if given is not None else os.environ.get("OPTAIC_TOKEN", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ Date = dt.date | str
 Find = Callable[
     [str], Mapping[str, str]
 ]  # the variables by which a URI is reached, beside those of the environment
+Fetch = Callable[[str, str], bytes | None]  # a file of a run by its name, through a gateway; None without one
 _CODES: Mapping[type[PluginError], tuple[type[errors.OptaicError], grpc.StatusCode, str]] = {
     plugin_errors.VersionNotFound: (errors.NotFoundError, grpc.StatusCode.NOT_FOUND, "VERSION_NOT_FOUND"),
     plugin_errors.SchemaMismatch: (
@@ -128,8 +130,10 @@ def read_stored(stored: Stored, wanted: Selection, find: Find) -> pl.DataFrame:
         return table
 
 
-def read_artifact(name: str, run: run_pb2.Run, artifact: str, wanted: Selection, find: Find) -> pl.DataFrame:
-    """Return rows of a Parquet file that a run has written.
+def read_artifact(
+    name: str, run: run_pb2.Run, artifact: str, wanted: Selection, find: Find, fetch: Fetch
+) -> pl.DataFrame:
+    """Return rows of a Parquet file that a run has written; `fetch` gives it where its place is out of reach.
 
     Raises:
         ArtifactCorruptError: It is not the file that the run wrote.
@@ -139,7 +143,7 @@ def read_artifact(name: str, run: run_pb2.Run, artifact: str, wanted: Selection,
     with _explained(name), storage.found(find(uri)):
         import polars as pl  # noqa: PLC0415 - only readers of data pay for it
 
-        content = storage.read(uri)
+        content = _read(uri, run.run_id, artifact, fetch)
         entry = next((each for each in run.artifact_manifest if each.name == artifact), None)
         if entry is not None and (problem := find_problem(entry, *measure(io.BytesIO(content)))):
             raise errors.ArtifactCorruptError(
@@ -153,6 +157,22 @@ def read_artifact(name: str, run: run_pb2.Run, artifact: str, wanted: Selection,
             raise plugin_errors.StoreRefused(f"{uri} is not a readable Parquet file: {error}") from error
         found = select_rows(table, **wanted.arguments())
         return found if wanted.columns else found.select(table.columns)
+
+
+def _read(uri: str, run_id: str, artifact: str, fetch: Fetch) -> bytes:
+    try:
+        return storage.read(uri)
+    except OSError:
+        content = fetch(run_id, artifact) if _is_out_of_reach(uri) else None
+        if content is None:
+            raise
+        return content
+
+
+def _is_out_of_reach(uri: str) -> bool:
+    """Return whether not only a file is missing, but its folder as well: it is another machine's, or another user's."""
+    place = storage.local_place(uri)
+    return storage.is_remote(uri) or not os.access(place.rpartition("/")[0], os.R_OK | os.X_OK)
 
 
 @contextlib.contextmanager

@@ -117,6 +117,7 @@ class RunHandle:
             name,
             Selection(),
             self._runs.find_object_store,
+            self._runs.fetch_artifact,
         )
 
     def logs(
@@ -141,6 +142,7 @@ class Runs:
         self._connection = connection
 
         self.find_object_store = connection.find_object_store
+        self.fetch_artifact = connection.fetch_artifact
 
     async def _call(self, method: str, request: Any) -> Any:
         return await self._connection.call("run", RunServiceStub, method, request)

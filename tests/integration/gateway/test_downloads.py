@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 import pytest_asyncio
 
 from devstack.postgres import Postgres
+from optaic import AsyncClient, errors
+from optaic.client.runs import RunHandle
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 from support.gateway import RunningGateway, gateway_of
-from support.identities import caller
+from support.identities import caller, token_of
 from support.run_service import TENANT, RunningRunService, run_service
 
 CONTENT = os.urandom(700_000)
@@ -40,15 +44,18 @@ async def gateway(service: RunningRunService, tmp_path: Path) -> AsyncIterator[R
         yield running
 
 
-async def complete(service: RunningRunService, root: Path, name: str = "a") -> tuple[run_pb2.Run, Path]:
+async def complete(
+    service: RunningRunService, root: Path, name: str = "a", content: bytes = CONTENT
+) -> tuple[run_pb2.Run, Path]:
     """Complete a run that has written a file; return both."""
     run = await service.submit(service.instances.add())
     started = await service.start(run.run_id)
     flow = root / TENANT / run.instance_id / "refresh"
     place = flow / "runs" / run.run_id / f"{name}.bin"
     place.parent.mkdir(parents=True)
-    place.write_bytes(CONTENT)
-    entry = run_pb2.Artifact(name=name, uri=str(place), size_bytes=len(CONTENT), sha256=HASH)
+    place.write_bytes(content)
+    entry = run_pb2.Artifact(name=name, uri=str(place), size_bytes=len(content))
+    entry.sha256 = hashlib.sha256(content).hexdigest()
     entry.media_type = "text/html"
     ended = await service.complete(
         run.run_id,
@@ -152,3 +159,33 @@ async def test_a_file_that_is_another_one_is_not_taken_for_it(
     assert reason(await get(gateway, run))[:2] == (500, "ARTIFACT_CORRUPT")
     place.unlink()
     assert reason(await get(gateway, run))[:2] == (503, "ARTIFACT_NOT_READABLE")
+
+
+async def test_the_client_takes_a_file_from_the_gateway_where_it_cannot_reach_the_folder(
+    service: RunningRunService,
+    gateway: RunningGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = pl.DataFrame({"date": [1, 2], "value": [0.5, 1.5]})
+    written = io.BytesIO()
+    table.write_parquet(written)
+    run, place = await complete(service, tmp_path, content=written.getvalue())
+
+    def is_elsewhere(uri: str) -> bytes:
+        raise FileNotFoundError(uri)
+
+    monkeypatch.setattr("optaic.storage.read", is_elsewhere)
+    monkeypatch.setattr("optaic.client.reading._is_out_of_reach", lambda _: True)
+    monkeypatch.setenv("OPTAIC_GATEWAY_URL", gateway.url)
+    async with AsyncClient.connect(run_address=service.address, token=token_of("viewer")) as client:
+        handle = RunHandle(client.runs, await client.runs.get(run.run_id))
+        assert (await handle.artifact("a")).equals(table)
+        place.unlink()
+        with pytest.raises(errors.UnavailableError) as refused:
+            await handle.artifact("a")
+        assert refused.value.reason == "ARTIFACT_NOT_READABLE"
+        monkeypatch.setenv("OPTAIC_GATEWAY_URL", "http://192.0.2.1:80")
+        with pytest.raises(errors.FailedPreconditionError) as unsafe:
+            await handle.artifact("a")
+        assert unsafe.value.reason == "PLAINTEXT_REFUSED"

@@ -1,0 +1,68 @@
+"""Read files of runs from a gateway over HTTP, where the data itself is out of reach; blocks."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from urllib.parse import quote, urlsplit
+
+import grpc
+
+from optaic import errors
+from optaic.client.certificates import leaves_in_plaintext
+
+_OK = 200
+
+
+def fetch_artifact(gateway: str, token: str, run_id: str, name: str, timeout: float) -> bytes:
+    """Return a file that a run has written; no redirection is followed, because the token would go with it.
+
+    Raises:
+        OptaicError: The gateway or run-service refused, or the gateway did not answer.
+        FailedPreconditionError: PLAINTEXT_REFUSED: the token would leave this machine without TLS.
+    """
+    parts = urlsplit(gateway)
+    address = f"{parts.hostname}:{parts.port or 443}"
+    if parts.scheme != "https" and leaves_in_plaintext(address):
+        raise errors.FailedPreconditionError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "PLAINTEXT_REFUSED",
+            f"the connection to {gateway} would leave this machine without TLS: use an address that begins with https://",
+        )
+    connection = (
+        http.client.HTTPSConnection(parts.netloc, timeout=timeout, context=ssl.create_default_context())
+        if parts.scheme == "https"
+        else http.client.HTTPConnection(parts.netloc, timeout=timeout)
+    )
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        connection.request("GET", f"/runs/{run_id}/artifacts/{quote(name)}", headers=headers)
+        answer = connection.getresponse()
+        content = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise errors.UnavailableError(
+            grpc.StatusCode.UNAVAILABLE,
+            "GATEWAY_UNAVAILABLE",
+            f"the gateway at {gateway} did not send the whole file ({error!r}); retry, or set OPTAIC_GATEWAY_URL to one that answers",
+        ) from None
+    finally:
+        connection.close()
+    if answer.status == _OK:
+        return content
+    raise _refusal(gateway, answer.status, content)
+
+
+def _refusal(gateway: str, status: int, content: bytes) -> errors.OptaicError:
+    """Return the error that the body of an answer describes."""
+    try:
+        body = json.loads(content)
+        code = grpc.StatusCode[body["code"].upper()]
+        reason = body["details"][0]["debug"]["reason"]
+        message = str(body["message"])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        code, reason = grpc.StatusCode.UNAVAILABLE, "GATEWAY_UNAVAILABLE"
+        message = (
+            f"what answers at {gateway} is no gateway: it sent the status {status}; check OPTAIC_GATEWAY_URL"
+        )
+    return errors.make_error(code.value[0], reason, message, [], [])
