@@ -19,7 +19,7 @@ from optaic.apply import yaml_text
 from optaic.apply.documents import MANAGER, read_documents
 from optaic.apply.export import Definitions, export_documents
 from optaic.apply.plan import Existing, make_plan
-from optaic.cli.session import placing, read_yaml
+from optaic.cli.documents import placing, read_yaml
 from optaic.definition.v1 import definition_pb2
 from optaic.errors import InvalidArgumentError, InvalidConfigError, Violation
 from optaic.instance.v1 import instance_pb2

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from optaic.cli.session import read_yaml
+from optaic.cli.documents import read_yaml
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2
 from optaic.run.v1 import run_service_pb2
