@@ -81,7 +81,7 @@ def choose(kind: str, fault: str) -> list[int]:
 
 @pytest.mark.parametrize("kind", sorted(STORES))
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_write_from_some_request_on_fails_typed_and_publishes_nothing(
+async def test_a_write_from_some_request_on_fails_typed_and_publishes_nothing_half(
     object_store: ObjectStore, data: TenantData, writer: StoreWriter, kind: str, fault: Fault
 ) -> None:
     async with faults(object_store) as (proxy, access):
@@ -96,8 +96,8 @@ async def test_a_write_from_some_request_on_fails_typed_and_publishes_nothing(
             if written.error:
                 assert written.error == "StoreUnavailable", written
                 assert "Error performing" in written.message, "it must say what happened"
-                # deltalake reads the table once more after its log entry is there, so that one stays which no run names.
-                assert len(contents) == 1 or kind == "delta", (after, written)
+                # Both stores look once more after they have published, so that a whole version may stay which no run names.
+                assert len(contents) <= 2, (after, written)
             else:
                 assert STORES[kind]().read(uri, written.version).equals(make_table(2.0)), after
             assert any(each.equals(make_table(1.0)) for each in contents)
