@@ -15,7 +15,7 @@ from optaic.cli.output import print_line
 from optaic.cli.session import YesOption, confirm, fail, run, warn
 from optaic.client import AsyncClient
 from optaic.moving import Copier, Outcome, open_folder
-from optaic.rules.locations import normalize_root
+from optaic.rules.locations import normalize_root, spellings
 from optaic.run.v1 import data_move_service_pb2, run_pb2
 
 _Move = data_move_service_pb2.DataMove
@@ -175,7 +175,7 @@ async def _end(client: AsyncClient, move: _Move, *, is_given_up: bool) -> None:
 
 
 async def _delete_source(client: AsyncClient, move: _Move, root: str, *, yes: bool) -> None:
-    if root not in move.former_roots:
+    if root not in move.former_roots or root in spellings(move.data_root):
         fail(
             f"{root} is no former data root of the tenant; those are {', '.join(move.former_roots) or 'none'}",
             status=Exit.USAGE,

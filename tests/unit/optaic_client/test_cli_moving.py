@@ -133,6 +133,7 @@ def test_the_source_is_removed_after_the_move_only(service: Service) -> None:
     delete = ("admin", "move-data", "--delete-source", source, "--yes")
     assert "no former data root" in invoke(*delete, status=2).output
     service.move.former_roots.append(source)
+    service.move.data_root = str(service.target)
     service.move.state = Move.STATE_SWITCHED
     assert "finish it first" in invoke(*delete, status=1).output
     assert (service.source / "default").exists()
@@ -140,6 +141,12 @@ def test_the_source_is_removed_after_the_move_only(service: Service) -> None:
     (service.source / "beta").mkdir()
     invoke(*delete)
     assert [each.name for each in service.source.iterdir()] == ["beta"]
+
+
+def test_the_place_where_the_data_is_is_no_source_in_any_spelling(service: Service) -> None:
+    service.move.former_roots.append(service.source.as_uri())
+    invoke("admin", "move-data", "--delete-source", service.source.as_uri(), "--yes", status=2)
+    assert (service.source / "default" / PLACE).exists()
 
 
 @pytest.mark.parametrize(
