@@ -38,15 +38,18 @@ _KINDS: dict[str, str] = {
     "tenant": _FREE, "level": _WORD, "role": _WORD, "token": _FREE, "folder": _FREE, "host": _FREE,
     "last_date": _FREE, "cause": _WORD, "owner": _FREE, "name_prefix": _FREE, "unchanged_for": _FREE,
     "changed_within": _FREE, "as_of": _FREE, "start": _FREE, "end": _FREE, "before": _FREE, "after": _FREE,
-    "upstream_depth": _NUMBER, "downstream_depth": _NUMBER,
+    "upstream_depth": _NUMBER, "downstream_depth": _NUMBER, "depth": _NUMBER, "values": _FREE, "upstream": _FREE,
+    "table": _FREE, "column": _FREE, "entity": _FREE, "to": _FREE, "source": _FREE, "delete_source": _FREE,
 }  # fmt: skip
 # Where a word means something else than elsewhere.
 _SPECIAL: dict[tuple[str, str], str] = {
     ("instance promote-model", "version"): _FREE,
     ("run report", "version"): _FREE,
+    ("data read", "version"): _FREE,
+    ("data read", "file"): _FREE,
 }
 _NEEDED = {  # what a command must be given besides
-    "instance": "prices", "definition": "smooth", "version": "1.1.0", "from_revision": "1", "run_id": ID, "refresh_id": ID,
+    "instance": "prices", "instances": "prices", "definition": "smooth", "version": "1.1.0", "from_revision": "1", "run_id": ID, "refresh_id": ID,
     "hash_": "abc", "reason": "why", "project": "desk", "name": "other", "actor": "ada", "role": "viewer", "before": "1",
 }  # fmt: skip
 
@@ -141,7 +144,7 @@ def _arguments(path: str, name: str, value: str) -> list[str]:
         text = value if each.name == name else _NEEDED.get(str(each.name), "") if each.required else ""
         if each.name == "definition" and name == "version":
             text = "smooth"
-        if each.name == "file":
+        if _kind(path, each) == _FILE:
             text = "desk.yaml"
         if text and each.param_type_name == "option":
             words += [each.opts[0], text]
@@ -171,7 +174,7 @@ def _parameters_of(path: str) -> list[tuple[str, Any]]:
     ("arguments", "said"),
     [
         (("run", "list", "--project", "dask"), "did you mean desk?"),
-        (("instance", "get", "price"), "did you mean prices?"),
+        (("instance", "get", "pricez"), "did you mean prices?"),
         (("definition", "get", "Smoth"), "did you mean smooth?"),
         (("run", "list", "--status", "faild"), "did you mean failed?"),
         (("run", "list", "--status", "unspecified"), "must be one of pending"),
