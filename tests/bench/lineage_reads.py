@@ -21,6 +21,7 @@ from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
 _LAYERS = 100
 _CALLS = 100
 _LARGE_CALLS = 20
+_LARGEST_ANSWER = 16 * 2**20  # bytes, as the services may send
 
 
 async def measure(flows: int) -> list[Row]:
@@ -28,7 +29,8 @@ async def measure(flows: int) -> list[Row]:
     width = flows // _LAYERS
     async with running_services(("lineage",)) as stack:
         await fill(f"{stack.endpoints.postgres_admin.rsplit('/', 1)[0]}/optaic_lineage", flows, width)
-        async with grpc.aio.insecure_channel(stack.endpoints.lineage) as channel:
+        options = [("grpc.max_receive_message_length", _LARGEST_ANSWER)]
+        async with grpc.aio.insecure_channel(stack.endpoints.lineage, options=options) as channel:
             graph = _Graph(LineageServiceStub(channel), stack, width)
             rows = [
                 await _row("CheckUpstreamFreshness, ready", graph.check, _CALLS, flows),
