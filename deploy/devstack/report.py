@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from devstack import checks, leftovers, seaweedfs
 from devstack.config import SERVICES
-from devstack.endpoints import Endpoints
+from devstack.endpoints import Endpoints, has_gateway
 from devstack.postgres import host_of
 from devstack.programs import GATEWAY
 from devstack.state import State
@@ -117,9 +117,15 @@ def describe(endpoints: Endpoints, state: State) -> str:
 
 
 def _gateway(endpoints: Endpoints) -> list[str]:
-    if not endpoints.gateway:
-        return []
-    return ["HTTP, for browsers and curl (docs/gateway.md)", f"  gateway   {endpoints.gateway}"]
+    title = "HTTP, for browsers and curl (docs/gateway.md)"
+    if endpoints.gateway:
+        return [title, f"  gateway   {endpoints.gateway}"]
+    if not has_gateway():
+        return [
+            title,
+            "  gateway   not started: its extra is not installed; run: pip install 'optaic[gateway]'",
+        ]
+    return []  # OPTAIC_GATEWAY=false
 
 
 def _live_messages(endpoints: Endpoints) -> list[str]:
