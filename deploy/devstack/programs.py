@@ -89,13 +89,21 @@ def make_service(
             "OPTAIC_AUTH": endpoints.auth,
             "OPTAIC_TOKENS_FILE": endpoints.tokens_file,
             "OPTAIC_EXECUTOR_TOKENS_FILE": endpoints.executor_tokens_file,
+            **(_signed_urls(endpoints, secrets) if name == "run" else {}),
         },
         ready=functools.partial(checks.grpc_serves, *probe),
         find_problem=functools.partial(checks.find_grpc_problem, *probe),
     )
 
 
-def make_gateway(endpoints: Endpoints) -> Program:
+def _signed_urls(endpoints: Endpoints, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return what run-service and the gateway need for URLs of files; nothing without a gateway."""
+    if not endpoints.gateway:
+        return {}
+    return {"OPTAIC_GATEWAY_URL": endpoints.gateway, "OPTAIC_ARTIFACT_URL_KEY": secrets["artifact_urls"]}
+
+
+def make_gateway(endpoints: Endpoints, secrets: Mapping[str, str]) -> Program:
     """Return the program of the gateway; it serves this machine only."""
     host = endpoints.gateway.partition("//")[2]
     return Program(
@@ -106,6 +114,7 @@ def make_gateway(endpoints: Endpoints) -> Program:
             **endpoints.tls(GATEWAY),
             # It serves the files of runs; like run-service it may read them, and write none.
             **endpoints.s3_credentials(seaweedfs.SIGNER),
+            "OPTAIC_ARTIFACT_URL_KEY": secrets["artifact_urls"],
             "OPTAIC_DATA_ROOT": endpoints.data_root,
             "OPTAIC_LISTEN": host,
             "OPTAIC_AUTH": endpoints.auth,
@@ -113,7 +122,7 @@ def make_gateway(endpoints: Endpoints) -> Program:
             "OPTAIC_HTTPS_KEY": "",
         },
         ready=functools.partial(checks.http_answers, host, "/healthz"),
-        # It has no right of its own, so it gets no secret but that of the data.
+        # It has no right of its own, so it gets no secrets but those of the data and of the URLs of files.
         withheld=("OPTAIC_SERVICE_TOKEN", _SECRETS),
         find_problem=functools.partial(checks.find_http_problem, host, "/healthz"),
     )

@@ -154,7 +154,7 @@ class Stack:
                 worker = programs.make_worker(name, self.state, self.settings, self.endpoints)
                 group.create_task(self._start(worker))
             if self.endpoints.gateway:
-                group.create_task(self._start(programs.make_gateway(self.endpoints)))
+                group.create_task(self._start(programs.make_gateway(self.endpoints, self._secrets)))
         self._late = asyncio.create_task(self._start_mlflow(), name="stack-late")
 
     async def _start_nats(self) -> None:

@@ -31,6 +31,7 @@ _SECRETS = (
     "service_token",
     "centrifugo_api",
     "centrifugo_token",
+    "artifact_urls",
 )
 
 

@@ -20,6 +20,7 @@ from gateway.granian_adapter import HttpServer
 from gateway.methods import find_methods
 from optaic import storage
 from servicekit import logging, runtime
+from servicekit.clock import Clock, SystemClock
 
 NAME = "gateway"
 _GREETING = b"OptAIC. The API is described at /openapi.json; /readyz says which services answer.\n"
@@ -43,7 +44,7 @@ class Gateway:
         await self.backends.close()
 
 
-def build(settings: Settings) -> Gateway:
+def build(settings: Settings, clock: Clock | None = None) -> Gateway:
     """Build the gateway without starting it; the connections to the services are made on the running loop.
 
     Raises:
@@ -67,7 +68,7 @@ def build(settings: Settings) -> Gateway:
     }
     if settings.s3_access_key_id or settings.s3_endpoint:
         storage.install(storage.Access(**settings.describe_access()))
-    downloads = Downloads(settings, backends, callers)
+    downloads = Downloads(settings, backends, callers, clock or SystemClock())
     calls = Application(methods, backends, callers)
     door = Door(settings, pages, methods, calls, downloads, callers)
     return Gateway(HttpServer(settings, door), door, downloads, backends)

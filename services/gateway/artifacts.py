@@ -23,3 +23,8 @@ def find_artifact(run: run_pb2.Run, name: str, root: str) -> run_pb2.Artifact | 
     folder = outputs_folder(tenant_id, run.instance_id, flow_kind, run.run_id)
     is_own = is_tenant_id(tenant_id) and is_inside(entry.uri, folder, root)
     return entry if is_own and entry.uri.rstrip("/") != f"{root}/{folder}" else None
+
+
+def is_below(path: str) -> bool:
+    """Return whether a path leads to a file below a folder, and nowhere else."""
+    return all(part not in {"", ".", ".."} for part in path.split("/"))

@@ -6,11 +6,12 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from optaic.rules.locations import normalize_root
+from servicekit.artifact_urls import ArtifactUrlSettings
 from servicekit.object_store import ObjectStoreSettings
 from servicekit.tls import is_loopback
 
 
-class Settings(ObjectStoreSettings):
+class Settings(ObjectStoreSettings, ArtifactUrlSettings):
     """The settings of the gateway. The TLS settings are those of its connections to the services."""
 
     listen: str = Field(

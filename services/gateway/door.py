@@ -17,6 +17,7 @@ from gateway.places import Places, Room
 from gateway.request import GoneError, Receive, Request, Scope, Send, read_body, replay
 from gateway.response import Response, StalledError
 from servicekit import context
+from servicekit.artifact_urls import PATH
 from servicekit.auth import DEVELOPMENT_TOKEN
 from servicekit.context import RequestContext
 from servicekit.errors import DomainError
@@ -81,12 +82,12 @@ class Door:
             await self._serve(scope, receive, response)
         except DomainError as error:
             if self._refusals.may_log(_address_of(scope), error.reason):
-                _log.info("refused", path=str(scope["path"])[:200], code=error.code, reason=error.reason)
+                _log.info("refused", path=_shown_path(scope), code=error.code, reason=error.reason)
             await response.refuse(error, _headers_of(error))
         except (GoneError, StalledError):
             pass  # nobody is there who would read an answer
         except Exception:  # noqa: BLE001 - every fault must become an answer
-            _log.exception("failed", path=str(scope["path"])[:200])
+            _log.exception("failed", path=_shown_path(scope))
             await response.refuse(errors.internal())
         finally:
             self._tasks.discard(task)
@@ -113,6 +114,11 @@ class Door:
                 raise errors.method_not_allowed("GET")
             status, body = await page.read()
             await response.answer(status, body, page.media_type, has_body=request.method == "GET")
+            return
+        if self._downloads.is_signed(
+            request.path
+        ):  # read like a static page: it needs no token, and gives none away
+            await self._download_signed(request, response)
             return
         request.check_origin(self._hosts, self._origins)
         if self._downloads.is_at(request.path):
@@ -146,6 +152,15 @@ class Door:
         with self._places[True].take(caller.name):
             await self._downloads.serve(request, response)
 
+    async def _download_signed(self, request: Request, response: Response) -> None:
+        if request.method not in _READING:
+            raise errors.method_not_allowed("GET")
+        if self._is_stopping:
+            raise errors.stopping()
+        self._streams.add(_current_task())
+        with self._places[True].take(caller_of("", request.address).name):
+            await self._downloads.serve_signed(request, response)
+
     def _let_in(self, request: Request, *, is_stream: bool) -> Caller:
         """Return the caller of a call.
 
@@ -174,6 +189,12 @@ class Door:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or token.strip() in {"", DEVELOPMENT_TOKEN}:
             raise errors.no_token()
+
+
+def _shown_path(scope: Scope) -> str:
+    """Return the path as a log may have it: whoever has a signed URL can read its file."""
+    path = str(scope["path"])
+    return f"{PATH}***" if Downloads.is_signed(path) else path[:200]
 
 
 def _address_of(scope: Scope) -> str:

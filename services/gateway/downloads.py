@@ -14,15 +14,19 @@ from urllib.parse import quote
 import grpc
 
 from gateway import errors, files
-from gateway.artifacts import find_artifact
+from gateway.artifacts import find_artifact, is_below
 from gateway.backends import Backends
 from gateway.caller import Callers
 from gateway.config import Settings
 from gateway.ranges import Part, find_part
 from gateway.request import Request
 from gateway.response import Response
+from optaic import storage
 from optaic.run.v1 import run_pb2, run_service_pb2
+from servicekit.artifact_urls import PATH, ArtifactUrls
 from servicekit.auth import AUTHORIZATION_KEY
+from servicekit.clock import Clock
+from servicekit.signing import ForgedError
 from servicekit.status import DETAILS_KEY, from_rpc_error
 
 _PATH = re.compile(r"/runs/([0-9a-f-]{36})/artifacts/(.{1,1024})", re.DOTALL)
@@ -40,8 +44,10 @@ _Result = TypeVar("_Result")
 class Downloads:
     """The files of runs, at `/runs/<run>/artifacts/<name>`; one piece of each is in memory."""
 
-    def __init__(self, settings: Settings, backends: Backends, callers: Callers) -> None:
+    def __init__(self, settings: Settings, backends: Backends, callers: Callers, clock: Clock) -> None:
         self._root = settings.data_root
+        self._urls = ArtifactUrls(settings.artifact_url_key) if settings.artifact_url_key else None
+        self._clock = clock
         self._backends = backends
         self._callers = callers
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="downloads")
@@ -50,6 +56,11 @@ class Downloads:
     def is_at(path: str) -> bool:
         """Return whether a path names a file of a run."""
         return _PATH.fullmatch(path) is not None
+
+    @staticmethod
+    def is_signed(path: str) -> bool:
+        """Return whether a path is that of a signed URL, which is read without a token and is a secret itself."""
+        return path.startswith(PATH)
 
     async def serve(self, request: Request, response: Response) -> None:
         """Answer a GET or a HEAD.
@@ -71,6 +82,36 @@ class Downloads:
         entry = find_artifact(run, name, self._root)
         if entry is None:
             raise errors.artifact_not_found(run_id, name)
+        await self._answer(entry, request, response)
+
+    async def serve_signed(self, request: Request, response: Response) -> None:
+        """Answer a GET or a HEAD of a signed URL.
+
+        Raises:
+            PermissionDeniedError: URL_NOT_VALID; it is not signed, or its time is over.
+            UnavailableError: ARTIFACT_NOT_READABLE.
+            InternalError: ARTIFACT_CORRUPT.
+        """
+        if self._urls is None or not self._root:
+            raise errors.url_not_valid()
+        try:
+            file = self._urls.open(request.path.removeprefix(PATH))
+        except ForgedError:
+            raise errors.url_not_valid() from None
+        if self._clock.now().timestamp() >= file.expires:
+            raise errors.url_not_valid()
+        entry = run_pb2.Artifact(
+            name=file.name,
+            uri=f"{self._root}/{file.path}",
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            media_type=file.media_type,
+        )
+        if storage.is_remote(entry.uri) or not is_below(file.path):
+            raise errors.url_not_valid()  # the data was moved since, so that its server signs
+        await self._answer(entry, request, response)
+
+    async def _answer(self, entry: run_pb2.Artifact, request: Request, response: Response) -> None:
         etag = f'"{entry.sha256}"'
         try:
             part = find_part(request.headers, entry.size_bytes, etag)

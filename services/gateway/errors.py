@@ -182,6 +182,13 @@ def no_data_root() -> DomainError:
     )
 
 
+def url_not_valid() -> DomainError:
+    """Return the refusal of a signed URL; it does not say what is wrong with it."""
+    return PermissionDeniedError(
+        "URL_NOT_VALID", "this URL is not valid any more, or never was; ask for a new one (SignArtifactUrl)"
+    )
+
+
 def artifact_not_found(run_id: str, name: str) -> DomainError:
     """Return the refusal of a file that the run has not written into its own folder."""
     return NotFoundError(

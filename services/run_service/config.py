@@ -5,13 +5,16 @@ from datetime import timedelta
 from pydantic import Field, field_validator
 
 from optaic.rules.locations import normalize_root
+from servicekit.artifact_urls import ArtifactUrlSettings
 from servicekit.centrifugo import CentrifugoSettings
 from servicekit.object_store import ObjectStoreSettings
 from servicekit.prefect import PrefectCallerSettings
 from servicekit.settings import WatchSettings
 
 
-class Settings(PrefectCallerSettings, WatchSettings, CentrifugoSettings, ObjectStoreSettings):
+class Settings(
+    PrefectCallerSettings, WatchSettings, CentrifugoSettings, ObjectStoreSettings, ArtifactUrlSettings
+):
     """The settings that run-service adds to those of every service."""
 
     instance_address: str = Field(default="127.0.0.1:50051", description="host:port of instance-service.")
@@ -28,6 +31,10 @@ class Settings(PrefectCallerSettings, WatchSettings, CentrifugoSettings, ObjectS
         default="",
         description="Folder or URI of all data, as the workers have it. Empty: outputs may lie below any folder, "
         "each in its flow's own folder.",
+    )
+    gateway_url: str = Field(
+        default="",
+        description="Base URL of the gateway, as callers reach it; with OPTAIC_ARTIFACT_URL_KEY, files in a folder get signed URLs there.",
     )
     heartbeat_seconds: float = Field(
         default=5.0, gt=0, description="Time between two heartbeats of an executor."

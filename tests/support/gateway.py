@@ -13,6 +13,7 @@ import httpx
 
 from gateway.app import Gateway, build
 from gateway.config import Settings
+from servicekit.clock import Clock
 from support.control_plane import ControlPlane
 from support.methods import address
 from support.polling import eventually
@@ -44,11 +45,15 @@ class RunningGateway:
 
 @contextlib.asynccontextmanager
 async def gateway_of(
-    addresses: Mapping[str, str], *, verify: ssl.SSLContext | bool = True, **settings: Any
+    addresses: Mapping[str, str],
+    *,
+    verify: ssl.SSLContext | bool = True,
+    clock: Clock | None = None,
+    **settings: Any,
 ) -> AsyncIterator[RunningGateway]:
     """Run the gateway before services at these addresses."""
     given: dict[str, Any] = {f"{service}_address": found for service, found in addresses.items()}
-    gateway = build(Settings(**given, **settings))
+    gateway = build(Settings(**given, **settings), clock)
     await gateway.server.start()
     try:
         async with httpx.AsyncClient(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from optaic import storage
 from optaic.rules.locations import is_inside, outputs_folder
@@ -14,6 +14,7 @@ from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.outputs import root_of
 from servicekit import off_loop
+from servicekit.artifact_urls import ArtifactUrls, SignedFile
 from servicekit.context import RequestContext
 from servicekit.times import set_time
 
@@ -37,7 +38,13 @@ async def sign_artifact_url(
     artifact = _find(deps, tenant_id, record, request.name)
     lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else _LIFETIME
     response = run_service_pb2.SignArtifactUrlResponse(artifact=artifact)
-    set_time(response.expire_time, deps.clock.now() + lifetime)
+    expires = deps.clock.now() + lifetime
+    set_time(response.expire_time, expires)
+    if not storage.is_remote(artifact.uri):
+        response.url = _sign_at_gateway(
+            deps.settings, artifact, root_of(deps.settings.data_root, record), expires
+        )
+        return response
     try:
         response.url = await off_loop.run(_sign, deps.settings, artifact.uri, lifetime)
     except OSError:  # whose text may name what only the operator should see
@@ -50,8 +57,20 @@ def _sign(settings: Settings, uri: str, lifetime: timedelta) -> str:
     return storage.sign(storage.Access(**settings.describe_access()), uri, lifetime)
 
 
+def _sign_at_gateway(settings: Settings, artifact: run_pb2.Artifact, root: str, expires: datetime) -> str:
+    file = SignedFile(
+        artifact.name,
+        artifact.uri.removeprefix(f"{root}/"),
+        artifact.size_bytes,
+        artifact.sha256,
+        artifact.media_type,
+        expires.timestamp(),
+    )
+    return ArtifactUrls(settings.artifact_url_key).sign(settings.gateway_url, file)
+
+
 def _find(deps: Dependencies, tenant_id: str, record: Record, name: str) -> run_pb2.Artifact:
-    """Return a file that the run itself has written to an object store of ours."""
+    """Return a file that the run itself has written, and that an object store or the gateway offers."""
     run = record.run
     artifact = next((each for each in run.artifact_manifest if each.name == name), None)
     folder = outputs_folder(tenant_id, run.instance_id, record.flow_kind, run.run_id)
@@ -59,9 +78,12 @@ def _find(deps: Dependencies, tenant_id: str, record: Record, name: str) -> run_
     if artifact is None or not is_inside(artifact.uri, folder, root):
         raise artifact_not_found(run.run_id, name)
     if not storage.is_remote(artifact.uri):
+        if root and deps.settings.gateway_url and deps.settings.artifact_url_key:
+            return artifact
         raise artifact_not_signable(
             name,
-            "it lies in a folder, which no server offers; read it with `run.artifact` where the folder is",
+            "it lies in a folder, which no server offers; read it with `run.artifact` where the folder is, or let the operator set "
+            "OPTAIC_DATA_ROOT, OPTAIC_GATEWAY_URL and OPTAIC_ARTIFACT_URL_KEY of run-service",
         )
     if not root or not deps.settings.s3_access_key_id:
         raise artifact_not_signable(

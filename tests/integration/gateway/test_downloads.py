@@ -18,7 +18,7 @@ from devstack.postgres import Postgres
 from optaic import AsyncClient, errors
 from optaic.client.runs import RunHandle
 from optaic.common.v1 import flow_pb2
-from optaic.run.v1 import run_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
 from support.gateway import RunningGateway, gateway_of
 from support.identities import caller, token_of
 from support.run_service import TENANT, RunningRunService, run_service
@@ -189,3 +189,74 @@ async def test_the_client_takes_a_file_from_the_gateway_where_it_cannot_reach_th
         with pytest.raises(errors.FailedPreconditionError) as unsafe:
             await handle.artifact("a")
         assert unsafe.value.reason == "PLAINTEXT_REFUSED"
+
+
+KEY = "k" * 40
+
+
+@pytest_asyncio.fixture
+async def signing(
+    postgres_server: Postgres, nats_url: str, tmp_path: Path
+) -> AsyncIterator[tuple[RunningRunService, RunningGateway]]:
+    """Yield a run-service that signs URLs, and the gateway that answers them, with one clock."""
+    del postgres_server
+    given = {"data_root": str(tmp_path), "artifact_url_key": KEY}
+    async with run_service(nats_url, gateway_url="https://gateway.example", **given) as running:
+        nowhere = dict.fromkeys(("instance", "lineage", "status"), "127.0.0.1:1")
+        addresses = {**nowhere, "run": running.address}
+        async with gateway_of(addresses, clock=running.clock, auth="tokens", **given) as gateway:
+            yield running, gateway
+
+
+async def sign(service: RunningRunService, run: run_pb2.Run) -> str:
+    """Return the path of a signed URL."""
+    request = run_service_pb2.SignArtifactUrlRequest(run_id=run.run_id, name="a")
+    signed = await service.runs.SignArtifactUrl(request, metadata=caller("viewer"))
+    url = str(signed.url)
+    assert url.startswith("https://gateway.example/artifacts/")
+    return url.removeprefix("https://gateway.example")
+
+
+async def test_a_signed_url_reads_its_file_without_a_token_until_its_time_is_over(
+    signing: tuple[RunningRunService, RunningGateway], tmp_path: Path
+) -> None:
+    service, gateway = signing
+    run, place = await complete(service, tmp_path)
+    path = await sign(service, run)
+    whole = await gateway.client.get(path)
+    assert (whole.status_code, whole.content) == (200, CONTENT)
+    assert whole.headers["content-disposition"].startswith("attachment")
+    assert (await gateway.client.get(path, headers={"range": "bytes=-5"})).content == CONTENT[-5:]
+    for method in ("POST", "PUT", "DELETE"):
+        assert reason(await gateway.client.request(method, path))[:2] == (405, "METHOD_NOT_ALLOWED")
+    changed = path[:-30] + ("A" if path[-30] != "A" else "B") + path[-29:]
+    for other in (changed, "/artifacts/", "/artifacts/../runs", f"{path}/x"):
+        answer = await gateway.client.get(other)
+        assert answer.status_code in {403, 404}, other
+    place.write_bytes(CONTENT[:-1])
+    assert reason(await gateway.client.get(path))[:2] == (500, "ARTIFACT_CORRUPT")
+    service.clock.advance(301)
+    assert reason(await gateway.client.get(path)) == (403, "URL_NOT_VALID", "gateway.optaic")
+
+
+async def test_a_signed_url_follows_no_link_and_stands_in_no_log(
+    signing: tuple[RunningRunService, RunningGateway], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service, gateway = signing
+    run, place = await complete(service, tmp_path)
+    path = await sign(service, run)
+    secret = tmp_path / "another tenant"
+    secret.write_bytes(CONTENT)
+    place.unlink()
+    place.symlink_to(secret)
+    assert reason(await gateway.client.get(path))[:2] == (503, "ARTIFACT_NOT_READABLE")
+    printed = "".join(capfd.readouterr())
+    assert path.rpartition("/")[2] not in printed
+
+
+async def test_a_gateway_without_the_key_answers_no_signed_url(
+    signing: tuple[RunningRunService, RunningGateway], gateway: RunningGateway, tmp_path: Path
+) -> None:
+    service, _ = signing
+    run, _ = await complete(service, tmp_path)
+    assert reason(await gateway.client.get(await sign(service, run)))[:2] == (403, "URL_NOT_VALID")

@@ -55,12 +55,14 @@ def test_the_only_tenant_has_the_worker_and_the_secrets_of_the_environment(
 
 
 def test_the_gateway_gets_addresses_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, endpoints = _derive(tmp_path, auth="tokens")
-    given = environment(programs.make_gateway(endpoints), monkeypatch)
+    _, state, endpoints = _derive(tmp_path, auth="tokens")
+    given = environment(programs.make_gateway(endpoints, state.secrets()), monkeypatch)
     assert given["OPTAIC_LISTEN"] == endpoints.gateway.removeprefix("http://") == "127.0.0.1:1"
     assert given["OPTAIC_AUTH"] == "tokens"
     assert given["OPTAIC_RUN_ADDRESS"] == endpoints.run
     assert given["OPTAIC_DATA_ROOT"] == endpoints.data_root
+    # With it, run-service signs the URLs of files.
+    assert given["OPTAIC_ARTIFACT_URL_KEY"] == state.secrets()["artifact_urls"]
     assert not {"OPTAIC_SERVICE_TOKEN", "OPTAIC_SECRET_WAREHOUSE"} & set(given)
     assert not {value for name, value in given.items() if endpoints.service_token in value}
 
