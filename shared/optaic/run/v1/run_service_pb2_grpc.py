@@ -292,9 +292,9 @@ class RunServiceServicer:
 
     def SignArtifactUrl(self, request, context):
         """A URL with which its holder may read (GET) one file of a run until `expire_time`, without a token: where data lies in S3, the
-        server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
-        (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
-        offers, or run-service has no credential for S3.
+        server of S3 answers it, and where it lies in a folder, the gateway. Nothing is stored, and the file is not looked at. Compare
+        what was read with `artifact`. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION
+        (ARTIFACT_NOT_SIGNABLE): the file lies in a folder and run-service knows no gateway, or run-service has no credential for S3.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -103,9 +103,9 @@ class RunServiceStub:
     """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     SignArtifactUrl: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SignArtifactUrlRequest, _run_service_pb2.SignArtifactUrlResponse]
     """A URL with which its holder may read (GET) one file of a run until `expire_time`, without a token: where data lies in S3, the
-    server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
-    (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
-    offers, or run-service has no credential for S3.
+    server of S3 answers it, and where it lies in a folder, the gateway. Nothing is stored, and the file is not looked at. Compare
+    what was read with `artifact`. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION
+    (ARTIFACT_NOT_SIGNABLE): the file lies in a folder and run-service knows no gateway, or run-service has no credential for S3.
     """
     ListRunOutputs: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunOutputsRequest, _run_service_pb2.ListRunOutputsResponse]
     """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
@@ -216,9 +216,9 @@ class RunServiceAsyncStub(RunServiceStub):
     """Where the run's code was when it failed. Errors: NOT_FOUND (RUN_NOT_FOUND)."""
     SignArtifactUrl: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SignArtifactUrlRequest, _run_service_pb2.SignArtifactUrlResponse]  # type: ignore[assignment]
     """A URL with which its holder may read (GET) one file of a run until `expire_time`, without a token: where data lies in S3, the
-    server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
-    (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
-    offers, or run-service has no credential for S3.
+    server of S3 answers it, and where it lies in a folder, the gateway. Nothing is stored, and the file is not looked at. Compare
+    what was read with `artifact`. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION
+    (ARTIFACT_NOT_SIGNABLE): the file lies in a folder and run-service knows no gateway, or run-service has no credential for S3.
     """
     ListRunOutputs: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunOutputsRequest, _run_service_pb2.ListRunOutputsResponse]  # type: ignore[assignment]
     """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
@@ -416,9 +416,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.SignArtifactUrlResponse, _abc.Awaitable[_run_service_pb2.SignArtifactUrlResponse]]:
         """A URL with which its holder may read (GET) one file of a run until `expire_time`, without a token: where data lies in S3, the
-        server of S3 answers it. Nothing is stored, and the file is not looked at. Compare what was read with `artifact`. Errors: NOT_FOUND
-        (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION (ARTIFACT_NOT_SIGNABLE): the file lies in a folder that no server
-        offers, or run-service has no credential for S3.
+        server of S3 answers it, and where it lies in a folder, the gateway. Nothing is stored, and the file is not looked at. Compare
+        what was read with `artifact`. Errors: NOT_FOUND (RUN_NOT_FOUND, ARTIFACT_NOT_FOUND); FAILED_PRECONDITION
+        (ARTIFACT_NOT_SIGNABLE): the file lies in a folder and run-service knows no gateway, or run-service has no credential for S3.
         """
 
     @_abc_1.abstractmethod
