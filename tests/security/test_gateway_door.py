@@ -363,7 +363,7 @@ async def test_settings_that_would_open_it_to_others_are_refused(settings: dict[
 async def test_https_is_served_with_the_certificate_of_the_settings(tmp_path: Path) -> None:
     authority = Authority()
     write(tmp_path, "own", authority.issue("gateway"))
-    files = {"https_certificate": tmp_path / "own.pem", "https_key": tmp_path / "own.key"}
+    files: dict[str, Any] = {"https_certificate": tmp_path / "own.pem", "https_key": tmp_path / "own.key"}
     context = ssl.create_default_context(cadata=authority.pem)
     async with gateway_of(NOWHERE, **files, verify=context) as running:
         answer = await running.post(METHOD, headers={"origin": running.url})

@@ -200,7 +200,7 @@ async def signing(
 ) -> AsyncIterator[tuple[RunningRunService, RunningGateway]]:
     """Yield a run-service that signs URLs, and the gateway that answers them, with one clock."""
     del postgres_server
-    given = {"data_root": str(tmp_path), "artifact_url_key": KEY}
+    given: dict[str, Any] = {"data_root": str(tmp_path), "artifact_url_key": KEY}
     async with run_service(nats_url, gateway_url="https://gateway.example", **given) as running:
         nowhere = dict.fromkeys(("instance", "lineage", "status"), "127.0.0.1:1")
         addresses = {**nowhere, "run": running.address}
