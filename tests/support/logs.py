@@ -22,6 +22,8 @@ def logged_by(service: str, level: str = "info") -> Iterator[io.StringIO]:
     try:
         with contextlib.redirect_stdout(stream):
             service_logging.configure(level, service)
+            # Or what logs here for the first time would go on to log as this service does.
+            structlog.configure(cache_logger_on_first_use=False)
             yield stream
     finally:
         root.handlers, root.level = handlers, root_level

@@ -13,11 +13,12 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from optaic.instance.v1 import instance_events_pb2
-from optaic.rules.realtime import AUDIENCE, ISSUER
+from optaic.rules.realtime import AUDIENCE, ISSUER, status_channel
 from optaic.status.v1 import status_service_pb2 as api
 from servicekit.ids import new_id
 from support.centrifugo import TOKEN_KEY, CentrifugoServer, centrifugo_binary, centrifugo_server
 from support.identities import caller
+from support.polling import eventually
 from support.status_service import (
     TENANT,
     RunningStatusService,
@@ -63,6 +64,9 @@ async def realtime_world(nats_url: str, **settings: Any) -> AsyncIterator[World]
         instance_id = new_id()
         created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
         await service.applied(*await service.publish(created))
+        channel = status_channel(TENANT, instance_id)
+        # What is published comes a moment after what is stored; it is not what a test waits for.
+        await eventually(lambda: server.history(channel))
         yield World(service, server, instance_id)
 
 

@@ -24,6 +24,7 @@ class Exit(IntEnum):
     INTERRUPTED = 130  # as a shell says it of Ctrl+C
 
 
+_OF_A_FILE = "APPLY_CONFLICT"  # each entry of the file has a reason of its own
 _BY_ERROR: dict[type[errors.OptaicError], Exit] = {
     errors.NotFoundError: Exit.NOT_FOUND,
     errors.AlreadyExistsError: Exit.CONFLICT,
@@ -39,4 +40,6 @@ _BY_ERROR: dict[type[errors.OptaicError], Exit] = {
 
 def exit_of(error: errors.OptaicError) -> Exit:
     """Return the exit status of a command that was refused."""
+    if error.reason == _OF_A_FILE:
+        return Exit.ERROR
     return next((status for kind, status in _BY_ERROR.items() if isinstance(error, kind)), Exit.ERROR)

@@ -33,7 +33,7 @@ async def test_concurrent_starters_migrate_once_and_all_succeed(bare_urls: dict[
     await migrations.migrate(owner, SAMPLE_PACKAGE)  # the next start finds nothing to do
     async with await psycopg.AsyncConnection.connect(owner.replace("+psycopg", "")) as connection:
         found = await connection.execute("select version_num from alembic_version")
-        assert await found.fetchall() == [("202601060000",)]
+        assert await found.fetchall() == [("202601070000",)]
 
 
 async def test_without_the_lock_concurrent_starters_collide(
@@ -82,7 +82,7 @@ async def test_the_tenant_leads_every_primary_key(urls: dict[str, str]) -> None:
         )
         keys: dict[str, str] = dict(await rows.fetchall())
     assert set(keys.values()) == {"tenant_id"}
-    assert len(keys) == 9
+    assert len(keys) == 10
 
 
 async def test_a_package_without_migrations_is_a_clear_error(bare_urls: dict[str, str]) -> None:

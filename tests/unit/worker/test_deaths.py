@@ -186,7 +186,9 @@ assert process_tree.adopt_orphans()
 if not os.fork():
     os.setsid()
     if not os.fork():
-        pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+        draft = pathlib.Path(sys.argv[1] + ".draft")
+        draft.write_text(str(os.getpid()))
+        draft.rename(sys.argv[1])
         time.sleep(600)
     os._exit(0)
 while not pathlib.Path(sys.argv[1]).exists():
