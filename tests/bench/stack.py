@@ -79,7 +79,7 @@ async def running_services(
             dict.fromkeys(("nats", "nats_monitor", "prefect", "mlflow", "postgres", *SERVICES), 0), {}
         )
         passwords = state.secrets()
-        settings = Settings(state=Path(folder), tls=tls)
+        settings = Settings(state=Path(folder), tls=tls, gateway=False)
         endpoints = Endpoints.derive(settings, state, chosen, passwords)
         tokens.write_files(state, settings, endpoints)
         if tls:
