@@ -75,11 +75,9 @@ def list_bindings(
 
     async def command(client: AsyncClient) -> None:
         found = await client.access.list(actor=actor, project=await _project_id(client, project))
-        if is_data(output):
-            print_data(found, output)
-            return
         names = {each.project_id: each.name for each in await client.projects.list()}
         print_list(
+            found,
             ("ACTOR", "ROLE", "PROJECT", "SINCE", "BY", "PROJECT ID"),
             [
                 (

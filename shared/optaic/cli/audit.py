@@ -69,10 +69,7 @@ def list_records(
         records = await client.audit.records(
             actor=actor, method=_full(method), resource=resource, begin_time=since, end_time=until
         )
-        if is_data(output):
-            print_data(records, output)
-        else:
-            _show(records, output)
+        _show(records, output)
 
     run(command)
 
@@ -119,6 +116,7 @@ def _method_names() -> list[str]:
 
 def _show(records: Sequence[AuditRecord], output: ListFormat) -> None:
     print_list(
+        records,
         ("TIME", "ACTOR", "FROM", "METHOD", "RESOURCE", "REVISION", "DECISION", "CALLS", "REASON"),
         [
             (

@@ -43,10 +43,7 @@ def list_hashes(
         if definition:
             version_id = (await find_version(client, definition, version, kind)).definition_version_id
         found = await client.definitions.code_hashes(version_id)
-        if is_data(output):
-            print_data(found, output)
-        else:
-            _show(found, output)
+        _show(found, output)
 
     run(command)
 
@@ -81,6 +78,7 @@ def accept(
 
 def _show(found: Sequence[run_service_pb2.CodeHash], output: ListFormat) -> None:
     print_list(
+        found,
         ("DEFINITION", "VERSION", "NUMBER", "HASH", "BY", "WHEN", "WHY"),
         [
             (

@@ -59,10 +59,8 @@ def list_definitions(
 
     async def command(client: AsyncClient) -> None:
         found = await client.definitions.list(kind or 0)
-        if is_data(output):
-            print_data(found, output)
-            return
         print_list(
+            found,
             ("NAME", "KIND", "NEWEST", "DESCRIPTION", "ID"),
             [
                 (

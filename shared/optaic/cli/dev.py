@@ -12,12 +12,10 @@ import typer
 from optaic.cli.exits import Exit
 from optaic.cli.output import (
     Format,
-    ListFormat,
-    ListOutputOption,
     OutputOption,
     is_data,
     print_data,
-    print_list,
+    print_table,
 )
 from optaic.cli.session import fail
 
@@ -76,7 +74,7 @@ def down(output: OutputOption = Format.TABLE) -> None:
 
 
 @app.command()
-def status(output: ListOutputOption = ListFormat.TABLE) -> None:
+def status(output: OutputOption = Format.TABLE) -> None:
     """Show which programs run and answer; the exit status is 7 unless all do."""
     report = _devstack(lambda devstack: devstack.status(devstack.Settings()))
     if is_data(output):
@@ -89,7 +87,7 @@ def status(output: ListOutputOption = ListFormat.TABLE) -> None:
             (name, str(each["pid"] or "-"), "yes" if each["answers"] else "no", str(each["log"]))
             for name, each in report["processes"].items()
         ]
-        print_list(("PROCESS", "PID", "ANSWERS", "LOG"), rows, output)
+        print_table(("PROCESS", "PID", "ANSWERS", "LOG"), rows)
     if report["phase"] != "ready":
         raise typer.Exit(Exit.UNAVAILABLE)
 

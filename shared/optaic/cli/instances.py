@@ -61,10 +61,8 @@ def list_instances(
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.list(project=await find_project(client, project), kinds=kind or ())
-        if is_data(output):
-            print_data(found, output)
-            return
         print_list(
+            found,
             ("NAME", "KIND", "STATE", "REVISION", "FLOWS", "ID", *map(Wide, _WIDE)),
             [
                 (
@@ -127,10 +125,8 @@ def revisions(
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.revisions(await find_instance(client, instance, project))
-        if is_data(output):
-            print_data(found, output)
-            return
         print_list(
+            found,
             ("REVISION", "STATE", "AUTHOR", "TIME", "REASON"),
             [
                 (
@@ -161,10 +157,8 @@ def diff(
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
         changes = await client.instances.diff(found, from_revision, to_revision)
-        if is_data(output):
-            print_data(changes, output)
-            return
         print_list(
+            changes,
             ("FIELD", "FROM", "TO"),
             [
                 (
@@ -258,10 +252,8 @@ def deleted(output: ListOutputOption = ListFormat.TABLE) -> None:
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.data_removals()
-        if is_data(output):
-            print_data(found, output)
-            return
         print_list(
+            found,
             ("NAME", "KIND", "DELETED", "DATA STAYS UNTIL", "TRIED", "PROBLEM", "ID"),
             [
                 (

@@ -71,15 +71,12 @@ def order(
         found = [await find_instance(client, each, project) for each in instances]
         levels = await client.lineage.order(*found, flow_kind=flow or None)
         names = {each.instance_id: each.name for each in found}
-        if is_data(output):
-            print_data([list(level) for level in levels], output)
-            return
         rows = [
             (names[each.instance_id], word(each, "flow_kind").lower(), str(number), each.instance_id)
             for number, level in enumerate(levels, 1)
             for each in level
         ]
-        print_list(("NAME", "FLOW", "LEVEL", "ID"), rows, output)
+        print_list([list(level) for level in levels], ("NAME", "FLOW", "LEVEL", "ID"), rows, output)
 
     run(command)
 
@@ -107,10 +104,8 @@ def invalidate(
 
 
 def _show(found: list[lineage_pb2.FlowState], output: ListFormat) -> None:
-    if is_data(output):
-        print_data(found, output)
-        return
     print_list(
+        found,
         ("NAME", "FLOW", "STATUS", "VERSION", "LAST RUN", "ID"),
         [
             (

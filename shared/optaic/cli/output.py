@@ -160,13 +160,20 @@ def print_next(message: Message, output: AnyFormat) -> None:
 
 
 def print_list(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], output: AnyFormat, *, name: str = ""
+    found: Sequence[Any] | Mapping[str, Any],
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    output: AnyFormat,
+    *,
+    name: str = "",
 ) -> None:
-    """Write a list of things: a table, lines of CSV, or the names of the things, which stand in the column `name`.
+    """Write what was found: as it is, or its rows as a table or as CSV, or its names.
 
-    The name stands in the first column if none is given.
+    The names stand in the column `name`, or in the first column if none is given.
     """
-    if output.value == ListFormat.NAME:
+    if is_data(output):
+        print_data(found, output)
+    elif output.value == ListFormat.NAME:
         at = columns.index(name) if name else 0
         for row in rows:
             sys.stdout.write(f"{visible(row[at])}\n")

@@ -45,10 +45,8 @@ def list_projects(output: ListOutputOption = ListFormat.TABLE) -> None:
 
     async def command(client: AsyncClient) -> None:
         found = await client.projects.list()
-        if is_data(output):
-            print_data(found, output)
-            return
         print_list(
+            found,
             ("NAME", "STATE", "DESCRIPTION", "CREATED", "ID"),
             [
                 (

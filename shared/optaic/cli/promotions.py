@@ -12,9 +12,7 @@ from optaic.cli.output import (
     ListFormat,
     ListOutputOption,
     OutputOption,
-    is_data,
     moment,
-    print_data,
     print_list,
 )
 from optaic.cli.session import (
@@ -84,10 +82,8 @@ def promotions(
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.model_promotions(await find_instance(client, instance, project))
-        if is_data(output):
-            print_data(found, output)
-            return
         print_list(
+            found,
             ("VERSION", "AUTHOR", "TIME", "METRICS", "REASON"),
             [
                 (

@@ -215,10 +215,8 @@ def _show_flows(flows: Iterable[refresh_pb2.RefreshFlow], output: Format) -> Non
 
 
 def _show(found: list[refresh_pb2.Refresh], output: AnyFormat) -> None:
-    if is_data(output):
-        print_data(found, output)
-        return
     print_list(
+        found,
         (
             "REFRESH",
             "STATUS",

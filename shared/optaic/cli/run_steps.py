@@ -55,10 +55,8 @@ def activities(run_id: RunArgument, output: ListOutputOption = ListFormat.TABLE)
 
     async def command(client: AsyncClient) -> None:
         found = await client.runs.activities(run_id)
-        if is_data(output):
-            print_data(found, output)
-            return
         print_list(
+            found,
             ("TIME", "TYPE", "ACTOR", "MESSAGE"),
             [(moment(each, "create_time"), each.type, each.actor, each.message) for each in found],
             output,

@@ -258,10 +258,8 @@ async def _follow(handle: RunHandle, output: Format) -> None:
 
 
 def _show(found: list[run_pb2.Run], output: AnyFormat) -> None:
-    if is_data(output):
-        print_data(found, output)
-        return
     print_list(
+        found,
         ("RUN", "FLOW", "NUMBER", "STATUS", "PROGRESS", "SUBMITTED", "ENDED", "ERROR", *map(Wide, _WIDE)),
         [
             (

@@ -114,9 +114,6 @@ def list_statuses(
             **_since(when, unchanged_for, changed_within),
             as_of=when,
         )
-        if is_data(output):
-            print_data(found, output)
-            return
         rows = [
             (
                 each.instance_name,
@@ -127,7 +124,7 @@ def list_statuses(
             )
             for each in found
         ]
-        print_list(("NAME", "STATUS", "SINCE", "WHY", "ID"), rows, output)
+        print_list(found, ("NAME", "STATUS", "SINCE", "WHY", "ID"), rows, output)
 
     run(command)
 
@@ -181,10 +178,9 @@ def count(
             **_since(when, unchanged_for, changed_within),
             as_of=when,
         )
-        if is_data(output):
-            print_data(found, output)
-            return
-        print_list(("STATUS", "INSTANCES"), [(each, str(number)) for each, number in found.items()], output)
+        print_list(
+            found, ("STATUS", "INSTANCES"), [(each, str(number)) for each, number in found.items()], output
+        )
 
     run(command)
 
@@ -209,9 +205,6 @@ def history(
             end=end,
             only_status_changes=not versions,
         )
-        if is_data(output):
-            print_data(found, output)
-            return
         rows = [
             (
                 word(each, "to_status") if each.to_status else "DELETED",
@@ -221,7 +214,7 @@ def history(
             )
             for each in found
         ]
-        print_list(("STATUS", "SINCE", "FOR", "RUN"), rows, output)
+        print_list(found, ("STATUS", "SINCE", "FOR", "RUN"), rows, output)
 
     run(command)
 
@@ -251,15 +244,12 @@ def availability(
             project=await find_project(client, project),
             windows=[] if start is None else [(start, end)],
         )
-        if is_data(output):
-            print_data(found, output)
-            return
         columns = ("24 HOURS", "7 DAYS", "30 DAYS") if start is None else ("READY",)
         rows = [
             (each.instance_name, *(_share(window) for window in each.windows), each.instance_id)
             for each in found
         ]
-        print_list(("NAME", *columns, "ID"), rows, output)
+        print_list(found, ("NAME", *columns, "ID"), rows, output)
 
     run(command)
 

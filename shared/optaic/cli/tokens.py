@@ -114,14 +114,11 @@ def list_tokens(file: FileOption = None, output: ListOutputOption = ListFormat.T
         for digest, entry in _read(_path(file)).items()
     ]
     entries.sort(key=lambda each: (each["tenant"], each["actor"], each["created"], each["digest"]))
-    if is_data(output):
-        print_data(entries, output)
-        return
     rows = [
         (each["digest"][:_SHOWN], each["tenant"], each["actor"], ", ".join(each["roles"]), each["created"])
         for each in entries
     ]
-    print_list(("TOKEN", "TENANT", "ACTOR", "ROLES", "CREATED"), rows, output)
+    print_list(entries, ("TOKEN", "TENANT", "ACTOR", "ROLES", "CREATED"), rows, output)
 
 
 def _now() -> str:
