@@ -33,6 +33,7 @@ _VERSION = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{16})?")
 _COMPRESSIONS = ("zstd", "snappy", "lz4", "uncompressed")
 _DATA, _MANIFEST = "data.parquet", "manifest.json"
 _FORMAT = 1
+_ATTEMPTS = 3  # to publish a version that other writers withdraw
 
 
 class ParquetStore(Store):
@@ -133,7 +134,7 @@ def _publish(content: pl.DataFrame, zones: Zones, digest: str, uri: str, compres
     name = digest.removeprefix(PREFIX)
     version = f"{name}-{mark}" if zones else name
     folder = _Folder(uri, version)
-    if folder.read_manifest() is None:
+    if not folder.is_whole():
         folder.publish(content, zones, compression)
     return version
 
@@ -157,12 +158,31 @@ class _Folder:
             "columns": content.columns,
             "zones": zones,
         }
-        if storage.publish(f"{self._uri}/{_MANIFEST}", json.dumps(manifest).encode()):
-            self._check_published(name)
-            return
-        winner = self.read_manifest()  # another writer's, unless the answer to our own writing was lost
-        if winner is not None and winner["file"] != name:
-            storage.remove_file(f"{self._uri}/{name}")
+        for _ in range(_ATTEMPTS):
+            if storage.publish(f"{self._uri}/{_MANIFEST}", json.dumps(manifest).encode()):
+                self._check_published(name)
+                return
+            winner = self.read_manifest()
+            if winner is None:
+                continue  # another writer has withdrawn its version meanwhile
+            if winner["file"] == name:  # ours: the answer to our own writing was lost
+                self._check_published(name)
+                return
+            if self._has(winner["file"]):
+                storage.remove_file(f"{self._uri}/{name}")
+                return
+            self._withdraw(str(winner["file"]))
+        raise StoreUnavailable(
+            f"{self._uri}: other writers publish and withdraw this version; submit the run again"
+        )
+
+    def is_whole(self) -> bool:
+        """Return whether there is a manifest, and the data that it names."""
+        manifest = self.read_manifest()
+        return manifest is not None and self._has(manifest["file"])
+
+    def _has(self, name: object) -> bool:
+        return storage.exists(f"{self._uri}/{name}")
 
     def _check_published(self, name: str) -> None:
         """Withdraw the version if its data was removed meanwhile, as a leftover of a run that has ended.
@@ -170,12 +190,18 @@ class _Folder:
         Raises:
             StoreUnavailable: it was.
         """
-        if not storage.exists(f"{self._uri}/{name}"):
-            storage.remove_file(f"{self._uri}/{_MANIFEST}")
+        if not self._has(name):
+            self._withdraw(name)
             raise StoreUnavailable(
                 f"{self._uri}: the data of the version was removed before the version was published, because this took longer than "
                 "a day; submit the run again"
             )
+
+    def _withdraw(self, name: str) -> None:
+        """Remove the manifest, if it names this file, which is gone."""
+        manifest = self.read_manifest()
+        if manifest is not None and manifest["file"] == name:
+            storage.remove_file(f"{self._uri}/{_MANIFEST}")
 
     def read_manifest(self) -> dict[str, Any] | None:
         """Read the manifest of a version; None if there is no such version."""

@@ -104,9 +104,7 @@ def fill(uri: str, content: IO[bytes]) -> None:
 
 
 def publish(uri: str, content: bytes) -> bool:
-    """Put one file in place at once; return whether it is there, and not that of another writer.
-
-    Of several writers in an object store the first one wins. In a local folder each puts its own there, the last one stays.
+    """Put one file in place at once where none is; return whether this was done. Of several writers the first one wins.
 
     Raises:
         OSError: it cannot be written.
@@ -148,7 +146,7 @@ def size_of(uri: str) -> int | None:
 
 
 def remove_file(uri: str) -> None:
-    """Remove one file; raises as `write`."""
+    """Remove one file; where none is, nothing is done. Raises as `write`."""
     if is_remote(uri):
         remote.remove_file(uri)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import tempfile
 import uuid
@@ -11,6 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from optaic.storage.files import File
+
+# The answers of file systems that have no hard links, or let this process make none.
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 
 
 def read(path: str) -> bytes:
@@ -32,17 +37,49 @@ def create_file(path: str) -> IO[bytes]:
 
 def replace(path: str, content: bytes) -> None:
     """Put a file in place at once: nobody sees a part of it."""
+    os.replace(_draft(path, content), path)  # noqa: PTH105 - it says what it does
+
+
+def publish(path: str, content: bytes) -> bool:
+    """Put a file in place at once where none is; return whether this was the first."""
+    draft = _draft(path, content)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _rename_first(draft, Path(path))
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def _draft(path: str, content: bytes) -> Path:
+    """Write a content beside a file, under a name that nobody reads."""
     place = Path(path)
     draft = place.with_name(f"{uuid.uuid4()}-{place.name}")
     with create_file(str(draft)) as file:
         file.write(content)
-    os.replace(draft, place)  # noqa: PTH105 - it says what it does
+    return draft
 
 
-def publish(path: str, content: bytes) -> bool:
-    """Put a file in place at once; one that another writer has put there is replaced by this equal one."""
-    replace(path, content)
-    return True
+def _rename_first(draft: Path, place: Path) -> bool:
+    """Rename a draft where no file is; return whether this was the first. A lock on the folder makes writers take turns.
+
+    Raises:
+        OSError: the file system has no locks either, so nothing is published.
+    """
+    folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if place.exists():
+            return False
+        os.replace(draft, place)  # noqa: PTH105 - it says what it does
+        return True
+    finally:
+        os.close(folder)
 
 
 def exists(path: str) -> bool:
@@ -72,5 +109,5 @@ def now_at(path: str) -> datetime:
 
 
 def remove_file(path: str) -> None:
-    """Remove one file."""
-    Path(path).unlink()
+    """Remove one file; where none is, nothing is done."""
+    Path(path).unlink(missing_ok=True)
