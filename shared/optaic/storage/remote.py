@@ -34,7 +34,7 @@ def read(uri: str) -> bytes:
 
 def open_file(uri: str) -> IO[bytes]:
     """Open an object for reading, piece by piece."""
-    import obstore  # noqa: PLC0415 - only who reads objects pays for it
+    import obstore  # noqa: PLC0415 - only whoever reads objects pays for it
 
     store, path = _open(uri)
     with _explained(uri):
@@ -121,9 +121,9 @@ def now_at(uri: str) -> datetime:
 
 def sign(given: access.Access, uri: str, lifetime: timedelta) -> str:
     """Return a URL with which its holder may read an object for some time; nothing is asked of the store."""
-    import obstore  # noqa: PLC0415 - only who signs pays for it
+    import obstore  # noqa: PLC0415 - only whoever signs pays for it
 
-    scheme, bucket, path = _split(uri)
+    scheme, bucket, path = split(uri)
     with _explained(uri):
         signable: Any = _store(scheme, bucket, given)
         return obstore.sign(signable, "GET", path, lifetime)
@@ -147,11 +147,11 @@ def remove_below(uri: str) -> None:
 
 def _open(uri: str) -> tuple[ObjectStore, str]:
     """Return the store of a URI's bucket, and the path in it."""
-    scheme, bucket, path = _split(uri)
+    scheme, bucket, path = split(uri)
     return _store(scheme, bucket, access.current()), path
 
 
-def _split(uri: str) -> tuple[str, str, str]:
+def split(uri: str) -> tuple[str, str, str]:
     """Return the scheme, the bucket and the path of a URI; in a path each sign stands for itself, `?` and `#` too."""
     scheme, _, rest = uri.partition("://")
     bucket, _, path = rest.partition("/")
@@ -160,7 +160,7 @@ def _split(uri: str) -> tuple[str, str, str]:
 
 @functools.lru_cache(maxsize=8)
 def _store(scheme: str, bucket: str, given: access.Access) -> ObjectStore:
-    from obstore import store  # noqa: PLC0415 - only who reads objects pays for it
+    from obstore import store  # noqa: PLC0415 - only whoever reads objects pays for it
 
     options: Any = {"client_options": given.client_options, "retry_config": given.retries}
     root = f"{scheme}://{bucket}"
@@ -180,7 +180,7 @@ def _explained(uri: str) -> Iterator[None]:
         FileNotFoundError: there is none.
         StorageUnavailableError: the store does not answer, or refuses.
     """
-    from obstore import exceptions  # noqa: PLC0415 - only who reads objects pays for it
+    from obstore import exceptions  # noqa: PLC0415 - only whoever reads objects pays for it
 
     try:
         yield

@@ -12,15 +12,18 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import quote, unquote, urlsplit
+from http.client import HTTPException
+from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
 
 from optaic.storage import access
 from optaic.storage.errors import StorageUnavailableError
+from optaic.storage.remote import split
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _LONGEST_ANSWER = 16 * 1024 * 1024
 _GONE = 404
+_LIST = "ListMultipartUploadsResult"
 
 
 @dataclass(frozen=True)
@@ -38,29 +41,24 @@ def list_uploads(uri: str) -> Iterator[Upload]:
     Raises:
         StorageUnavailableError: the store does not answer, or refuses, or this process has no access key to ask with.
     """
-    parts = urlsplit(uri)
-    folder = f"{parts.path.strip('/')}/"
+    scheme, bucket, path = split(uri)
+    folder = f"{path}/"
     wanted = {"uploads": "", "prefix": folder, "encoding-type": "url"}
     markers: dict[str, str] = {}
     while True:
-        found = _ask("GET", parts.netloc, "", {**wanted, **markers})
-        answer = ET.fromstring(found)  # noqa: S314 - of our own store; expat limits what entities expand to
-        for element in answer.iter():
-            element.tag = element.tag.rpartition("}")[2]  # each server has a namespace of its own, or none
-        for each in answer.iterfind("Upload"):
-            key = unquote(each.findtext("Key", ""))
-            if not key.startswith(folder):
-                continue  # a server that does not know prefixes
-            begun = datetime.fromisoformat(each.findtext("Initiated", ""))
-            place = f"{parts.scheme}://{parts.netloc}/{key}"
-            yield Upload(place, each.findtext("UploadId", ""), begun.astimezone(UTC))
-        if answer.findtext("IsTruncated") != "true":
+        found = _ask("GET", bucket, "", {**wanted, **markers})
+        try:
+            page = _read_page(found)
+        except (ET.ParseError, ValueError) as error:
+            raise StorageUnavailableError(f"{uri}: the answer is no list of uploads: {error}") from None
+        for key, upload_id, begun in page.uploads:
+            if key.startswith(folder):  # a server that does not know prefixes answers all
+                yield Upload(f"{scheme}://{bucket}/{key}", upload_id, begun)
+        if not page.markers:
             return
-        named = {"key-marker": "NextKeyMarker", "upload-id-marker": "NextUploadIdMarker"}
-        following = {name: unquote(answer.findtext(tag, "")) for name, tag in named.items()}
-        if following == markers:
+        if page.markers == markers:
             raise StorageUnavailableError(f"{uri}: the list of uploads does not end")
-        markers = following
+        markers = page.markers
 
 
 def abort_upload(upload: Upload) -> None:
@@ -69,12 +67,53 @@ def abort_upload(upload: Upload) -> None:
     Raises:
         StorageUnavailableError: the store does not answer, or refuses.
     """
-    parts = urlsplit(upload.uri)
-    _ask("DELETE", parts.netloc, parts.path.strip("/"), {"uploadId": upload.upload_id})
+    _, bucket, path = split(upload.uri)
+    _ask("DELETE", bucket, path, {"uploadId": upload.upload_id})
+
+
+@dataclass(frozen=True)
+class _Page:
+    uploads: tuple[tuple[str, str, datetime], ...]  # key, upload id, when it was begun
+    markers: dict[str, str]  # of the next page; empty: there is none
+
+
+def _read_page(content: bytes) -> _Page:
+    """Return what a page of the list says.
+
+    Raises:
+        ET.ParseError: it is no XML.
+        ValueError: an upload has no key, no id, or no time.
+    """
+    answer = ET.fromstring(content)  # noqa: S314 - of our own store; expat limits what entities expand to
+    for element in answer.iter():
+        element.tag = element.tag.rpartition("}")[2]  # each server has a namespace of its own, or none
+    if answer.tag != _LIST:
+        raise ValueError(f"it is a {answer.tag}")
+    is_encoded = answer.findtext("EncodingType") == "url"
+
+    def read(element: ET.Element, name: str) -> str:
+        text = element.findtext(name, "")
+        return unquote_plus(text) if is_encoded else text
+
+    uploads = []
+    for each in answer.iterfind("Upload"):
+        key, upload_id = read(each, "Key"), each.findtext("UploadId", "")
+        if not (key and upload_id):
+            raise ValueError("an upload has no key, or no id")
+        begun = datetime.fromisoformat(each.findtext("Initiated", ""))
+        uploads.append((key, upload_id, begun.astimezone(UTC)))
+    if answer.findtext("IsTruncated") != "true":
+        return _Page(tuple(uploads), {})
+    following = {"key-marker": read(answer, "NextKeyMarker")}
+    return _Page(tuple(uploads), {**following, "upload-id-marker": answer.findtext("NextUploadIdMarker", "")})
 
 
 def _ask(method: str, bucket: str, key: str, query: Mapping[str, str]) -> bytes:
-    """Return what the server answers; nothing where it knows no such thing."""
+    """Return what the server answers; nothing where it knows no longer what is to be deleted.
+
+    Raises:
+        StorageUnavailableError: it does not answer, refuses, or answers more than is read.
+    """
     given = access.current()
     if not (given.access_key_id and given.secret_access_key):
         raise StorageUnavailableError(
@@ -98,16 +137,21 @@ def _ask(method: str, bucket: str, key: str, query: Mapping[str, str]) -> bytes:
     opener = urllib.request.build_opener(*([direct] if direct else []))
     try:
         with opener.open(request, timeout=given.timeout_seconds) as answer:
-            return bytes(answer.read(_LONGEST_ANSWER))
+            content = bytes(answer.read(_LONGEST_ANSWER + 1))
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == _GONE:
-                return b"<Gone/>"
+            if error.code == _GONE and method == "DELETE":
+                return b""
             raise StorageUnavailableError(
                 f"s3://{bucket}/{key or query.get('prefix', '')}: uploads in parts: the server answers {error.code}"
             ) from None
-    except OSError as error:
-        raise StorageUnavailableError(f"{endpoint}: uploads in parts: {error}") from None
+    except (OSError, HTTPException) as error:
+        raise StorageUnavailableError(f"{endpoint}: uploads in parts: {error!r}") from None
+    if len(content) > _LONGEST_ANSWER:
+        raise StorageUnavailableError(
+            f"{endpoint}: uploads in parts: the answer has more than {_LONGEST_ANSWER} bytes"
+        )
+    return content
 
 
 def _sign(given: access.Access, method: str, host: str, path: str, query: str) -> dict[str, str]:
