@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import itemgetter
 from typing import NamedTuple
 
 from lineage_service.domain.flows import Change, Edge, Flow, Upstream
@@ -249,36 +250,44 @@ def find_causes(graph: Graph, start: Flow) -> list[Explanation]:
 def nearest_causes(graph: Graph, flows: Iterable[Flow]) -> dict[int, list[Cause]]:
     """Return, by flow, the first MAX_CAUSES root causes that `find_causes` finds.
 
-    The causes of a flow are its own and those of its upstreams, one step farther away. So each flow above is looked at once for
-    all flows. The graph must hold all flows above them that are not fresh, and the direct upstreams of each.
+    Causes go down from each flow to those below it, one step farther in each round. A flow passes each on once, and at most
+    MAX_CAUSES, so the cost is bounded by the edges, and circles end too. The graph must hold all flows above the given ones that
+    are not fresh, and the direct upstreams of each.
     """
-    found: dict[int, list[tuple[int, Cause]]] = {}  # by flow: causes with their distances
-    for start in flows:
-        stack = [start]
-        while stack:
-            flow = stack[-1]
-            stale = [upstream for upstream in graph.upstreams_of(flow) if not upstream.is_fresh]
-            waiting = [upstream for upstream in stale if upstream.flow_id not in found]
-            if waiting and not flow.is_fresh:
-                stack += waiting
+    starts = list(dict.fromkeys(flows))
+    readers = _stale_readers(graph, starts)
+    found: dict[int, dict[Cause, None]] = {flow_id: {} for flow_id in readers}
+    arriving = {flow_id: local_causes(graph, graph.flows[flow_id]) for flow_id in readers}
+    while arriving:
+        passed: dict[int, list[tuple[int, list[Cause]]]] = {}  # by reader, with the place of the upstream
+        for flow_id, causes in arriving.items():
+            known = found[flow_id]
+            new = [cause for cause in dict.fromkeys(causes) if cause not in known][: MAX_CAUSES - len(known)]
+            known.update(dict.fromkeys(new))
+            if new:
+                for reader_id, place in readers[flow_id]:
+                    passed.setdefault(reader_id, []).append((place, new))
+        arriving = {
+            reader_id: [cause for _, causes in sorted(given, key=itemgetter(0)) for cause in causes]
+            for reader_id, given in passed.items()
+        }
+    return {flow.flow_id: list(found.get(flow.flow_id, ())) for flow in starts}
+
+
+def _stale_readers(graph: Graph, starts: Iterable[Flow]) -> dict[int, list[tuple[int, int]]]:
+    """Return, for each flow at or above the starts that is not fresh, its readers and its place among the upstreams of each."""
+    queue = deque(flow for flow in starts if not flow.is_fresh)
+    readers: dict[int, list[tuple[int, int]]] = {flow.flow_id: [] for flow in queue}
+    while queue:
+        flow = queue.popleft()
+        for place, upstream in enumerate(graph.upstreams_of(flow)):
+            if upstream.is_fresh:
                 continue
-            stack.pop()
-            if flow.flow_id not in found:
-                found[flow.flow_id] = [] if flow.is_fresh else _nearest(graph, flow, stale, found)
-    return {flow.flow_id: [cause for _, cause in found[flow.flow_id]] for flow in flows}
-
-
-def _nearest(
-    graph: Graph, flow: Flow, stale: Iterable[Flow], found: Mapping[int, list[tuple[int, Cause]]]
-) -> list[tuple[int, Cause]]:
-    own = [(0, cause) for cause in local_causes(graph, flow)]
-    above = [(distance + 1, cause) for upstream in stale for distance, cause in found[upstream.flow_id]]
-    above.sort(key=lambda each: each[0])  # of the same distance, in the order of the upstreams
-    nearest: dict[tuple[object, ...], tuple[int, Cause]] = {}
-    for each in (*own, *above):
-        upstream = each[1].upstream
-        nearest.setdefault((each[1].kind, *each[1].key, upstream and upstream.flow_id), each)
-    return list(nearest.values())[:MAX_CAUSES]
+            if upstream.flow_id not in readers:
+                readers[upstream.flow_id] = []
+                queue.append(upstream)
+            readers[upstream.flow_id].append((flow.flow_id, place))
+    return readers
 
 
 def _path(cause: Cause, holder: Flow, below: dict[int, Flow | None]) -> tuple[Flow | Upstream, ...]:

@@ -31,6 +31,18 @@ def distances(
     return {flow_id: depth for flow_id, depth in depths.items() if depth}
 
 
+def reachable(starts: Iterable[int], neighbours: Mapping[int, Sequence[int]]) -> set[int]:
+    """Return the starts and all flows that can be reached from them."""
+    found = set(starts)
+    queue = deque(found)
+    while queue:
+        for neighbour in neighbours.get(queue.popleft(), ()):
+            if neighbour not in found:
+                found.add(neighbour)
+                queue.append(neighbour)
+    return found
+
+
 def execution_levels(wanted: Iterable[int], edges: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Sort the wanted flows into levels, so that each flow comes after all wanted flows upstream of it.
 

@@ -9,7 +9,8 @@ from lineage_service import conversion
 from lineage_service.domain.causes import Graph, blocking_reason, state_causes
 from lineage_service.domain.errors import too_many_flows
 from lineage_service.domain.flows import Flow
-from lineage_service.domain.planning import Place, lateness_of, members_of_plan, places_of_plan
+from lineage_service.domain.lateness import lateness_of
+from lineage_service.domain.planning import Place, members_of_plan, places_of_plan
 from lineage_service.domain.statuses import Word
 from lineage_service.store import plans, reads
 from lineage_service.store.propagation import format_ids
