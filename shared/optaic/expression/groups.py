@@ -23,6 +23,8 @@ _AT_ONCE = 500_000  # numbers of a block, about: fewer stay in the cache, more a
 
 def in_groups(x: Array, groups: Array, compute: Section, *, is_wide: bool = False) -> Array:
     """Return what is computed among the entities of one group on each date; an entity without a group has no value."""
+    if not x.size:
+        return np.full(x.shape, np.nan)
     largest, smallest = np.fmax.reduce(groups, axis=0), np.fmin.reduce(groups, axis=0)
     if not np.array_equal(largest, smallest, equal_nan=True):
         return _in_changing_groups(x, groups, compute)

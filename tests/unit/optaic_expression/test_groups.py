@@ -64,3 +64,21 @@ def test_a_text_that_repeats_each_session_is_read_as_one_that_does_not(last: str
     shuffled = table.sample(fraction=1.0, shuffle=True, seed=1)
     for call in ("sector == 'energy'", "DEMEAN(x, sector)", "sector != sector"):
         assert evaluate(parse(call), table).equals(evaluate(parse(call), shuffled)), call
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *_CALLS,
+        "sector == 'energy'",
+        "sector != sector",
+        "DEMEAN(x, sector)",
+        "x > team",
+        "RANK(x)",
+        "MEAN(x, 3)",
+    ],
+)
+def test_a_table_without_rows_has_a_result_without_rows(call: str) -> None:
+    table = _table(np.ones((1, 2)), np.ones((1, 2))).with_columns(sector=pl.lit("energy"))
+    found = evaluate(parse(call), table.clear())
+    assert (found.height, found.schema) == (0, evaluate(parse(call), table).schema)
