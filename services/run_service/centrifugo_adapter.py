@@ -36,7 +36,9 @@ def _publication(event: Event) -> Publication | None:
         channel, data = progress_channel(event.tenant_id, run.run_id), _progress(run)
     else:
         return None
-    return Publication((channel,), {**data, "time": time}, idempotency_key=event.event_id)
+    return Publication(
+        (channel,), {**data, "time": time}, idempotency_key=event.event_id, tenant_id=event.tenant_id
+    )
 
 
 def _progress(run: run_pb2.Run) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class CentrifugoStatusPublisher:
             payload(change),
             # Of two replicas the later one may send first: the server ignores what is older.
             version=status.revision,
+            tenant_id=tenant_id,
         )
 
 

@@ -42,13 +42,15 @@ class Publication:
     """A live message for one or several channels.
 
     A server that has a publication of this `version` or a later one in a channel ignores it; 0: none is older than
-    another. The server ignores a repetition with the same `idempotency_key`; empty: each is new.
+    another. The server ignores a repetition with the same `idempotency_key`; empty: each is new. Those of one tenant delay none
+    of another.
     """
 
     channels: tuple[str, ...]
     data: dict[str, Any]
     version: int = 0
     idempotency_key: str = ""
+    tenant_id: str = ""
 
 
 class Publisher(Protocol):
@@ -72,7 +74,7 @@ class Publisher(Protocol):
 
 
 class Outlet:
-    """The way of publications to a server: batched, in order within each channel, and kept while the server is away.
+    """The way of publications to a server: batched, in order within each channel, in turns of the tenants, and kept while it is away.
 
     `capacity` bounds what waits. Beyond it the newest publication of each channel is kept as long as there is room for one of
     each; the others are dropped and counted.
@@ -100,7 +102,7 @@ class Outlet:
     def put(self, publications: Sequence[Publication]) -> None:
         """Send soon. It returns at once, whatever the server does."""
         for each in publications:
-            if self._backlog.put(each.channels, each):
+            if self._backlog.put(each.channels, each, each.tenant_id):
                 self.dropped += 1
                 self._untold += 1
         self._woken.set()

@@ -68,6 +68,37 @@ def test_a_backlog_drops_what_the_rule_says_and_keeps_the_order(
         assert numbers == sorted(set(numbers))
 
 
+@given(
+    waiting=st.lists(st.tuples(st.sampled_from("xyz"), _KEYS), max_size=60),
+    most=st.integers(min_value=1, max_value=8),
+)
+def test_owners_take_turns(waiting: list[tuple[str, str]], most: int) -> None:
+    backlog = Backlog[int](1_000)
+    for number, (owner, key) in enumerate(waiting):
+        backlog.put((owner, key), number, owner)
+    left = [owner for owner, _ in waiting]
+    behind = dict.fromkeys(left, 0)  # by owner, the items of others that were sent since its last one
+    while batch := backlog.first(most):
+        assert len(batch) == min(most, len(left))
+        for sent in batch:
+            left.remove(sent.owner)
+            behind = {owner: count + 1 for owner, count in behind.items()}
+            behind[sent.owner] = 0
+            assert all(count < 2 * len(behind) for owner, count in behind.items() if owner in left)
+        backlog.remove(batch)
+    assert not left
+    assert not len(backlog)
+
+
+def test_owners_whose_items_are_postponed_let_all_others_pass() -> None:
+    backlog = Backlog[int](100)
+    for number in range(10):
+        backlog.put(f"k{number}", number, f"o{number}")
+    failing = backlog.first(4)
+    backlog.postpone(each.key for each in failing)
+    assert [each.item for each in backlog.first(10)] == [*range(4, 10), *range(4)]
+
+
 def test_what_was_displaced_while_it_was_sent_is_not_missed() -> None:
     backlog = Backlog[int](2)
     backlog.put("a", 1)

@@ -49,13 +49,15 @@ class _Server:
             raise PublisherAwayError("nobody there")
 
 
-def _publication(channel: str, number: int) -> Publication:
-    return Publication((channel,), {"number": number}, number)
+def _publication(channel: str, number: int, tenant_id: str = "") -> Publication:
+    return Publication((channel,), {"number": number}, number, tenant_id=tenant_id)
 
 
 @contextlib.asynccontextmanager
 async def _running(
-    server: Publisher, capacity: int = 1000, sleep: Callable[[float], Awaitable[None]] | None = None
+    server: Publisher,
+    capacity: int = 1000,
+    sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Outlet]:
     outlet = Outlet(server, capacity, sleep=sleep or _no_time)
     task = asyncio.create_task(outlet.run())
@@ -231,6 +233,18 @@ async def test_what_fails_for_one_channel_keeps_no_other_waiting_and_is_told() -
         await outlet.check()
     assert outlet.dropped == 0
     assert [each.version for each in server.taken if each.channels == ("bad",)] == list(range(1, BATCH + 50))
+
+
+async def test_many_messages_of_one_tenant_delay_none_of_another() -> None:
+    server = _Server()
+    async with _running(server, capacity=5_000) as outlet:
+        outlet.put([_publication(f"a{number}", 1, "a") for number in range(3_000)])
+        outlet.put([_publication("b", number, "b") for number in range(1, 16)])
+        outlet.put([_publication("c", 1, "c")])
+        await eventually(lambda: not len(outlet))
+    assert {each.tenant_id for each in server.taken[:BATCH]} == {"a", "b", "c"}
+    assert [each.version for each in server.taken[:BATCH] if each.tenant_id == "b"] == [*range(1, 16)]
+    assert len(server.taken) == 3_016
 
 
 async def eventually_failing(outlet: Outlet) -> None:
