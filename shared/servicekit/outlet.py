@@ -111,7 +111,7 @@ class Outlet:
         """Send for ever; while the server is away, try again."""
         failures = 0
         while True:
-            if not self._backlog:
+            while not self._backlog:
                 self._woken.clear()
                 await self._woken.wait()
             await self._sleep(_PAUSE)

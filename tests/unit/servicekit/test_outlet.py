@@ -235,6 +235,18 @@ async def test_what_fails_for_one_channel_keeps_no_other_waiting_and_is_told() -
     assert [each.version for each in server.taken if each.channels == ("bad",)] == list(range(1, BATCH + 50))
 
 
+async def test_nothing_to_send_makes_no_call() -> None:
+    server = _Server()
+    async with _running(server) as outlet:
+        for _ in range(3):
+            await _no_time(0)  # the outlet begins to wait
+            outlet.put([])
+        outlet.put([_publication("a", 1)])
+        await eventually(lambda: server.taken)
+        await outlet.check()
+    assert server.sizes == [1]
+
+
 async def test_many_messages_of_one_tenant_delay_none_of_another() -> None:
     server = _Server()
     async with _running(server, capacity=5_000) as outlet:
