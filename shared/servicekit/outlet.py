@@ -122,7 +122,8 @@ class Outlet:
                 self._note(f"the server takes no publications: {error!r}")
                 failures += 1
             else:
-                failures = 1 if self._settle(batch, refusals) else 0
+                is_left = self._settle(batch, refusals)
+                failures = failures + 1 if is_left and len(refusals) == len(batch) else int(is_left)
             if failures:
                 wait = backoff(failures, first=_FIRST_BACKOFF, longest=_LONGEST_BACKOFF, jitter=_JITTER)
                 await self._sleep(wait)

@@ -259,6 +259,28 @@ async def test_many_messages_of_one_tenant_delay_none_of_another() -> None:
     assert len(server.taken) == 3_016
 
 
+async def test_a_server_that_takes_nothing_is_asked_less_and_less() -> None:
+    class _Full(_Server):
+        async def publish(self, publications: Sequence[Publication]) -> dict[int, Refusal]:
+            self.sizes.append(len(publications))
+            taken = {} if self.is_away else {0: None}
+            self.taken += publications[: len(taken)]
+            return {n: Refusal("full", is_final=False) for n, _ in enumerate(publications) if n not in taken}
+
+    for is_away in (True, False):
+        server, waits = _Full(), list[float]()
+        server.is_away = is_away
+
+        async def sleep(seconds: float, waits: list[float] = waits) -> None:
+            waits.append(seconds)
+            await asyncio.sleep(0)
+
+        async with _running(server, sleep=sleep) as outlet:
+            outlet.put([_publication(f"c{number}", 1) for number in range(100)])
+            await eventually(lambda server=server: len(server.sizes) >= 20)
+        assert (max(waits) > 3) == is_away, "a server that takes a part is asked again soon"
+
+
 async def eventually_failing(outlet: Outlet) -> None:
     """Check until the outlet itself has noticed that the server is away."""
     while True:
