@@ -82,7 +82,7 @@ async def build(
         parts.relay.on_published(LiveRuns(outlet).put)
         observed["centrifugo"] = outlet.check
         background["centrifugo"] = outlet.run
-        close.append(centrifugo.close)
+        close += [outlet.close, centrifugo.close]
     return parts.assemble(
         deps,
         [

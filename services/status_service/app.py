@@ -72,7 +72,7 @@ async def build(settings: Settings) -> App[Dependencies]:
         publishers.append(CentrifugoStatusPublisher(outlet, settings.tenants))
         observed["centrifugo"] = outlet.check
         background["centrifugo"] = outlet.run
-        close.append(centrifugo.close)
+        close += [outlet.close, centrifugo.close]
     live = LiveStatuses(publishers, settings.live_buffer)
     compaction = Compaction(parts.database, settings.watch_retention_revisions)
     trimming = Trimming(parts.database, parts.clock, kept_history)

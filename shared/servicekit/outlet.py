@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +21,8 @@ _PAUSE = 0.05
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _JITTER = 0.25
+_REPORT_SECONDS = 60.0  # between two reports of what was dropped
+_FAREWELL_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -86,14 +91,17 @@ class Outlet:
         capacity: int,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publisher = publisher
         self._sleep = sleep
+        self._clock = clock
         self._backlog = Backlog[Publication](capacity)
         self._woken = asyncio.Event()
         self._problem = ""
         self.dropped = 0  # since the start
-        self._untold = 0
+        self._untold = 0  # of them
+        self._report_time = -math.inf
 
     def __len__(self) -> int:
         """Return how many publications wait."""
@@ -111,22 +119,44 @@ class Outlet:
         """Send for ever; while the server is away, try again."""
         failures = 0
         while True:
-            while not self._backlog:
-                self._woken.clear()
-                await self._woken.wait()
+            await self._wait_for_more()
             await self._sleep(_PAUSE)
-            batch = self._backlog.first(BATCH)
-            try:
-                refusals = await self._publisher.publish([each.item for each in batch])
-            except Exception as error:  # noqa: BLE001 - nothing may end this loop
-                self._note(f"the server takes no publications: {error!r}")
-                failures += 1
-            else:
-                is_left = self._settle(batch, refusals)
-                failures = failures + 1 if is_left and len(refusals) == len(batch) else int(is_left)
+            failures = await self._send(failures)
             if failures:
                 wait = backoff(failures, first=_FIRST_BACKOFF, longest=_LONGEST_BACKOFF, jitter=_JITTER)
                 await self._sleep(wait)
+
+    async def close(self) -> None:
+        """Send what remains, for at most a second and until the server fails, and say how many are lost; `run` has ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                while self._backlog and not await self._send(0):
+                    pass
+        if self._backlog:
+            _log.warning("live messages were not sent before the stop", count=len(self))
+        self._report()
+
+    async def _wait_for_more(self) -> None:
+        """Return once something waits; what was dropped is told meanwhile."""
+        while not self._backlog:
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._until_report() if self._untold else None):
+                    await self._woken.wait()
+            if not self._until_report():
+                self._report()
+
+    async def _send(self, failures: int) -> int:
+        """Send a batch; return how many calls in a row achieved nothing, and 1 if a part must be sent again."""
+        batch = self._backlog.first(BATCH)
+        try:
+            refusals = await self._publisher.publish([each.item for each in batch])
+        except Exception as error:  # noqa: BLE001 - nothing may end this loop
+            self._note(f"the server takes no publications: {error!r}")
+            return failures + 1
+        if not self._settle(batch, refusals):
+            return 0
+        return failures + 1 if len(refusals) == len(batch) else 1
 
     def _settle(self, batch: Sequence[Waiting[Publication]], refusals: Mapping[int, Refusal]) -> bool:
         """Remove what need not be sent again; return whether something must be.
@@ -152,7 +182,7 @@ class Outlet:
         else:
             channel, reason = batch[shown].item.channels[0], refusals[shown].reason
             self._note(f"the server refused a publication to {channel}: {reason}")
-        if not self._backlog:
+        if not self._until_report():
             self._report()
         return bool(left)
 
@@ -178,8 +208,12 @@ class Outlet:
                 _log.info("live messages arrive again", waiting=len(self))
         self._problem = problem
 
+    def _until_report(self) -> float:
+        """Return the seconds until what was dropped may be told again."""
+        return max(0.0, self._report_time + _REPORT_SECONDS - self._clock())
+
     def _report(self) -> None:
-        """Say how many publications were dropped, once all that waited is sent."""
+        """Say how many publications were dropped since the last time."""
         if self._untold:
             _log.warning("live messages were dropped", count=self._untold, since_start=self.dropped)
-            self._untold = 0
+            self._untold, self._report_time = 0, self._clock()

@@ -23,6 +23,7 @@ class FakeCentrifugo:
         self.url = ""
         self.batches: list[int] = []  # how many commands each had
         self.broken = 0  # so many calls fail
+        self.failed = 0  # batches that failed
         self._channels = defaultdict[str, list[dict[str, Any]]](list)
         self._versions: dict[str, int] = {}
         self._keys = set[str]()
@@ -51,6 +52,7 @@ class FakeCentrifugo:
         return web.json_response({"result": {"nodes": []}})
 
     async def _batch(self, request: web.Request) -> web.Response:
+        self.failed += self.broken > 0
         self._check(request)
         commands = (await request.json())["commands"]
         self.batches.append(len(commands))

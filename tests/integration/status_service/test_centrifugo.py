@@ -108,3 +108,16 @@ async def test_while_centrifugo_is_away_health_says_so_and_the_service_serves(
         centrifugo.broken = 0
         await eventually(lambda: centrifugo.history(status_channel(TENANT, instance_id)))
         await eventually(lambda: is_well("dependency/centrifugo"))
+
+
+async def test_a_service_that_stops_sends_what_waits(postgres_server: Postgres, nats_url: str) -> None:
+    del postgres_server
+    instance_id = new_id()
+    async with FakeCentrifugo().serve() as centrifugo:
+        centrifugo.broken = 10**6
+        async with status_service(nats_url, **_settings(centrifugo.url)) as service:
+            await service.publish(instance_events_pb2.InstanceCreated(instance=instance(instance_id)))
+            await eventually(lambda: centrifugo.failed)
+            centrifugo.broken = 0
+        (told,) = await centrifugo.history(status_channel(TENANT, instance_id))
+    assert told["status"] == "not_initialized"

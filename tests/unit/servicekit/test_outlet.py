@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from servicekit.outlet import (
     BATCH,
@@ -58,8 +60,9 @@ async def _running(
     server: Publisher,
     capacity: int = 1000,
     sleep: Callable[[float], Awaitable[None]] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Outlet]:
-    outlet = Outlet(server, capacity, sleep=sleep or _no_time)
+    outlet = Outlet(server, capacity, sleep=sleep or _no_time, clock=clock)
     task = asyncio.create_task(outlet.run())
     try:
         yield outlet
@@ -259,26 +262,98 @@ async def test_many_messages_of_one_tenant_delay_none_of_another() -> None:
     assert len(server.taken) == 3_016
 
 
-async def test_a_server_that_takes_nothing_is_asked_less_and_less() -> None:
+async def test_what_is_dropped_under_lasting_load_is_told_once_a_minute() -> None:
+    server, now = _Server(), 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        del seconds
+        now += 1.0
+        if now < 150:  # more than is sent comes without end
+            outlet.put([_publication(f"c{number}", int(now * 100)) for number in range(BATCH + 2)])
+        await asyncio.sleep(0)
+
+    with capture_logs() as log:
+        async with _running(server, BATCH + 2, sleep, lambda: now) as outlet:
+            outlet.put([_publication("c0", 1)])
+            await eventually(lambda: now >= 150 and not len(outlet))
+            now += 60
+            outlet.put([_publication("c0", 100_000)])
+            await eventually(lambda: not len(outlet))
+    told = [each for each in log if each["event"] == "live messages were dropped"]
+    assert len(told) == 4
+    assert sum(each["count"] for each in told) == told[-1]["since_start"] == outlet.dropped > 0
+
+
+async def test_a_single_drop_is_told_though_nothing_follows() -> None:
+    server, now = _Server(), 0.0
+    server.refused_channel = "bad"
+    with capture_logs() as log:
+        async with _running(server, clock=lambda: now) as outlet:
+            outlet.put([_publication("bad", 1)])
+            await eventually(lambda: outlet.dropped == 1)
+            outlet.put([_publication("bad", 2)])
+            await eventually(lambda: outlet.dropped == 2)
+            now = 59.95  # the rest of the minute passes by itself
+            outlet.put([])
+
+            def told() -> int:
+                nonlocal now
+                now += 0.01
+                return len([each for each in log if each["event"] == "live messages were dropped"])
+
+            await eventually(lambda: told() == 2)
+
+
+async def test_a_stop_sends_what_waits_and_tells_what_is_left() -> None:
+    for is_away in (False, True):
+        server = _Server()
+        server.is_away = is_away
+        outlet = Outlet(server, 1_000)
+        outlet.put([_publication("a", number) for number in range(1, 3 * BATCH)])
+        with capture_logs() as log:
+            await outlet.close()
+        assert len(server.taken) == (0 if is_away else 3 * BATCH - 1)
+        left = [
+            each["count"] for each in log if each["event"] == "live messages were not sent before the stop"
+        ]
+        assert left == ([3 * BATCH - 1] if is_away else [])
+
+
+async def test_a_stop_does_not_wait_for_a_server_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class _Silent(_Server):
+        async def publish(self, _: Sequence[Publication]) -> dict[int, Refusal]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr("servicekit.outlet._FAREWELL_SECONDS", 0.01)
+    outlet = Outlet(_Silent(), 1_000)
+    outlet.put([_publication("a", 1)])
+    with capture_logs() as log:
+        await asyncio.wait_for(outlet.close(), 10)
+    assert [each["count"] for each in log] == [1]
+
+
+@pytest.mark.parametrize("takes_a_part", [False, True])
+async def test_a_server_that_takes_nothing_is_asked_less_and_less(takes_a_part: bool) -> None:
     class _Full(_Server):
         async def publish(self, publications: Sequence[Publication]) -> dict[int, Refusal]:
             self.sizes.append(len(publications))
-            taken = {} if self.is_away else {0: None}
-            self.taken += publications[: len(taken)]
-            return {n: Refusal("full", is_final=False) for n, _ in enumerate(publications) if n not in taken}
+            full = Refusal("full", is_final=False)
+            return {index: full for index, _ in enumerate(publications) if index or not takes_a_part}
 
-    for is_away in (True, False):
-        server, waits = _Full(), list[float]()
-        server.is_away = is_away
+    server, waits = _Full(), list[float]()
 
-        async def sleep(seconds: float, waits: list[float] = waits) -> None:
-            waits.append(seconds)
-            await asyncio.sleep(0)
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
 
-        async with _running(server, sleep=sleep) as outlet:
-            outlet.put([_publication(f"c{number}", 1) for number in range(100)])
-            await eventually(lambda server=server: len(server.sizes) >= 20)
-        assert (max(waits) > 3) == is_away, "a server that takes a part is asked again soon"
+    async with _running(server, sleep=sleep) as outlet:
+        outlet.put([_publication(f"c{number}", 1) for number in range(100)])
+        await eventually(lambda: len(server.sizes) >= 20)
+    assert (max(waits) < 1) == takes_a_part, "a server that takes a part is asked again soon"
 
 
 async def eventually_failing(outlet: Outlet) -> None:
