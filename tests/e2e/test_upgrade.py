@@ -19,7 +19,7 @@ from support.plugin_packages import UPGRADE
 from support.polling import PATIENCE, eventually
 from support.stack import RunningStack, running_stack
 
-LAST_RELEASE = "4558e31e9ddaf8a9898de084b9bb76a4d29d5176"
+LAST_RELEASE = "f8bf54faf27906d6d1dfcd65f58fb685d3ebe7f3"
 PROGRAM = Path(upgrade_state.__file__)
 # The only flows with an active run when the earlier release stopped.
 RUNNING, PENDING = "long", "paused"

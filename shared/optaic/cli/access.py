@@ -98,7 +98,7 @@ def list_bindings(
 
 async def _project_id(client: AsyncClient, text: str) -> str:
     """Return the id of a project given by id or name; a deleted one has only its id."""
-    return text if is_id(text) else await find_project(client, text)
+    return text if is_id(text) else await find_project(client, text, whole=True)
 
 
 def _show(binding: RoleBinding, project: str, output: Format) -> None:

@@ -48,10 +48,18 @@ class _Nouns(TyperGroup):
             group: Any = typer.main.get_command(inner)
             return group.commands[cmd_name]
         if cmd_name in _VERBS:
-            inner = typer.Typer()
+            inner = typer.Typer(add_completion=False)
             inner.command(cmd_name)(getattr(import_module(f"optaic.cli.{_VERBS[cmd_name]}"), cmd_name))
             return typer.main.get_command(inner)
         return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is called; suggest one where there is none of this name."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from optaic.client.existence import near  # noqa: PLC0415 - it loads the whole client
+
+            ctx.fail(f"No such command {args[0]!r}{near(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import tempfile
 import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Annotated
+from urllib.parse import unquote
 
 import typer
 
 from optaic import storage
 from optaic.cli.exits import Exit
+from optaic.cli.files import new_file
 from optaic.cli.output import print_line
 from optaic.cli.session import fail, run, warn
 from optaic.client import AsyncClient
+from optaic.client.reading import is_out_of_reach
 from optaic.errors import FailedPreconditionError
 from optaic.rules.artifacts import find_problem
 from optaic.run.v1 import run_pb2
@@ -49,23 +51,28 @@ def artifact(
             return
         found = await client.runs.get(run_id)
         entry = _find(found, name)
-        target = file or Path(entry.uri.rstrip("/").rpartition("/")[2])
+        target = file or Path(unquote(entry.uri.rstrip("/").rpartition("/")[2]))
         if file is None and target.exists():
             fail(f"{target} exists; say with --file where to write", status=Exit.USAGE)
         source = entry.uri
-        if storage.is_remote(entry.uri):
+        if is_out_of_reach(entry.uri):
             try:
                 source = (await client.runs.sign_artifact_url(run_id, name)).url
-            except FailedPreconditionError:  # then this machine may have a credential
+            except FailedPreconditionError as error:  # then this machine may have a credential
+                if not storage.is_remote(entry.uri):
+                    raise error from None
                 storage.install(
                     storage.Access.from_environment(
                         {**os.environ, **client.runs.find_object_store(entry.uri)}
                     )
                 )
-        try:
-            await asyncio.to_thread(_download, source, entry, target)
-        except OSError as error:
-            fail(f"{entry.uri} cannot be read: {error}")
+        with new_file(target) as draft:
+            try:
+                await asyncio.to_thread(_download, source, entry, draft)
+            except TimeoutError:
+                fail(f"{entry.uri} was not read within {_SECONDS:.0f} s without a byte", status=Exit.TIMEOUT)
+            except OSError as error:
+                fail(f"{entry.uri} cannot be read: {error}")
         print_line(str(target))
 
     run(command)
@@ -86,19 +93,12 @@ def _find(found: run_pb2.Run, name: str) -> run_pb2.Artifact:
     return run_pb2.Artifact(name=name, uri=found.artifacts[name])
 
 
-def _download(source: str, entry: run_pb2.Artifact, target: Path) -> None:
-    """Write a file at once, after its size and hash were compared."""
-    with tempfile.NamedTemporaryFile(dir=target.absolute().parent, delete=False) as draft:
-        try:
-            with closing(_open(source)) as content:
-                size, sha256 = _copy(content, draft)
-            if entry.sha256 and (problem := find_problem(entry, size, sha256)):
-                fail(f"ARTIFACT_CORRUPT: {problem}; run the flow again, or restore the file")
-            draft.flush()
-            os.replace(draft.name, target)  # noqa: PTH105 - it says what it does
-        except BaseException:
-            Path(draft.name).unlink(missing_ok=True)
-            raise
+def _download(source: str, entry: run_pb2.Artifact, draft: Path) -> None:
+    """Write a file, and compare its size and hash."""
+    with closing(_open(source)) as content, draft.open("wb") as target:
+        size, sha256 = _copy(content, target)
+    if entry.sha256 and (problem := find_problem(entry, size, sha256)):
+        fail(f"ARTIFACT_CORRUPT: {problem}; run the flow again, or restore the file")
 
 
 def _open(source: str) -> IO[bytes]:

@@ -9,8 +9,10 @@ import typer
 
 from optaic.cli.definitions import DefinitionArgument, KindOption, VersionArgument, check_kind, find_version
 from optaic.cli.output import (
+    Format,
     ListFormat,
     ListOutputOption,
+    OutputOption,
     is_data,
     moment,
     print_data,
@@ -58,7 +60,7 @@ def accept(
     reason: ReasonOption,
     kind: KindOption = "",
     dry_run: DryRunOption = False,
-    output: ListOutputOption = ListFormat.TABLE,
+    output: OutputOption = Format.TABLE,
 ) -> None:
     """Accept changed code that means the same. From now on only this code runs; nothing becomes stale."""
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optaic.cli.files import new_file
 from optaic.cli.naming import find_instance
-from optaic.cli.output import print_table
-from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, run
+from optaic.cli.output import print_message, print_table, shown_cell
+from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, fail, run
 from optaic.client import AsyncClient
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def read(
     start: Annotated[str, typer.Option(help="The first day, for example 2026-01-02.")] = "",
     end: Annotated[str, typer.Option(help="The last day.")] = "",
     limit: Annotated[
-        int, typer.Option(min=0, help="Print at most this many rows, the newest; 0: all. Files have all.")
+        int, typer.Option(min=0, help="Print at most this many rows, the last ones; 0: all. Files have all.")
     ] = 20,
     file: Annotated[
         Path | None,
@@ -60,9 +61,11 @@ def read(
     project: ProjectOption = "",
     output: Annotated[_DataFormat, typer.Option("--output", "-o", help="Output format.")] = _DataFormat.TABLE,
 ) -> None:
-    """Print or store what a flow produced, as its dependants read it."""
+    """Print or store what a flow produced, as its dependants read it. JSON has null for what is no number."""
     if file is not None and file.suffix not in _FORMATS:
         raise typer.BadParameter(f"must end with one of {', '.join(_FORMATS)}", param_hint="--file")
+    if file is not None and not file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.absolute().parent}", param_hint="--file")
 
     async def command(client: AsyncClient) -> None:
         found = await find_instance(client, instance, project)
@@ -76,17 +79,23 @@ def read(
             end=end or None,
             flow_kind=flow or None,
         )
-        if file is not None:
-            _write(frame, file)
-            typer.echo(f"{frame.height} rows, {frame.width} columns in {file}", err=True)
-        else:
-            _print(frame, output, limit)
+        from polars.exceptions import PolarsError  # noqa: PLC0415 - slow to import; here it is loaded already
+
+        try:
+            if file is not None:
+                with new_file(file) as draft:
+                    _write(frame, draft, file.suffix)
+                print_message(f"{frame.height} rows, {frame.width} columns in {file}")
+            else:
+                _print(frame, output, limit)
+        except PolarsError as error:  # for example lists, which CSV does not know
+            fail(f"the table cannot be written in this format: {error}; choose another one")
 
     run(command)
 
 
-def _write(frame: pl.DataFrame, file: Path) -> None:
-    match file.suffix:
+def _write(frame: pl.DataFrame, file: Path, suffix: str) -> None:
+    match suffix:
         case ".parquet":
             frame.write_parquet(file)
         case ".csv":
@@ -101,15 +110,14 @@ def _print(frame: pl.DataFrame, output: _DataFormat, limit: int) -> None:
     shown = frame.tail(limit) if limit else frame
     match output:
         case _DataFormat.CSV:
-            sys.stdout.write(shown.write_csv())
+            sys.stdout.write(shown_cell(shown.write_csv()))
         case _DataFormat.JSON:
-            sys.stdout.write(f"{shown.write_json()}\n")
+            sys.stdout.write(shown_cell(f"{shown.write_json()}\n"))
         case _:
             rows = shown.rows()
             print_table(shown.columns, [["" if each is None else str(each) for each in row] for row in rows])
     sys.stdout.flush()
     if shown.height < frame.height:
-        typer.echo(
-            f"the last {shown.height} of {frame.height} rows; --limit 0 prints all, --file stores all",
-            err=True,
+        print_message(
+            f"the last {shown.height} of {frame.height} rows; --limit 0 prints all, --file stores all"
         )

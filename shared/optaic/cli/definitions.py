@@ -248,4 +248,8 @@ async def find_version(
         if each.version == version:
             return each
     known = ", ".join(each.version for each in versions)
-    raise ValueError(f"{found.name} has no version {version!r}; it has: {known}")
+    raise NotFoundError(
+        grpc.StatusCode.NOT_FOUND,
+        "DEFINITION_VERSION_NOT_FOUND",
+        f"{found.name} has no version {version!r}; it has: {known}",
+    )

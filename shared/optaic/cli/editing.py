@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from optaic.cli.naming import find_instance, find_project
+from optaic.cli.naming import find_instance, find_project, is_unattended
 from optaic.cli.output import Format, OutputOption
 from optaic.cli.session import (
     DryRunOption,
@@ -27,6 +28,7 @@ from optaic.cli.shown import show_instance
 from optaic.client import AsyncClient
 from optaic.client.messages import our_name
 from optaic.instance.v1 import instance_pb2
+from optaic.rules.kinds import OWN_KINDS
 
 _STRUCT = "google.protobuf.Struct"
 _FileOption = Annotated[
@@ -64,12 +66,12 @@ def create(
 
     async def command(client: AsyncClient) -> None:
         content, placed = _read(file)
-        fields = _merged(content, values or ())
+        fields = _with_values(content, values or ())
         if "name" in fields:
             raise ValueError("the name is given as an argument; remove the field name")
         with placed:
             created = await client.instances.create(
-                project=await find_project(client, project),
+                project=await find_project(client, project, whole=is_unattended()),
                 name=name,
                 upstreams=await _upstreams(client, upstream, project),
                 validate_only=dry_run,
@@ -93,21 +95,21 @@ def update(
     project: ProjectOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Change the given fields of an instance. Inside a config and inside labels, the other keys stay."""
+    """Change the given fields of an instance; the others stay, inside of a config, labels and a schedule too. null removes one."""
 
     async def command(client: AsyncClient) -> None:
         if not (file or values or upstream):
             raise ValueError("nothing to change; pass --set, --upstream or --file")
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         content, placed = _read(file)
-        changes = _merged(content, values or (), found)
+        changes = _merged(found, _with_values(content, values or ()))
         with placed:
             changed = await client.instances.update(
                 found,
                 changes,
                 upstreams=await _upstreams(client, upstream, found.project_id),
                 # What was read is part of what is written: nobody else may have changed it in between.
-                etag=etag or (found.etag if values else ""),
+                etag=etag or found.etag,
                 validate_only=dry_run,
                 reason=reason,
             )
@@ -144,57 +146,94 @@ async def _upstreams(
         role, separator, name = text.partition("=")
         if not separator or not role or not name:
             raise ValueError(f"upstream {text!r} must have the form role=instance")
-        upstream = await find_instance(client, name, "" if "/" in name else project)
+        upstream = await find_instance(client, name, "" if "/" in name else project, whole=is_unattended())
         found.setdefault(role, []).append(upstream.instance_id)
     return found
 
 
-def _merged(
-    fields: dict[str, Any], texts: Iterable[str], current: instance_pb2.Instance | None = None
-) -> dict[str, Any]:
-    """Add values to fields; where a path leads into a config or into labels, the current ones are kept beside them."""
+def _with_values(fields: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    """Add values that are given as path=value to fields."""
     for text in texts:
         path, separator, value = text.partition("=")
         keys = path.split(".")
         if not separator or not all(keys):
             raise ValueError(f"{text!r} must have the form path=value")
         inner: Any = fields
-        message: Message | None = current
-        for at, key in enumerate(keys[:-1]):
-            if key not in inner:
-                inner[key] = _kept(message, key)
-            inner, message = inner[key], _below(message, key)
+        kind: Any = instance_pb2.Instance.DESCRIPTOR
+        while len(keys) > 1:
+            field = _field(kind, keys[0])
+            if _is_map(field):
+                keys[1:] = [".".join(keys[1:])]  # a label may have dots in its name
+            inner = inner.setdefault(keys.pop(0), {})
             if not isinstance(inner, dict):
-                raise TypeError(f"{path!r} leads into {'.'.join(keys[: at + 1])}, which is no mapping")
-        inner[keys[-1]] = _value(value)
+                raise TypeError(f"{path!r} leads into a value that is no mapping")
+            kind = field.message_type if field is not None else None
+        inner[keys[0]] = value if _is_text(kind, keys[0]) else _json_or_text(value)
     return fields
 
 
-def _kept(message: Message | None, key: str) -> dict[str, Any]:
-    """Return what a message has in a config or a map, which an update replaces as a whole; else nothing."""
-    field = _field(message, key)
-    if message is None or field is None or field.message_type is None:
-        return {}
-    if field.message_type.GetOptions().map_entry:
-        return dict(getattr(message, field.name))
+def _merged(current: Message, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes of a message with what an update would otherwise remove beside them."""
+    return {key: _merged_field(current, _field(current.DESCRIPTOR, key), changes[key]) for key in changes}
+
+
+def _merged_field(current: Message, field: FieldDescriptor | None, change: Any) -> Any:
+    if field is None or field.message_type is None or not isinstance(change, Mapping):
+        return change
+    kept = getattr(current, field.name)
+    if _is_map(field):
+        return _patched(dict(kept), change)
+    if field.is_repeated:
+        return change
     if field.message_type.full_name == _STRUCT:
-        return json_format.MessageToDict(getattr(message, field.name))
-    return {}
+        return _patched(json_format.MessageToDict(kept), change)
+    if field.name in OWN_KINDS or current.DESCRIPTOR is not instance_pb2.Instance.DESCRIPTOR:
+        return _merged(kept, change)  # here an update changes single fields
+    # The form with a type says all of a schedule; every other message is replaced as a whole.
+    return change if "type" in change else _patched(_plain(kept), change)
 
 
-def _below(message: Message | None, key: str) -> Message | None:
-    """Return the message in a field; None where there is none, or where its keys are not fields."""
-    field = _field(message, key)
-    if message is None or field is None or field.is_repeated or field.message_type is None:
+def _patched(kept: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was kept with the changes; null removes a key (RFC 7396)."""
+    for key, value in change.items():
+        below = kept.pop(
+            key, None
+        )  # what is new comes last: of several alternatives it is the one that counts
+        if value is not None:
+            both = isinstance(below, dict) and isinstance(value, Mapping)
+            kept[key] = _patched(below, value) if both else value
+    return kept
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """Return the fields of a message that are set; its messages as mappings."""
+    return {
+        field.name: _plain(value)
+        if isinstance(value, Message) and value.DESCRIPTOR.file.package != "google.protobuf"
+        else value
+        for field, value in message.ListFields()
+    }
+
+
+def _field(kind: Any, key: str) -> Any:
+    if kind is None:
         return None
-    return None if field.message_type.full_name == _STRUCT else getattr(message, field.name)
+    return kind.fields_by_name.get(key) or kind.fields_by_name.get(our_name(key))
 
 
-def _field(message: Message | None, key: str) -> Any:
-    return None if message is None else message.DESCRIPTOR.fields_by_name.get(our_name(key))
+def _is_map(field: FieldDescriptor | None) -> bool:
+    return field is not None and field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
-def _value(text: str) -> Any:
+def _is_text(kind: Any, key: str) -> bool:
+    """Return whether a field of a message, or a value of a map, is a text."""
+    if kind is not None and kind.GetOptions().map_entry:
+        key = "value"
+    field = _field(kind, key)
+    return field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+
+
+def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:

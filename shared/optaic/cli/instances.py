@@ -11,7 +11,7 @@ from google.protobuf.struct_pb2 import Value
 
 from optaic.cli import editing, promotions
 from optaic.cli.deletions import ask, count, show_preview
-from optaic.cli.naming import find_instance, find_project
+from optaic.cli.naming import find_instance, find_project, is_unattended, paths_of
 from optaic.cli.output import (
     Format,
     ListFormat,
@@ -61,12 +61,13 @@ def list_instances(
 
     async def command(client: AsyncClient) -> None:
         found = await client.instances.list(project=await find_project(client, project), kinds=kind or ())
+        paths = await paths_of(client, output)
         print_list(
             found,
             ("NAME", "KIND", "STATE", "REVISION", "FLOWS", "ID", *map(Wide, _WIDE)),
             [
                 (
-                    each.name,
+                    f"{paths.get(each.project_id, '')}{each.name}",
                     word(each, "kind").lower(),
                     word(each, "state"),
                     str(each.revision),
@@ -185,7 +186,7 @@ def pause(
     """Stop scheduled runs; runs on request continue."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         show_instance(await client.instances.pause(found, etag=etag, reason=reason), output)
 
     run(command)
@@ -202,7 +203,7 @@ def resume(
     """Start scheduled runs again."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         show_instance(await client.instances.resume(found, etag=etag, reason=reason), output)
 
     run(command)
@@ -309,7 +310,7 @@ def promote(
     }
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         answer = await client.instances.promote_dataset(
             found, contract, etag=etag, reason=reason, validate_only=dry_run
         )

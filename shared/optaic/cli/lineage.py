@@ -8,7 +8,7 @@ import typer
 
 from optaic.cli import lineage_graphs, neighbours
 from optaic.cli.impact import print_impact
-from optaic.cli.naming import find_instance
+from optaic.cli.naming import find_instance, is_unattended
 from optaic.cli.output import (
     Format,
     OutputOption,
@@ -112,7 +112,7 @@ def accept(
     """Declare the output of a stale flow right as it is, until a run completes or somebody revokes it."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         _show(await client.lineage.accept_staleness(found, reason, flow or None), output)
 
     run(command)
@@ -129,7 +129,7 @@ def revoke(
     """Take back that the output of a stale flow is right as it is."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         _show(await client.lineage.revoke_accepted_staleness(found, reason, flow or None), output)
 
     run(command)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 
 import grpc
 import typer
 
-from optaic.cli.output import visible
+from optaic.cli.output import ListFormat, visible
 from optaic.client import AsyncClient
-from optaic.errors import FailedPreconditionError, NotFoundError
+from optaic.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.forms import is_id
 
-_LEAST_OF_ID = 8  # characters
+_ID_BEGUN = re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F-]{0,27}")
 _MOST_NAMED = 10
 
 
@@ -67,15 +69,23 @@ async def find_instance(
     except NotFoundError as error:
         if whole or not text or error.reason != "INSTANCE_NOT_FOUND":
             raise
-        begun = [
-            each
-            for each in await client.instances.list(project=project_id)
-            if _begins(text, each.name, each.instance_id)
-        ]
+        begun = await _find_begun(client, text, project_id)
         if not begun:
             raise
-    _require_one(text, "instance", [(each.name, each.instance_id) for each in begun])
-    return begun[0]
+    _require_one(text, "instance", begun)
+    return await client.instances.get(begun[0][1])
+
+
+async def paths_of(client: AsyncClient, output: ListFormat) -> dict[str, str]:
+    """Return what stands before the names of a project's instances, by project, where other commands read the names."""
+    if output is not ListFormat.NAME:
+        return {}
+    return {each.project_id: f"{each.name}/" for each in await client.projects.list()}
+
+
+def is_unattended() -> bool:
+    """Return whether nobody sits at a terminal: then whatever is changed must be named in whole."""
+    return sys.stdin is None or not sys.stdin.isatty()
 
 
 async def find_past_instance(
@@ -89,8 +99,22 @@ async def find_past_instance(
     return text if is_id(text) else await find_instance(client, text, project)
 
 
+async def _find_begun(client: AsyncClient, text: str, project_id: str) -> list[tuple[str, str]]:
+    """Return the names and ids of the instances whose name or id begins so."""
+    try:
+        found = await client.status.list(project=project_id, name_prefix=text)
+    except UnavailableError:  # of status-service, which finds names by their beginning
+        return []
+    begun = {each.instance_id: each.instance_name for each in found}
+    if _ID_BEGUN.fullmatch(text):
+        for each in await client.instances.list(project=project_id):
+            if each.instance_id.startswith(text.lower()):
+                begun[each.instance_id] = each.name
+    return [(name, instance_id) for instance_id, name in begun.items()]
+
+
 def _begins(text: str, name: str, id_: str) -> bool:
-    return name.startswith(text) or (len(text) >= _LEAST_OF_ID and id_.startswith(text.lower()))
+    return name.startswith(text) or bool(_ID_BEGUN.fullmatch(text) and id_.startswith(text.lower()))
 
 
 def _require_one(text: str, noun: str, found: Sequence[tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.naming import find_instance
+from optaic.cli.naming import find_instance, is_unattended
 from optaic.cli.output import (
     Format,
     ListFormat,
@@ -91,7 +91,7 @@ def invalidate(
     """Declare a flow's output invalid until it runs again; what depends on it becomes stale."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         state = await client.lineage.invalidate(found, reason, flow or None)
         if is_data(output):
             print_data(state, output)
@@ -117,6 +117,7 @@ def _show(found: list[lineage_pb2.FlowState], output: ListFormat) -> None:
                 each.flow.instance_id,
             )
             for each in found
+            if each.instance_name or output is not ListFormat.NAME  # nobody can name a hidden flow
         ],
         output,
     )

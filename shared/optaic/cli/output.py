@@ -93,6 +93,21 @@ def visible(text: str) -> str:
     )
 
 
+def shown_cell(text: str) -> str:
+    """Return a text for a program as it is, and for a terminal without signs that it would obey."""
+    return visible(text) if sys.stdout.isatty() else text
+
+
+def shown_name(text: str) -> str:
+    """Return a name on one line."""
+    return visible(text).replace("\n", "\\n")
+
+
+def print_message(text: str, colour: str = "") -> None:
+    """Write a message for the reader to standard error, in a colour where the terminal has any."""
+    _console(err=True).print(Text(visible(text), style=colour), soft_wrap=True)
+
+
 def print_line(*parts: str) -> None:
     """Write one line, whole however long; its parts apart by two spaces."""
     _console().print(Text("  ").join(_text(part) for part in parts), soft_wrap=True)
@@ -176,11 +191,11 @@ def print_list(
     elif output.value == ListFormat.NAME:
         at = columns.index(name) if name else 0
         for row in rows:
-            sys.stdout.write(f"{visible(row[at])}\n")
+            sys.stdout.write(f"{shown_name(row[at])}\n")
     elif output.value == ListFormat.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow([title.lower().replace(" ", "_") for title in columns])
-        writer.writerows(rows)
+        writer.writerows([shown_cell(cell) for cell in row] for row in rows)
     else:
         is_wide = output.value == ListFormat.WIDE
         shown = [at for at, title in enumerate(columns) if is_wide or not isinstance(title, Wide)]
@@ -192,7 +207,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, err: b
     """Write a table; on standard error where it belongs to a question."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(visible(column)), overflow="fold")
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
     _console(err=err).print(table)

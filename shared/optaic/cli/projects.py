@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from optaic.cli.deletions import ask, count, show_preview
-from optaic.cli.naming import get_project
+from optaic.cli.naming import get_project, is_unattended
 from optaic.cli.output import (
     Format,
     ListFormat,
@@ -131,7 +131,7 @@ def update(
 
     async def command(client: AsyncClient) -> None:
         given, removed = parse_labels(label or ()), set(remove_label or ())
-        found = await get_project(client, project)
+        found = await get_project(client, project, whole=is_unattended())
         if name is None and description is None and not given and not removed:
             raise ValueError("nothing to change; pass --name, --description, --label or --remove-label")
         if unknown := sorted(removed - set(found.labels)):
@@ -165,7 +165,12 @@ def rename(
     """Rename a project. Change the files for `optaic apply` that name it."""
 
     async def command(client: AsyncClient) -> None:
-        _print(await client.projects.rename(await get_project(client, project), name, etag=etag), output)
+        _print(
+            await client.projects.rename(
+                await get_project(client, project, whole=is_unattended()), name, etag=etag
+            ),
+            output,
+        )
 
     run(command)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.naming import find_instance
+from optaic.cli.naming import find_instance, is_unattended
 from optaic.cli.output import (
     Format,
     ListFormat,
@@ -43,7 +43,7 @@ def promote_model(
     """
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         answer = await client.instances.promote_model_version(
             found, version, etag=etag, reason=reason, validate_only=dry_run
         )
@@ -65,7 +65,7 @@ def remove_champion(
     """Leave a model without a champion: its inference reads the newest training again."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         answer = await client.instances.remove_champion(
             found, etag=etag, reason=reason, validate_only=dry_run
         )

@@ -11,7 +11,7 @@ import typer
 
 from optaic.cli import artifacts, run_steps
 from optaic.cli.exits import Exit
-from optaic.cli.naming import find_instance, find_project
+from optaic.cli.naming import find_instance, find_project, is_unattended
 from optaic.cli.output import (
     AnyFormat,
     Format,
@@ -78,7 +78,7 @@ def submit(
     """Submit a run."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         handle = await client.runs.submit(
             found,
             flow_kind=flow or 0,
@@ -117,7 +117,7 @@ def report(
     """Report a new version of data that another system writes."""
 
     async def command(client: AsyncClient) -> None:
-        found = await find_instance(client, instance, project)
+        found = await find_instance(client, instance, project, whole=is_unattended())
         reported = await client.runs.report_external(found, version, last_data_date=last_date)
         if is_data(output):
             print_data(reported, output)

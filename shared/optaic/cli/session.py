@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn, TypeVar
 import typer
 
 from optaic.cli.exits import Exit, exit_of
+from optaic.cli.output import print_message
 from optaic.client import AsyncClient
 from optaic.client.silence import notify_while_waiting
 from optaic.errors import DeadlineExceededError, OptaicError, UnavailableError
@@ -68,12 +69,12 @@ async def when_it_answers(look: Callable[[], Awaitable[_Found]]) -> _Found:
 
 
 def _give_notice(message: str) -> None:
-    typer.secho(message, err=True, fg=typer.colors.YELLOW)
+    print_message(message, "yellow")
 
 
 def warn(message: str) -> None:
     """Print a warning: no error, but worth knowing."""
-    typer.secho(f"warning: {redact(message)}", err=True, fg=typer.colors.YELLOW)
+    print_message(f"warning: {redact(message)}", "yellow")
 
 
 def fail(message: str, *, status: Exit = Exit.ERROR) -> NoReturn:
@@ -82,7 +83,7 @@ def fail(message: str, *, status: Exit = Exit.ERROR) -> NoReturn:
     Raises:
         typer.Exit: Always.
     """
-    typer.secho(f"error: {redact(message)}", err=True, fg=typer.colors.RED)
+    print_message(f"error: {redact(message)}", "red")
     raise typer.Exit(status)
 
 

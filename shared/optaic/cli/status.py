@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from optaic.cli import realtime
-from optaic.cli.naming import find_instance, find_past_instance, find_project
+from optaic.cli.naming import find_instance, find_past_instance, find_project, paths_of
 from optaic.cli.output import (
     Format,
     ListFormat,
@@ -114,9 +114,10 @@ def list_statuses(
             **_since(when, unchanged_for, changed_within),
             as_of=when,
         )
+        paths = await paths_of(client, output)
         rows = [
             (
-                each.instance_name,
+                f"{paths.get(each.project_id, '')}{each.instance_name}",
                 word(each, "status"),
                 moment(each, "status_since_time"),
                 _reason(each),

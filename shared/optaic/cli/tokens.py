@@ -97,7 +97,8 @@ def revoke(
         if len(found) != 1:
             problem = "no token has" if not found else f"{len(found)} tokens have"
             fail(
-                f"{problem} a name in {path} that begins with {token!r}; `optaic admin token list` shows the names"
+                f"{problem} a name in {path} that begins with {token!r}; `optaic admin token list` shows the names",
+                status=Exit.ERROR if found else Exit.NOT_FOUND,
             )
         entry = entries.pop(found[0])
     if is_data(output):

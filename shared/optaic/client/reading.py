@@ -163,13 +163,13 @@ def _read(uri: str, run_id: str, artifact: str, fetch: Fetch) -> bytes:
     try:
         return storage.read(uri)
     except OSError:
-        content = fetch(run_id, artifact) if _is_out_of_reach(uri) else None
+        content = fetch(run_id, artifact) if is_out_of_reach(uri) else None
         if content is None:
             raise
         return content
 
 
-def _is_out_of_reach(uri: str) -> bool:
+def is_out_of_reach(uri: str) -> bool:
     """Return whether not only a file is missing, but its folder as well: it is another machine's, or another user's."""
     place = storage.local_place(uri)
     return storage.is_remote(uri) or not os.access(place.rpartition("/")[0], os.R_OK | os.X_OK)

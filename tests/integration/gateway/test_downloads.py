@@ -176,7 +176,7 @@ async def test_the_client_takes_a_file_from_the_gateway_where_it_cannot_reach_th
         raise FileNotFoundError(uri)
 
     monkeypatch.setattr("optaic.storage.read", is_elsewhere)
-    monkeypatch.setattr("optaic.client.reading._is_out_of_reach", lambda _: True)
+    monkeypatch.setattr("optaic.client.reading.is_out_of_reach", lambda _: True)
     monkeypatch.setenv("OPTAIC_GATEWAY_URL", gateway.url)
     async with AsyncClient.connect(run_address=service.address, token=token_of("viewer")) as client:
         handle = RunHandle(client.runs, await client.runs.get(run.run_id))

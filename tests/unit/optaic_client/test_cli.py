@@ -14,6 +14,7 @@ from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2, instance_service_pb2, spec_pb2
 from optaic.lineage.v1 import lineage_pb2, lineage_service_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.status.v1 import status_service_pb2
 from support.command_line import ID, invoke
 from support.fake_services import FakeServices, refuse
 
@@ -37,6 +38,7 @@ def test_an_instance_is_shown_by_id_or_name(given: str) -> None:
 
 def test_an_unknown_name_is_a_clear_refusal(optaic: FakeServices) -> None:
     optaic.on("ListInstances", instance_service_pb2.ListInstancesResponse())
+    optaic.on("ListInstanceStatuses", status_service_pb2.ListInstanceStatusesResponse())
     result = invoke("instance", "get", "nothing", status=3)
     assert "there is no instance named 'nothing'" in result.stderr
 

@@ -92,7 +92,7 @@ def test_a_version_of_a_definition_takes_its_steps(optaic: FakeServices, step: s
     request = optaic.calls(method)[0].request
     assert request.definition_version_id == versions[1].definition_version_id
     assert (request.reason, request.validate_only) == ("so", True)
-    assert "1.2.0, 1.1.0" in invoke("definition", step, "smooth", "9", status=2).stderr
+    assert "1.2.0, 1.1.0" in invoke("definition", step, "smooth", "9", status=3).stderr
 
 
 def test_a_file_is_compared_and_its_mistakes_are_reported_with_their_paths(

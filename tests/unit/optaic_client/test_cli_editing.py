@@ -117,3 +117,61 @@ def test_neighbours_of_a_flow_are_listed_and_ordered(optaic: FakeServices) -> No
     invoke("lineage", "invalidate", "prices", status=Exit.USAGE)
     invoke("lineage", "invalidate", "prices", "--reason", "vendor error")
     assert optaic.calls("InvalidateFlow")[0].request.reason == "vendor error"
+
+
+def _updated(research: FakeServices, *arguments: str) -> instance_service_pb2.UpdateInstanceRequest:
+    invoke("instance", "update", "prices", *arguments)
+    request: instance_service_pb2.UpdateInstanceRequest = research.calls("UpdateInstance")[-1].request
+    return request
+
+
+def test_a_file_changes_what_it_names_and_nothing_beside_it(research: FakeServices, tmp_path: Path) -> None:
+    file = tmp_path / "change.yaml"
+    file.write_text("labels: {team: b}\ndataset: {pipeline: {config: {window: 20}}}\n")
+    request = _updated(research, "-f", str(file), "--set", "labels.more=c")
+    assert dict(request.instance.labels) == {"team": "b", "tier": "1", "more": "c"}
+    config = json_format.MessageToDict(request.instance.dataset.pipeline.config)
+    assert config == {"symbols": ["A"], "window": 20}
+    assert request.instance.etag == "e1"
+
+
+def test_a_changed_part_of_a_schedule_leaves_its_other_parts(research: FakeServices) -> None:
+    stored = instance_pb2.Instance(instance_id=ID, name="prices", etag="e1")
+    stored.schedule.cron.expression = "0 6 * * *"
+    stored.schedule.cron.timezone = "Europe/Paris"
+    stored.schedule.enabled = False
+    stored.schedule.timeout.FromSeconds(60)
+    stored.auto_refresh.min_interval.FromSeconds(5)
+    research.on("ListInstances", instance_service_pb2.ListInstancesResponse(instances=[stored]))
+    schedule = _updated(research, "--set", "schedule.cron.expression=0 7 * * *").instance.schedule
+    assert (schedule.cron.expression, schedule.cron.timezone) == ("0 7 * * *", "Europe/Paris")
+    assert (schedule.enabled, schedule.timeout.seconds) == (False, 60)
+    enabled = _updated(research, "--set", "schedule.enabled=true").instance.schedule
+    assert (enabled.enabled, enabled.cron.expression) == (True, "0 6 * * *")
+    other = _updated(research, "--set", "schedule.interval.minutes=5").instance.schedule
+    assert other.WhichOneof("timing") == "interval"
+    assert other.timeout.seconds == 60
+    follow = _updated(research, "--set", "auto_refresh.mode=all_upstreams").instance.auto_refresh
+    assert follow.min_interval.seconds == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "value"),
+    [
+        ("description=42", "description", "42"),
+        ("owner=true", "owner", "true"),
+        ('description="quoted"', "description", '"quoted"'),
+        ("definition_version=1.0", "definition_version", "1.0"),
+    ],
+)
+def test_a_field_of_text_takes_the_text_as_it_is(
+    research: FakeServices, given: str, path: str, value: str
+) -> None:
+    assert getattr(_updated(research, "--set", given).instance, path) == value
+
+
+def test_labels_take_any_name_and_null_removes_a_key(research: FakeServices) -> None:
+    labels = _updated(research, "--set", "labels.app.kubernetes.io/name=2").instance.labels
+    assert dict(labels) == {"team": "a", "tier": "1", "app.kubernetes.io/name": "2"}
+    request = _updated(research, "--set", "dataset.pipeline.config.window=null")
+    assert json_format.MessageToDict(request.instance.dataset.pipeline.config) == {"symbols": ["A"]}

@@ -1,5 +1,6 @@
 """What every command has in common: formats, exit statuses, names, and the page that describes them."""
 
+import contextlib
 import csv
 import io
 import json
@@ -11,9 +12,10 @@ import yaml
 
 import optaic as package
 from optaic.cli.exits import Exit
+from optaic.cli.output import print_table
 from optaic.instance.v1 import instance_pb2, instance_service_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
-from optaic.status.v1 import status_pb2
+from optaic.status.v1 import status_pb2, status_service_pb2
 from support import command_line_page
 from support.command_line import ID, invoke
 from support.fake_services import FakeServices, refuse
@@ -49,6 +51,22 @@ def several(optaic: FakeServices) -> FakeServices:
             ]
         )
 
+    def statuses(request: status_service_pb2.ListInstanceStatusesRequest, _: grpc.ServicerContext) -> object:
+        return status_service_pb2.ListInstanceStatusesResponse(
+            instance_statuses=[
+                status_pb2.InstanceStatus(
+                    instance_id=each.instance_id, instance_name=each.name, project_id=each.project_id
+                )
+                for each in instances
+                if each.name.startswith(request.name_prefix) and request.project_id in {"", each.project_id}
+            ]
+        )
+
+    def one(request: instance_service_pb2.GetInstanceRequest, _: grpc.ServicerContext) -> object:
+        return next(each for each in instances if each.instance_id == request.instance_id)
+
+    optaic.on("GetInstance", one)
+    optaic.on("ListInstanceStatuses", statuses)
     optaic.on("ListInstances", found)
     optaic.on("ListProjects", instance_service_pb2.ListProjectsResponse(projects=[DESK, RESEARCH]))
     optaic.on("GetProject", _project)
@@ -60,11 +78,18 @@ def test_a_list_has_six_formats() -> None:
     rows = list(csv.DictReader(io.StringIO(invoke("instance", "list", "-o", "csv").stdout)))
     assert [(row["name"], row["state"], row["id"]) for row in rows] == [("prices", "ACTIVE", ID)]
     assert {"owner", "definition", "updated"} <= set(rows[0])
-    assert invoke("instance", "list", "-o", "name").stdout == "prices\n"
     as_yaml = yaml.safe_load(invoke("instance", "list", "-o", "yaml").stdout)
     assert as_yaml == json.loads(invoke("instance", "list", "-o", "json").stdout)
     assert "OWNER" in invoke("instance", "list", "-o", "wide").stdout
     assert "OWNER" not in invoke("instance", "list", "-o", "table").stdout
+
+
+@pytest.mark.usefixtures("several")
+@pytest.mark.parametrize("command", [("instance", "list"), ("status", "list")])
+def test_names_are_those_that_other_commands_take(command: tuple[str, ...]) -> None:
+    names = invoke(*command, "-o", "name").stdout.splitlines()
+    assert names == ["desk/prices", "research/prices-daily", "desk/momentum"]
+    assert "desk/" not in invoke(*command).stdout
 
 
 def test_names_of_runs_are_their_ids(optaic: FakeServices) -> None:
@@ -160,6 +185,56 @@ def test_a_deletion_wants_the_whole_name(several: FakeServices) -> None:
     invoke("project", "delete", "des", "--yes", status=Exit.NOT_FOUND)
     assert not several.calls("DeleteInstance")
     assert not several.calls("DeleteProject")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "submit", "mom"),
+        ("instance", "pause", "mom"),
+        ("instance", "update", "mom", "--set", "owner=ada"),
+        ("refresh", "mom"),
+        ("lineage", "invalidate", "mom", "--reason", "wrong"),
+        ("project", "rename", "des", "table"),
+        ("admin", "access", "grant", "bob", "maintainer", "--project", "des"),
+    ],
+)
+def test_without_a_person_at_a_terminal_whatever_is_changed_is_named_in_whole(
+    several: FakeServices, command: tuple[str, ...]
+) -> None:
+    invoke(*command, status=Exit.NOT_FOUND)
+    assert not [each for each in several.seen if not each.method.startswith(("Get", "List"))]
+
+
+def test_a_person_at_a_terminal_may_shorten_what_is_changed_but_no_right(
+    several: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optaic.cli.instances.is_unattended", lambda: False)
+    several.on("PauseInstance", instance_pb2.Instance(name="momentum"))
+    invoke("instance", "pause", "mom")
+    assert several.calls("PauseInstance")[0].request.instance_id == DESK.project_id
+    invoke("admin", "access", "grant", "bob", "maintainer", "--project", "des", status=Exit.NOT_FOUND)
+
+
+def test_a_misspelt_command_is_answered_with_one_like_it() -> None:
+    assert "did you mean instance?" in invoke("instanc", "list", status=Exit.USAGE).stderr
+    assert "No such command" in invoke("instance", "lst", status=Exit.USAGE).stderr
+
+
+def test_what_a_terminal_would_obey_is_written_out(optaic: FakeServices) -> None:
+    code = grpc.StatusCode.INTERNAL
+    optaic.on("RetryRun", lambda _, context: refuse(context, code, "FAILED", "\x1b]0;owned\x07[/bold]"))
+    said = invoke("run", "retry", "r", status=Exit.ERROR).stderr
+    assert "\x1b" not in said
+    assert "\\x1b]0;owned\\x07[/bold]" in said
+
+
+def test_titles_of_columns_are_no_markup() -> None:
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        print_table(["w[/x]", "a\x1b[2Jb"], [["1", "2"]])
+    assert "w[/x]" in stream.getvalue()
+    assert "\x1b[2J" not in stream.getvalue()
 
 
 def test_the_page_has_every_command_as_it_is() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from optaic.client.discovery import SERVICES, find_gateway
-from optaic.client.reading import _is_out_of_reach
+from optaic.client.reading import is_out_of_reach
 
 ADDRESSES = {service: f"127.0.0.1:{port}" for port, service in enumerate(SERVICES, 1)}
 URL = "http://127.0.0.1:9"
@@ -34,8 +34,8 @@ def test_a_stack_without_a_gateway_has_none(tmp_path: Path) -> None:
     assert find_gateway(ADDRESSES) == ""
 
 
-def test_a_file_is_out_of_reach_if_its_folder_is(tmp_path: Path) -> None:
-    assert not _is_out_of_reach(str(tmp_path / "lost"))
-    assert _is_out_of_reach(str(tmp_path / "no folder" / "file"))
-    assert _is_out_of_reach((tmp_path / "no folder" / "file").as_uri())
-    assert _is_out_of_reach("s3://bucket/file")
+def test_a_fileis_out_of_reach_if_its_folder_is(tmp_path: Path) -> None:
+    assert not is_out_of_reach(str(tmp_path / "lost"))
+    assert is_out_of_reach(str(tmp_path / "no folder" / "file"))
+    assert is_out_of_reach((tmp_path / "no folder" / "file").as_uri())
+    assert is_out_of_reach("s3://bucket/file")

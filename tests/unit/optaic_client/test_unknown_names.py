@@ -158,7 +158,11 @@ def _arguments(path: str, name: str, value: str) -> list[str]:
 def test_an_unknown_name_is_an_error_that_names_it(path: str, name: str) -> None:
     Path("desk.yaml").write_text("project: desk\nmanager: m\ninstances: []\n")
     given = "nope-9"
-    status = 3 if _kind(path, dict(_parameters_of(path))[name]) in {_PROJECT, _INSTANCE, _DEFINITION} else 2
+    status = (
+        3
+        if _kind(path, dict(_parameters_of(path))[name]) in {_PROJECT, _INSTANCE, _DEFINITION, _VERSION}
+        else 2
+    )
     result = invoke(*_arguments(path, name, given), status=status)
     assert given in result.stderr
     # What there is: a name, or the words that are taken.
