@@ -238,7 +238,9 @@ class Database:
         """Lend an infrastructure connection without a transaction; afterwards it is closed, never reused."""
         async with self._infra.connect() as connection:
             try:
-                yield await DirectConnection.of(connection)
+                session = await DirectConnection.of(connection)
+                yield session
+                await session.flush()
             finally:
                 await connection.invalidate()  # a session lock must not survive in the pool
 

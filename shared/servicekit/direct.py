@@ -17,7 +17,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult, AsyncTransaction
+from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
 _DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy types its constructor loosely
 _NAMED = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call] # the same
@@ -105,6 +106,15 @@ class DirectConnection(AsyncConnection):
         await self.flush()
         return await super().execute(statement, parameters, **options)
 
+    @asyncstartablecontext
+    async def stream(
+        self, statement: Any, parameters: Any = None, **options: Any
+    ) -> AsyncIterator[AsyncResult[Any]]:
+        """Execute what was sent, then a statement whose rows come through a cursor of the server."""
+        await self.flush()
+        async with super().stream(statement, parameters, **options) as result:
+            yield result
+
     async def _execute_text(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> _Rows:
         with _errors_of_sqlalchemy(statement.text):
             if not self.sent:
@@ -132,7 +142,7 @@ class DirectConnection(AsyncConnection):
 
     def begin_nested(self) -> AsyncTransaction:
         """Begin a savepoint; what was sent before stays outside of it."""
-        return _Savepoint(self, nested=True)
+        return _Savepoint(self)
 
     async def commit(self) -> None:
         """Commit the transaction, whoever has executed its statements."""
@@ -165,13 +175,43 @@ async def _rows_of(cursor: psycopg.AsyncCursor[Any]) -> _Rows:
 
 
 class _Savepoint(AsyncTransaction):
-    """A savepoint that begins after what was sent."""
+    """A savepoint that begins after what was sent before it, and ends with what was sent in it."""
+
+    def __init__(self, connection: DirectConnection) -> None:
+        super().__init__(connection, nested=True)
+        self._direct = connection
 
     async def start(self, is_ctxmanager: bool = False) -> AsyncTransaction:
-        connection = self.connection
-        if isinstance(connection, DirectConnection):
-            await connection.flush()
+        await self._direct.flush()
         return await super().start(is_ctxmanager)
+
+    async def commit(self) -> None:
+        await self._direct.flush()
+        await super().commit()
+
+    async def rollback(self) -> None:
+        self._forget()
+        await super().rollback()
+
+    async def close(self) -> None:
+        self._forget()
+        await super().close()
+
+    async def __aexit__(self, type_: object, value: object, traceback: object) -> None:
+        if type_ is not None:
+            self._forget()
+        else:
+            try:
+                await self._direct.flush()
+            except BaseException as error:
+                await super().__aexit__(type(error), error, error.__traceback__)
+                raise
+        await super().__aexit__(type_, value, traceback)
+
+    def _forget(self) -> None:
+        """Forget what was sent and is not executed, unless it was sent after the end of the savepoint."""
+        if self.is_active:
+            self._direct.sent.clear()
 
 
 @contextmanager

@@ -4,20 +4,27 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
-from integration.servicekit.sample import insert_note, list_notes
+from integration.servicekit.sample import list_notes
 from servicekit.database import ConstraintError, Database
 from servicekit.direct import as_text, send
 from servicekit.errors import InvalidArgumentError
 from support.polling import eventually
 
 _INSERT = sa.text("insert into notes (tenant_id, id, text) values ('acme', :id, :text)")
+_NOTES = sa.table("notes", sa.column("tenant_id"), sa.column("id"), sa.column("text"))
+
+
+def _insert(note_id: str) -> sa.Insert:
+    """Return a statement that SQLAlchemy executes."""
+    return _NOTES.insert().values(tenant_id="acme", id=note_id, text="")
 
 
 async def test_a_text_and_a_statement_of_sqlalchemy_are_committed_together(database: Database) -> None:
     async with database.transaction("acme") as connection:
         await connection.execute(_INSERT, {"id": "1", "text": ""})
-        await insert_note(connection, "acme", "2")
+        await connection.execute(_insert("2"))
         await connection.execute(_INSERT, {"id": "3", "text": ""})
     async with database.read("acme") as connection:
         assert await list_notes(connection) == ["1", "2", "3"]
@@ -121,7 +128,8 @@ async def test_what_is_sent_is_executed_before_the_next_statement(database: Data
         )
         assert list(rows.scalars()) == ["1", "2"]
         await send(connection, _INSERT, {"id": "3", "text": ""})
-        assert await list_notes(connection) == ["1", "2", "3"]  # a statement of SQLAlchemy
+        rows = await connection.execute(sa.select(_NOTES.c.id).order_by(_NOTES.c.id))
+        assert list(rows.scalars()) == ["1", "2", "3"]
 
 
 async def test_the_rows_of_what_is_sent_are_there_after_the_next_statement(database: Database) -> None:
@@ -138,7 +146,7 @@ async def test_the_rows_of_what_is_sent_are_there_after_the_next_statement(datab
 async def test_what_is_sent_last_is_committed(database: Database, *, has_sqlalchemy: bool) -> None:
     async with database.transaction("acme") as connection:
         if has_sqlalchemy:
-            await insert_note(connection, "acme", "1")
+            await connection.execute(_insert("1"))
         else:
             await send(connection, _INSERT, {"id": "1", "text": ""})
         await send(connection, _INSERT, {"id": "2", "text": ""})
@@ -157,7 +165,7 @@ async def test_an_error_of_what_is_sent_comes_with_what_follows_and_nothing_is_c
             if then == "a text":
                 await connection.execute(sa.text("select 1"))
             elif then == "a statement of SQLAlchemy":
-                await list_notes(connection)
+                await connection.execute(sa.select(_NOTES.c.id))
             elif then == "a savepoint":
                 await connection.begin_nested()
     assert "secret of a caller" not in str(failure.value)
@@ -187,6 +195,82 @@ async def test_what_was_sent_before_a_savepoint_outlives_it(database: Database) 
         await savepoint.rollback()
     async with database.read("acme") as connection:
         assert await list_notes(connection) == ["1"]
+
+
+@pytest.mark.parametrize("end", ["rollback", "close", "an error"])
+async def test_what_was_sent_in_a_savepoint_is_undone_with_it(database: Database, end: str) -> None:
+    async with database.transaction("acme") as connection:
+        await send(connection, _INSERT, {"id": "1", "text": ""})
+        if end == "an error":
+            with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the failing savepoint is the statement
+                async with connection.begin_nested():
+                    await send(connection, _INSERT, {"id": "2", "text": ""})
+                    raise ZeroDivisionError
+        else:
+            savepoint = await connection.begin_nested()
+            await send(connection, _INSERT, {"id": "2", "text": ""})
+            await (savepoint.rollback() if end == "rollback" else savepoint.close())
+        await send(connection, _INSERT, {"id": "3", "text": ""})
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1", "3"]
+
+
+async def test_what_was_sent_in_a_savepoint_is_undone_with_the_one_around_it(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        outer = await connection.begin_nested()
+        await send(connection, _INSERT, {"id": "1", "text": ""})
+        async with connection.begin_nested():
+            await send(connection, _INSERT, {"id": "2", "text": ""})
+        await send(connection, _INSERT, {"id": "3", "text": ""})
+        await outer.rollback()
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == []
+
+
+async def test_what_was_sent_after_a_savepoint_outlives_its_block(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the failing block is the statement
+            async with connection.begin_nested() as savepoint:
+                await savepoint.rollback()
+                await send(connection, _INSERT, {"id": "1", "text": ""})
+                raise ZeroDivisionError
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1"]
+
+
+@pytest.mark.parametrize("is_block", [False, True])
+async def test_an_error_of_what_was_sent_in_a_savepoint_comes_at_its_end_and_spoils_nothing_around_it(
+    database: Database, *, is_block: bool
+) -> None:
+    async with database.transaction("acme") as connection:
+        await send(connection, _INSERT, {"id": "1", "text": ""})
+        if is_block:
+            with pytest.raises(ConstraintError):
+                async with connection.begin_nested():
+                    await send(connection, _INSERT, {"id": "1", "text": ""})
+        else:
+            savepoint = await connection.begin_nested()
+            await send(connection, _INSERT, {"id": "1", "text": ""})
+            with pytest.raises(ConstraintError):
+                await savepoint.commit()
+            await savepoint.rollback()
+        async with connection.begin_nested():
+            await send(connection, _INSERT, {"id": "2", "text": ""})
+    async with database.read("acme") as connection:
+        assert await list_notes(connection) == ["1", "2"]
+
+
+async def test_what_is_sent_is_executed_before_rows_are_streamed(database: Database) -> None:
+    async with database.transaction("acme") as connection:
+        await send(connection, _INSERT, {"id": "1", "text": ""})
+        async with connection.stream(sa.text("select id from notes")) as rows:
+            assert [row.id async for row in rows] == ["1"]
+
+
+async def test_what_is_sent_last_without_a_transaction_is_executed(database: Database) -> None:
+    with pytest.raises(DBAPIError, match="division by zero"):
+        async with database.infra_session() as connection:
+            await send(connection, sa.text("select 1 / 0"))
 
 
 async def test_a_connection_whose_pipeline_was_given_up_serves_the_next_one(database: Database) -> None:
