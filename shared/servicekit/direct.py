@@ -6,7 +6,7 @@ Everything else that a connection can do, SQLAlchemy does. It converts no value 
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -116,7 +116,7 @@ class DirectConnection(AsyncConnection):
             yield result
 
     async def _execute_text(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> _Rows:
-        with _errors_of_sqlalchemy(statement.text):
+        with _errors_of_sqlalchemy(self.sent, statement):
             if not self.sent:
                 return await _rows_of(await self.driver.execute(text_of(statement), parameters))
             async with self._executing_sent():
@@ -136,7 +136,7 @@ class DirectConnection(AsyncConnection):
     async def flush(self) -> None:
         """Execute what was sent."""
         if self.sent:
-            with _errors_of_sqlalchemy("what was sent"):
+            with _errors_of_sqlalchemy(self.sent):
                 async with self._executing_sent():
                     pass
 
@@ -150,7 +150,7 @@ class DirectConnection(AsyncConnection):
             await self.flush()
             await super().commit()
         elif self.sent:
-            with _errors_of_sqlalchemy("what was sent"):
+            with _errors_of_sqlalchemy(self.sent):
                 async with self._executing_sent():
                     await self.driver.commit()
         else:
@@ -215,10 +215,12 @@ class _Savepoint(AsyncTransaction):
 
 
 @contextmanager
-def _errors_of_sqlalchemy(statement: str) -> Iterator[None]:
+def _errors_of_sqlalchemy(sent: Sequence[Sent], *others: sa.TextClause) -> Iterator[None]:
+    """Raise the driver's errors as those of SQLAlchemy, with the texts of all statements that travelled together."""
     try:
         yield
     except psycopg.Error as error:
+        texts = "; ".join(each.text for each in (*(each.statement for each in sent), *others))
         raise DBAPIError.instance(
-            statement, None, error, psycopg.Error, hide_parameters=True, dialect=_DIALECT
+            texts, None, error, psycopg.Error, hide_parameters=True, dialect=_DIALECT
         ) from error

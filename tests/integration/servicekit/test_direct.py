@@ -273,6 +273,22 @@ async def test_what_is_sent_last_without_a_transaction_is_executed(database: Dat
             await send(connection, sa.text("select 1 / 0"))
 
 
+@pytest.mark.parametrize("then", ["commit", "a text", "a statement of SQLAlchemy"])
+async def test_an_error_shows_the_texts_of_all_that_travelled_together(database: Database, then: str) -> None:
+    with pytest.raises(ConstraintError) as failure:  # noqa: PT012 - the failing transaction is the statement
+        async with database.transaction("acme") as connection:
+            await send(connection, sa.text("select 'the first'"))
+            for _ in range(2):
+                await send(connection, _INSERT, {"id": "1", "text": "secret of a caller"})
+            if then == "a text":
+                await connection.execute(sa.text("select 'the last'"))
+            elif then == "a statement of SQLAlchemy":
+                await connection.execute(sa.select(_NOTES.c.id))
+    texts = ["select 'the first'", _INSERT.text, _INSERT.text, *["select 'the last'"] * (then == "a text")]
+    assert failure.value.statement == "; ".join(texts)
+    assert "secret of a caller" not in str(failure.value)
+
+
 async def test_a_connection_whose_pipeline_was_given_up_serves_the_next_one(database: Database) -> None:
     for _ in range(3):
         with pytest.raises(TimeoutError):
