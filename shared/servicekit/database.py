@@ -344,13 +344,10 @@ async def _begun(engine: AsyncEngine, begin: bytes) -> DirectConnection:
     raise AssertionError("unreachable")
 
 
-async def lock_tenant(connection: AsyncConnection, tenant_id: str, *, with_next: bool = False) -> None:
+async def lock_tenant(connection: AsyncConnection, tenant_id: str) -> None:
     """Serialize with every other change of the tenant until the end of the transaction.
 
-    It is a separate statement, because the next one must take its snapshot while the lock is held. It may travel `with_next`.
+    It is a separate statement, because the next one must take its snapshot while the lock is held. It does not travel with the
+    next one: who reads the clock afterwards reads it while the lock is held, too.
     """
-    parameters = {"tenant_id": tenant_id}
-    if with_next:
-        await send(connection, _LOCK_TENANT, parameters)
-    else:
-        await connection.execute(_LOCK_TENANT, parameters)
+    await connection.execute(_LOCK_TENANT, {"tenant_id": tenant_id})

@@ -32,7 +32,7 @@ async def apply_snapshots(
     deps: Dependencies, connection: Connection, tenant_id: str, snapshots: Sequence[Snapshot]
 ) -> None:
     """Apply the newest revision of each instance; older and repeated revisions change nothing."""
-    await lock_tenant(connection, tenant_id, with_next=True)
+    await lock_tenant(connection, tenant_id)
     for start in range(0, len(snapshots), _FACTS_AT_ONCE):
         part = snapshots[start : start + _FACTS_AT_ONCE]
         revision = await flows.next_revision(
@@ -109,7 +109,7 @@ async def apply_run_facts(
     deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[RunFact]
 ) -> None:
     """Apply run events; older and repeated events, and events of deleted instances, change nothing."""
-    await lock_tenant(connection, tenant_id, with_next=True)
+    await lock_tenant(connection, tenant_id)
     # Only a completed run can change freshness.
     moves_freshness = any(fact.phase is Phase.COMPLETED for fact in facts)
     size = _FACTS_AT_ONCE if moves_freshness else len(facts)
@@ -186,7 +186,7 @@ async def apply_probes(
     deps: Dependencies, connection: Connection, tenant_id: str, facts: Sequence[ProbeFact]
 ) -> None:
     """Apply what probes of sources have found; older and repeated facts, and facts of unknown flows, change nothing."""
-    await lock_tenant(connection, tenant_id, with_next=True)
+    await lock_tenant(connection, tenant_id)
     revision = await flows.next_revision(connection, tenant_id, deps.clock.now())
     newest: dict[FlowKey, ProbeFact] = {}
     for fact in sorted(facts, key=lambda fact: fact.probe_number):

@@ -99,7 +99,7 @@ async def test_two_concurrent_propagations_lose_no_staleness(
 async def test_without_the_tenants_lock_staleness_is_lost(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def no_lock(_connection: Connection, _tenant_id: str, *, with_next: bool) -> None:
+    async def no_lock(_connection: Connection, _tenant_id: str) -> None:
         """Switch the mitigation off."""
 
     counter = iter(range(100, 200))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -17,6 +18,7 @@ from devstack.postgres import Postgres
 from lineage_service import conversion
 from lineage_service.config import Settings
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.probes import ProbeFact
 from lineage_service.domain.runs import Input, Phase, RunFact
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from lineage_service.reconcile.pruning import Pruner
@@ -31,12 +33,13 @@ from optaic.lineage.v1.lineage_service_pb2 import (
     GetLineageGraphRequest,
     GetLineageGraphResponse,
 )
-from servicekit.database import Database
+from servicekit.database import Database, lock_tenant
 from servicekit.errors import NotFoundError, OutOfRangeError
 from servicekit.ids import new_id
 from servicekit.migrations import migrate, script_directory
 from support.clock import FakeClock
 from support.lineage_service import Lineage, lineage_database, new_tenant
+from support.polling import eventually
 from support.postgres import admin_url, create_bare_database
 
 # Columns of flows that are no base facts: identity, what a propagation writes, and the order of probes.
@@ -229,6 +232,37 @@ async def test_a_clock_that_goes_back_hides_no_revision(database: Database) -> N
     newest = await chain.lineage.revision()
     chain.clock.advance(120)
     assert (await chain.state(0, chain.time())).as_of_revision == newest
+
+
+@pytest.mark.parametrize("what", ["definition", "run", "probe"])
+async def test_a_revision_has_the_time_after_the_wait_for_the_tenants_lock(
+    database: Database, what: str
+) -> None:
+    chain = Chain(database)
+    await chain.begin()
+    before = await chain.lineage.revision()
+    waiting = sa.text("""
+        select count(*) from pg_locks l join pg_database d on d.oid = l.database
+        where d.datname = current_database() and l.locktype = 'advisory' and not l.granted
+    """)
+    async with database.transaction(chain.lineage.tenant_id) as holder:
+        await lock_tenant(holder, chain.lineage.tenant_id)
+        if what == "definition":
+            change = asyncio.create_task(chain.lineage.apply([chain.snapshot(0, 2)]))
+        elif what == "run":
+            change = asyncio.create_task(chain.run(0, 2))
+        else:
+            change = asyncio.create_task(chain.lineage.probe([ProbeFact(chain.keys[0], 1, "token", 1)]))
+
+        async def waits() -> bool:
+            return bool((await holder.execute(waiting)).scalar_one())
+
+        await eventually(waits)
+        chain.clock.advance(60)
+    await change
+    assert await chain.lineage.revision() == before + 1
+    assert (await chain.state(0, chain.time(timedelta(seconds=1)))).as_of_revision == before
+    assert (await chain.state(0, chain.time())).as_of_revision == before + 1
 
 
 async def test_what_is_older_than_the_retention_is_removed_and_what_is_kept_stays_right(
