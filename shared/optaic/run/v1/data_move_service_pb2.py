@@ -28,7 +28,7 @@ from optaic.audit.v1 import audit_pb2 as optaic_dot_audit_dot_v1_dot_audit__pb2
 from optaic.common.v1 import access_pb2 as optaic_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%optaic/run/v1/data_move_service.proto\x12\roptaic.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\"\xb5\x02\n\x08\x44\x61taMove\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tdata_root\x18\x02 \x01(\t\x12\x14\n\x0c\x66ormer_roots\x18\x03 \x03(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.optaic.run.v1.DataMove.State\x12\x11\n\tfrom_root\x18\x05 \x01(\t\x12\x0f\n\x07to_root\x18\x06 \x01(\t\x12\x18\n\x10\x61\x63tive_run_count\x18\x07 \x01(\x05\x12.\n\nbegin_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\t \x01(\t\"B\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_HELD\x10\x01\x12\x12\n\x0eSTATE_SWITCHED\x10\x02\"\x14\n\x12GetDataMoveRequest\"p\n\x14\x42\x65ginDataMoveRequest\x12\x1d\n\tfrom_root\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1b\n\x07to_root\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"5\n\x15SwitchDataMoveRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"2\n\x12\x45ndDataMoveRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x32\xeb\x02\n\x0f\x44\x61taMoveService\x12O\n\x0bGetDataMove\x12!.optaic.run.v1.GetDataMoveRequest\x1a\x17.optaic.run.v1.DataMove\"\x04\xe0\xf9\x18\x0b\x12W\n\rBeginDataMove\x12#.optaic.run.v1.BeginDataMoveRequest\x1a\x17.optaic.run.v1.DataMove\"\x08\xe0\xf9\x18\x0b\xe8\xf9\x18\x01\x12Y\n\x0eSwitchDataMove\x12$.optaic.run.v1.SwitchDataMoveRequest\x1a\x17.optaic.run.v1.DataMove\"\x08\xe0\xf9\x18\x0b\xe8\xf9\x18\x01\x12S\n\x0b\x45ndDataMove\x12!.optaic.run.v1.EndDataMoveRequest\x1a\x17.optaic.run.v1.DataMove\"\x08\xe0\xf9\x18\x0b\xe8\xf9\x18\x01\x42H\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%optaic/run/v1/data_move_service.proto\x12\roptaic.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1boptaic/audit/v1/audit.proto\x1a\x1doptaic/common/v1/access.proto\"\xb5\x02\n\x08\x44\x61taMove\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tdata_root\x18\x02 \x01(\t\x12\x14\n\x0c\x66ormer_roots\x18\x03 \x03(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.optaic.run.v1.DataMove.State\x12\x11\n\tfrom_root\x18\x05 \x01(\t\x12\x0f\n\x07to_root\x18\x06 \x01(\t\x12\x18\n\x10\x61\x63tive_run_count\x18\x07 \x01(\x05\x12.\n\nbegin_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\t \x01(\t\"B\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_HELD\x10\x01\x12\x12\n\x0eSTATE_SWITCHED\x10\x02\"\x14\n\x12GetDataMoveRequest\"p\n\x14\x42\x65ginDataMoveRequest\x12\x1d\n\tfrom_root\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1b\n\x07to_root\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\xde\x02\n\x15SwitchDataMoveRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x95\x01\n\tfrom_root\x18\x02 \x01(\tB\x81\x01\xbaH~r\x03\x18\x80\x08\xba\x01v\n\x12\x66rom_root.required\x12Tis required: send the from_root of the move that is meant, as GetDataMove answers it\x1a\nthis != \'\'\x12\x8e\x01\n\x07to_root\x18\x03 \x01(\tB}\xbaHzr\x03\x18\x80\x08\xba\x01r\n\x10to_root.required\x12Ris required: send the to_root of the move that is meant, as GetDataMove answers it\x1a\nthis != \'\'\"\x97\x04\n\x12\x45ndDataMoveRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x95\x01\n\tfrom_root\x18\x02 \x01(\tB\x81\x01\xbaH~r\x03\x18\x80\x08\xba\x01v\n\x12\x66rom_root.required\x12Tis required: send the from_root of the move that is meant, as GetDataMove answers it\x1a\nthis != \'\'\x12\x8e\x01\n\x07to_root\x18\x03 \x01(\tB}\xbaHzr\x03\x18\x80\x08\xba\x01r\n\x10to_root.required\x12Ris required: send the to_root of the move that is meant, as GetDataMove answers it\x1a\nthis != \'\'\x12\xb9\x01\n\x0e\x65xpected_state\x18\x04 \x01(\x0e\x32\x1d.optaic.run.v1.DataMove.StateB\x81\x01\xbaH~\x82\x01\x02\x10\x01\xba\x01v\n\x17\x65xpected_state.required\x12Pis required: send STATE_HELD to give the move up, or STATE_SWITCHED to finish it\x1a\tthis != 02\xeb\x02\n\x0f\x44\x61taMoveService\x12O\n\x0bGetDataMove\x12!.optaic.run.v1.GetDataMoveRequest\x1a\x17.optaic.run.v1.DataMove\"\x04\xe0\xf9\x18\x0b\x12W\n\rBeginDataMove\x12#.optaic.run.v1.BeginDataMoveRequest\x1a\x17.optaic.run.v1.DataMove\"\x08\xe0\xf9\x18\x0b\xe8\xf9\x18\x01\x12Y\n\x0eSwitchDataMove\x12$.optaic.run.v1.SwitchDataMoveRequest\x1a\x17.optaic.run.v1.DataMove\"\x08\xe0\xf9\x18\x0b\xe8\xf9\x18\x01\x12S\n\x0b\x45ndDataMove\x12!.optaic.run.v1.EndDataMoveRequest\x1a\x17.optaic.run.v1.DataMove\"\x08\xe0\xf9\x18\x0b\xe8\xf9\x18\x01\x42H\n\x11\x64\x65v.optaic.run.v1P\x01Z!optaic.dev/go/optaic/run/v1;runv1\xaa\x02\rOptaic.Run.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,8 +44,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BEGINDATAMOVEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_SWITCHDATAMOVEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_SWITCHDATAMOVEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_SWITCHDATAMOVEREQUEST'].fields_by_name['from_root']._loaded_options = None
+  _globals['_SWITCHDATAMOVEREQUEST'].fields_by_name['from_root']._serialized_options = b'\272H~r\003\030\200\010\272\001v\n\022from_root.required\022Tis required: send the from_root of the move that is meant, as GetDataMove answers it\032\nthis != \'\''
+  _globals['_SWITCHDATAMOVEREQUEST'].fields_by_name['to_root']._loaded_options = None
+  _globals['_SWITCHDATAMOVEREQUEST'].fields_by_name['to_root']._serialized_options = b'\272Hzr\003\030\200\010\272\001r\n\020to_root.required\022Ris required: send the to_root of the move that is meant, as GetDataMove answers it\032\nthis != \'\''
   _globals['_ENDDATAMOVEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_ENDDATAMOVEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_ENDDATAMOVEREQUEST'].fields_by_name['from_root']._loaded_options = None
+  _globals['_ENDDATAMOVEREQUEST'].fields_by_name['from_root']._serialized_options = b'\272H~r\003\030\200\010\272\001v\n\022from_root.required\022Tis required: send the from_root of the move that is meant, as GetDataMove answers it\032\nthis != \'\''
+  _globals['_ENDDATAMOVEREQUEST'].fields_by_name['to_root']._loaded_options = None
+  _globals['_ENDDATAMOVEREQUEST'].fields_by_name['to_root']._serialized_options = b'\272Hzr\003\030\200\010\272\001r\n\020to_root.required\022Ris required: send the to_root of the move that is meant, as GetDataMove answers it\032\nthis != \'\''
+  _globals['_ENDDATAMOVEREQUEST'].fields_by_name['expected_state']._loaded_options = None
+  _globals['_ENDDATAMOVEREQUEST'].fields_by_name['expected_state']._serialized_options = b'\272H~\202\001\002\020\001\272\001v\n\027expected_state.required\022Pis required: send STATE_HELD to give the move up, or STATE_SWITCHED to finish it\032\tthis != 0'
   _globals['_DATAMOVESERVICE'].methods_by_name['GetDataMove']._loaded_options = None
   _globals['_DATAMOVESERVICE'].methods_by_name['GetDataMove']._serialized_options = b'\340\371\030\013'
   _globals['_DATAMOVESERVICE'].methods_by_name['BeginDataMove']._loaded_options = None
@@ -62,10 +72,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDATAMOVEREQUEST']._serialized_end=510
   _globals['_BEGINDATAMOVEREQUEST']._serialized_start=512
   _globals['_BEGINDATAMOVEREQUEST']._serialized_end=624
-  _globals['_SWITCHDATAMOVEREQUEST']._serialized_start=626
-  _globals['_SWITCHDATAMOVEREQUEST']._serialized_end=679
-  _globals['_ENDDATAMOVEREQUEST']._serialized_start=681
-  _globals['_ENDDATAMOVEREQUEST']._serialized_end=731
-  _globals['_DATAMOVESERVICE']._serialized_start=734
-  _globals['_DATAMOVESERVICE']._serialized_end=1097
+  _globals['_SWITCHDATAMOVEREQUEST']._serialized_start=627
+  _globals['_SWITCHDATAMOVEREQUEST']._serialized_end=977
+  _globals['_ENDDATAMOVEREQUEST']._serialized_start=980
+  _globals['_ENDDATAMOVEREQUEST']._serialized_end=1515
+  _globals['_DATAMOVESERVICE']._serialized_start=1518
+  _globals['_DATAMOVESERVICE']._serialized_end=1881
 # @@protoc_insertion_point(module_scope)

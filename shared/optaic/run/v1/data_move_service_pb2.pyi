@@ -145,16 +145,23 @@ class SwitchDataMoveRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FROM_ROOT_FIELD_NUMBER: _builtins.int
+    TO_ROOT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
+    from_root: _builtins.str
+    """The roots of the move that is meant, as GetDataMove answers them. Clients of an earlier release send none, and are refused."""
+    to_root: _builtins.str
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        from_root: _builtins.str = ...,
+        to_root: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_root", b"from_root", "request_id", b"request_id", "to_root", b"to_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,16 +172,27 @@ class EndDataMoveRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FROM_ROOT_FIELD_NUMBER: _builtins.int
+    TO_ROOT_FIELD_NUMBER: _builtins.int
+    EXPECTED_STATE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
+    from_root: _builtins.str
+    """The roots of the move that is meant, as GetDataMove answers them. Clients of an earlier release send none, and are refused."""
+    to_root: _builtins.str
+    expected_state: Global___DataMove.State.ValueType
+    """How far the caller takes the move to be: a move that is HELD is given up, one that is SWITCHED is finished."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        from_root: _builtins.str = ...,
+        to_root: _builtins.str = ...,
+        expected_state: Global___DataMove.State.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_state", b"expected_state", "from_root", b"from_root", "request_id", b"request_id", "to_root", b"to_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,8 +83,9 @@ class DataMoveServiceServicer:
     def SwitchDataMove(self, request, context):
         """Makes the new root the one where data is read, and where outputs must lie; the caller has copied and compared everything. No run
         begins yet, so that the workers can be started with the new root. A move that has switched stays as it is. Errors:
-        FAILED_PRECONDITION (DATA_MOVE_NOT_FOUND: none is under way; RUNS_ACTIVE); ALREADY_EXISTS (REQUEST_ID_REUSED); UNAVAILABLE
-        (DEPENDENCY_UNAVAILABLE): lineage-service does not answer; repeat it.
+        INVALID_ARGUMENT: `from_root` or `to_root` is missing; FAILED_PRECONDITION (DATA_MOVE_NOT_FOUND: none is under way;
+        DATA_MOVE_UNDER_WAY: another one is; RUNS_ACTIVE); ALREADY_EXISTS (REQUEST_ID_REUSED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE):
+        lineage-service does not answer; repeat it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +93,9 @@ class DataMoveServiceServicer:
 
     def EndDataMove(self, request, context):
         """Ends a move: runs begin again. One that has not switched is given up, and the data stays where it was. Where none is under way,
-        nothing is changed. Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+        nothing is changed. Errors: INVALID_ARGUMENT: `from_root`, `to_root` or `expected_state` is missing; FAILED_PRECONDITION
+        (DATA_MOVE_UNDER_WAY): another move is under way, or this one is not in `expected_state`; ALREADY_EXISTS (REQUEST_ID_REUSED);
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE): lineage-service does not answer, and may not know the new root; repeat it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

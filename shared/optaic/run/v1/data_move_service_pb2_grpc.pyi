@@ -46,12 +46,15 @@ class DataMoveServiceStub:
     SwitchDataMove: _grpc.UnaryUnaryMultiCallable[_data_move_service_pb2.SwitchDataMoveRequest, _data_move_service_pb2.DataMove]
     """Makes the new root the one where data is read, and where outputs must lie; the caller has copied and compared everything. No run
     begins yet, so that the workers can be started with the new root. A move that has switched stays as it is. Errors:
-    FAILED_PRECONDITION (DATA_MOVE_NOT_FOUND: none is under way; RUNS_ACTIVE); ALREADY_EXISTS (REQUEST_ID_REUSED); UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE): lineage-service does not answer; repeat it.
+    INVALID_ARGUMENT: `from_root` or `to_root` is missing; FAILED_PRECONDITION (DATA_MOVE_NOT_FOUND: none is under way;
+    DATA_MOVE_UNDER_WAY: another one is; RUNS_ACTIVE); ALREADY_EXISTS (REQUEST_ID_REUSED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE):
+    lineage-service does not answer; repeat it.
     """
     EndDataMove: _grpc.UnaryUnaryMultiCallable[_data_move_service_pb2.EndDataMoveRequest, _data_move_service_pb2.DataMove]
     """Ends a move: runs begin again. One that has not switched is given up, and the data stays where it was. Where none is under way,
-    nothing is changed. Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+    nothing is changed. Errors: INVALID_ARGUMENT: `from_root`, `to_root` or `expected_state` is missing; FAILED_PRECONDITION
+    (DATA_MOVE_UNDER_WAY): another move is under way, or this one is not in `expected_state`; ALREADY_EXISTS (REQUEST_ID_REUSED);
+    UNAVAILABLE (DEPENDENCY_UNAVAILABLE): lineage-service does not answer, and may not know the new root; repeat it.
     """
 
 @_typing.type_check_only
@@ -72,12 +75,15 @@ class DataMoveServiceAsyncStub(DataMoveServiceStub):
     SwitchDataMove: _aio.UnaryUnaryMultiCallable[_data_move_service_pb2.SwitchDataMoveRequest, _data_move_service_pb2.DataMove]  # type: ignore[assignment]
     """Makes the new root the one where data is read, and where outputs must lie; the caller has copied and compared everything. No run
     begins yet, so that the workers can be started with the new root. A move that has switched stays as it is. Errors:
-    FAILED_PRECONDITION (DATA_MOVE_NOT_FOUND: none is under way; RUNS_ACTIVE); ALREADY_EXISTS (REQUEST_ID_REUSED); UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE): lineage-service does not answer; repeat it.
+    INVALID_ARGUMENT: `from_root` or `to_root` is missing; FAILED_PRECONDITION (DATA_MOVE_NOT_FOUND: none is under way;
+    DATA_MOVE_UNDER_WAY: another one is; RUNS_ACTIVE); ALREADY_EXISTS (REQUEST_ID_REUSED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE):
+    lineage-service does not answer; repeat it.
     """
     EndDataMove: _aio.UnaryUnaryMultiCallable[_data_move_service_pb2.EndDataMoveRequest, _data_move_service_pb2.DataMove]  # type: ignore[assignment]
     """Ends a move: runs begin again. One that has not switched is given up, and the data stays where it was. Where none is under way,
-    nothing is changed. Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+    nothing is changed. Errors: INVALID_ARGUMENT: `from_root`, `to_root` or `expected_state` is missing; FAILED_PRECONDITION
+    (DATA_MOVE_UNDER_WAY): another move is under way, or this one is not in `expected_state`; ALREADY_EXISTS (REQUEST_ID_REUSED);
+    UNAVAILABLE (DEPENDENCY_UNAVAILABLE): lineage-service does not answer, and may not know the new root; repeat it.
     """
 
 class DataMoveServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -113,8 +119,9 @@ class DataMoveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_data_move_service_pb2.DataMove, _abc.Awaitable[_data_move_service_pb2.DataMove]]:
         """Makes the new root the one where data is read, and where outputs must lie; the caller has copied and compared everything. No run
         begins yet, so that the workers can be started with the new root. A move that has switched stays as it is. Errors:
-        FAILED_PRECONDITION (DATA_MOVE_NOT_FOUND: none is under way; RUNS_ACTIVE); ALREADY_EXISTS (REQUEST_ID_REUSED); UNAVAILABLE
-        (DEPENDENCY_UNAVAILABLE): lineage-service does not answer; repeat it.
+        INVALID_ARGUMENT: `from_root` or `to_root` is missing; FAILED_PRECONDITION (DATA_MOVE_NOT_FOUND: none is under way;
+        DATA_MOVE_UNDER_WAY: another one is; RUNS_ACTIVE); ALREADY_EXISTS (REQUEST_ID_REUSED); UNAVAILABLE (DEPENDENCY_UNAVAILABLE):
+        lineage-service does not answer; repeat it.
         """
 
     @_abc_1.abstractmethod
@@ -124,7 +131,9 @@ class DataMoveServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_data_move_service_pb2.DataMove, _abc.Awaitable[_data_move_service_pb2.DataMove]]:
         """Ends a move: runs begin again. One that has not switched is given up, and the data stays where it was. Where none is under way,
-        nothing is changed. Errors: ALREADY_EXISTS (REQUEST_ID_REUSED).
+        nothing is changed. Errors: INVALID_ARGUMENT: `from_root`, `to_root` or `expected_state` is missing; FAILED_PRECONDITION
+        (DATA_MOVE_UNDER_WAY): another move is under way, or this one is not in `expected_state`; ALREADY_EXISTS (REQUEST_ID_REUSED);
+        UNAVAILABLE (DEPENDENCY_UNAVAILABLE): lineage-service does not answer, and may not know the new root; repeat it.
         """
 
 def add_DataMoveServiceServicer_to_server(servicer: DataMoveServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
