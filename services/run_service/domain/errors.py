@@ -357,12 +357,13 @@ def too_many_active_runs(limit: int) -> NoRoomError:
     )
 
 
-def data_move_under_way(from_root: str, to_root: str) -> FailedPreconditionError:
-    """Return the refusal DATA_MOVE_UNDER_WAY of a second move."""
+def data_move_under_way(from_root: str, to_root: str, *, is_switched: bool) -> FailedPreconditionError:
+    """Return the refusal DATA_MOVE_UNDER_WAY of whoever means another move, or another state of this one."""
+    state, option = ("has switched", "--finish") if is_switched else ("has not switched", "--give-up")
     return FailedPreconditionError(
         "DATA_MOVE_UNDER_WAY",
-        f"the tenant's data is being moved from {from_root} to {to_root}; end that move first (optaic admin move-data --finish, or "
-        "--give-up before it has switched)",
+        f"the tenant's data is being moved from {from_root} to {to_root}, and this move {state}; end it first (optaic admin move-data "
+        f"{option})",
     )
 
 

@@ -12,9 +12,10 @@ from run_service.use_cases.dependencies import Dependencies
 from servicekit import audit, idempotency
 from servicekit.context import RequestContext
 from servicekit.database import Connection
-from servicekit.errors import FieldViolation
+from servicekit.errors import FailedPreconditionError, FieldViolation
 from servicekit.moved_roots import list_moved_roots, move_roots
 
+_Meant = api.BeginDataMoveRequest | api.SwitchDataMoveRequest | api.EndDataMoveRequest
 _MOST_ACTIVE = 1000  # counted
 
 
@@ -36,12 +37,12 @@ async def begin_data_move(
             return api.DataMove.FromString(stored)
         await store.lock_moves(connection, tenant_id)
         move = await store.get_move(connection, tenant_id)
-        wanted = (request.from_root, request.to_root)
-        if move is not None and (move.from_root, move.to_root) != wanted:
-            raise data_move_under_way(move.from_root, move.to_root)
         if move is None:
             await _check_roots(deps, connection, tenant_id, request)
-            await store.insert_move(connection, tenant_id, Move(*wanted, deps.clock.now(), context.actor))
+            begun = Move(request.from_root, request.to_root, deps.clock.now(), context.actor)
+            await store.insert_move(connection, tenant_id, begun)
+        else:
+            _require_same(move, request)
         return await _answer(deps, connection, tenant_id, "BeginDataMove", request.request_id)
 
 
@@ -51,7 +52,7 @@ async def switch_data_move(
     """Have data read, and outputs written, at the new place.
 
     Raises:
-        FailedPreconditionError: DATA_MOVE_NOT_FOUND, RUNS_ACTIVE.
+        FailedPreconditionError: DATA_MOVE_NOT_FOUND, DATA_MOVE_UNDER_WAY, RUNS_ACTIVE.
         UnavailableError: lineage-service does not answer as it should.
     """
     tenant_id, payload_hash = context.tenant_id, idempotency.payload_hash(request)
@@ -59,20 +60,14 @@ async def switch_data_move(
         stored = await idempotency.replay_or_none(
             connection, "SwitchDataMove", request.request_id, payload_hash
         )
-        if stored is not None:
-            return api.DataMove.FromString(stored)
-        await store.lock_moves(connection, tenant_id)
-        move = await store.get_move(connection, tenant_id)
-        if move is None:
-            raise data_move_not_found()
-        if not move.is_switched:
-            if active := await count_active(connection, tenant_id, _MOST_ACTIVE):
-                raise runs_active(active)
-            await move_roots(connection, tenant_id, spellings(move.from_root), move.to_root)
-            await store.mark_switched(connection, tenant_id)
-        answer = await _answer(deps, connection, tenant_id, "SwitchDataMove", request.request_id)
-    # After the commit: until the end of the move it is told again.
-    await deps.peers.move_data_root(move.from_root, move.to_root)
+        if stored is None:
+            answer = await _switch(deps, connection, tenant_id, request)
+        else:
+            answer = api.DataMove.FromString(stored)
+        is_under_way = await _is_switched(connection, tenant_id, request)
+    # After the commit, and also to a repetition, as the first call may have died here. Until the end of the move it is told again.
+    if is_under_way:
+        await deps.peers.move_data_root(request.from_root, request.to_root)
     return answer
 
 
@@ -82,21 +77,68 @@ async def end_data_move(
     """Let runs begin again.
 
     Raises:
+        FailedPreconditionError: DATA_MOVE_UNDER_WAY.
         UnavailableError: lineage-service does not answer as it should, and may not know the new place.
     """
     tenant_id, payload_hash = context.tenant_id, idempotency.payload_hash(request)
     async with deps.database.read(tenant_id) as connection:
-        move = await store.get_move(connection, tenant_id)
-    if move is not None and move.is_switched:
-        await deps.peers.move_data_root(move.from_root, move.to_root)
+        is_switched = await _is_switched(connection, tenant_id, request)
+    if is_switched:
+        await deps.peers.move_data_root(request.from_root, request.to_root)
     async with deps.database.transaction(tenant_id) as connection:
         stored = await idempotency.replay_or_none(connection, "EndDataMove", request.request_id, payload_hash)
         if stored is not None:
             return api.DataMove.FromString(stored)
         await store.lock_moves(connection, tenant_id)
-        if await store.get_move(connection, tenant_id) == move:
+        move = await store.get_move(connection, tenant_id)
+        if move is not None:
+            _require_same(move, request)
+            # One that has switched since it was read above is refused, too: lineage-service was not told of it.
+            expected = request.expected_state == api.DataMove.STATE_SWITCHED
+            if {move.is_switched, is_switched} != {expected}:
+                raise _under_way(move)
             await store.delete_move(connection, tenant_id)
         return await _answer(deps, connection, tenant_id, "EndDataMove", request.request_id)
+
+
+async def _switch(
+    deps: Dependencies, connection: Connection, tenant_id: str, request: api.SwitchDataMoveRequest
+) -> api.DataMove:
+    await store.lock_moves(connection, tenant_id)
+    move = await store.get_move(connection, tenant_id)
+    if move is None:
+        raise data_move_not_found()
+    _require_same(move, request)
+    if not move.is_switched:
+        if active := await count_active(connection, tenant_id, _MOST_ACTIVE):
+            raise runs_active(active)
+        await move_roots(connection, tenant_id, spellings(move.from_root), move.to_root)
+        await store.mark_switched(connection, tenant_id)
+    return await _answer(deps, connection, tenant_id, "SwitchDataMove", request.request_id)
+
+
+def _require_same(move: Move, request: _Meant) -> None:
+    """Refuse a request that means another move.
+
+    Raises:
+        FailedPreconditionError: DATA_MOVE_UNDER_WAY.
+    """
+    if not _is_same(move, request):
+        raise _under_way(move)
+
+
+def _is_same(move: Move, request: _Meant) -> bool:
+    return (move.from_root, move.to_root) == (request.from_root, request.to_root)
+
+
+def _under_way(move: Move) -> FailedPreconditionError:
+    return data_move_under_way(move.from_root, move.to_root, is_switched=move.is_switched)
+
+
+async def _is_switched(connection: Connection, tenant_id: str, request: _Meant) -> bool:
+    """Return whether the move that a request means is under way, and has switched."""
+    move = await store.get_move(connection, tenant_id)
+    return move is not None and _is_same(move, request) and move.is_switched
 
 
 async def _check_roots(

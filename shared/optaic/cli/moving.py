@@ -78,7 +78,8 @@ async def _move(
     client: AsyncClient, move: _Move, source: str, to_root: str, *, wait: bool, leave_damaged: bool
 ) -> None:
     if move.state == _Move.STATE_SWITCHED and move.to_root == to_root:
-        _tell_next(move)
+        # Again, as the first call may have died before all services knew.
+        _tell_next(await client.data_moves.switch(move.from_root, move.to_root))
         return
     from_root = move.from_root or (normalize_root(source) if source else move.data_root)
     if not from_root:
@@ -94,7 +95,7 @@ async def _move(
     move = await client.data_moves.begin(from_root, to_root)
     print_line("runs are held")
     if move.active_run_count and not wait:
-        await client.data_moves.end()
+        await client.data_moves.end(from_root, to_root, _Move.STATE_HELD)
         fail(
             f"{move.active_run_count} runs are active, so nothing was switched, and runs go on; what was copied stays. Call it again "
             "later, or pass --wait"
@@ -106,7 +107,7 @@ async def _move(
     await manifests.check()
     _judge([*outcome.problems, *manifests.problems], leave_damaged=leave_damaged)
     print_line(f"{copier.total} files are the same on both sides")
-    _tell_next(await client.data_moves.switch())
+    _tell_next(await client.data_moves.switch(from_root, to_root))
 
 
 def _copier(client: AsyncClient, tenant_id: str, from_root: str, to_root: str) -> Copier:
@@ -170,7 +171,7 @@ async def _end(client: AsyncClient, move: _Move, *, is_given_up: bool) -> None:
         # What a worker has removed at the old place since, data of deleted instances, goes here, too.
         copier = _copier(client, move.tenant_id, move.from_root, move.to_root)
         await asyncio.to_thread(copier.remove_gone)
-    ended = await client.data_moves.end()
+    ended = await client.data_moves.end(move.from_root, move.to_root, move.state)
     print_line(f"runs begin again; the data lies at {ended.data_root or move.from_root}")
 
 

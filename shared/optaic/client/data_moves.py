@@ -35,13 +35,18 @@ class DataMoves:
             "BeginDataMove", api.BeginDataMoveRequest(from_root=from_root, to_root=to_root)
         )
 
-    async def switch(self) -> api.DataMove:
+    async def switch(self, from_root: str, to_root: str) -> api.DataMove:
         """Have data read at the new place, after everything was copied and compared."""
-        return await self._call("SwitchDataMove", api.SwitchDataMoveRequest())
+        return await self._call(
+            "SwitchDataMove", api.SwitchDataMoveRequest(from_root=from_root, to_root=to_root)
+        )
 
-    async def end(self) -> api.DataMove:
-        """Let runs begin again; a move that has not switched is given up."""
-        return await self._call("EndDataMove", api.EndDataMoveRequest())
+    async def end(
+        self, from_root: str, to_root: str, expected_state: api.DataMove.State.ValueType
+    ) -> api.DataMove:
+        """Let runs begin again: give up a move that is HELD, or finish one that is SWITCHED."""
+        request = api.EndDataMoveRequest(from_root=from_root, to_root=to_root, expected_state=expected_state)
+        return await self._call("EndDataMove", request)
 
     async def each_run(self) -> AsyncGenerator[run_pb2.Run]:
         """Yield all runs of the tenant, without their manifests, newest first."""

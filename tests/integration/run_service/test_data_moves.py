@@ -37,19 +37,24 @@ async def _begin(service: RunningRunService, **given: Any) -> api.DataMove:
 
 
 async def _switch(service: RunningRunService, **given: Any) -> api.DataMove:
-    answer: api.DataMove = await service.moves.SwitchDataMove(api.SwitchDataMoveRequest(**given))
+    request = api.SwitchDataMoveRequest(**{"from_root": FILES, "to_root": STORE, **given})
+    answer: api.DataMove = await service.moves.SwitchDataMove(request)
     return answer
 
 
 async def _end(service: RunningRunService, **given: Any) -> api.DataMove:
-    answer: api.DataMove = await service.moves.EndDataMove(api.EndDataMoveRequest(**given))
+    meant = {"from_root": FILES, "to_root": STORE, "expected_state": api.DataMove.STATE_SWITCHED}
+    answer: api.DataMove = await service.moves.EndDataMove(api.EndDataMoveRequest(**{**meant, **given}))
     return answer
 
 
+async def _give_up(service: RunningRunService, **given: Any) -> api.DataMove:
+    return await _end(service, expected_state=api.DataMove.STATE_HELD, **given)
+
+
 async def _move(service: RunningRunService, from_root: str, to_root: str) -> None:
-    await _begin(service, from_root=from_root, to_root=to_root)
-    await _switch(service)
-    await _end(service)
+    for step in (_begin, _switch, _end):
+        await step(service, from_root=from_root, to_root=to_root)
 
 
 async def _complete(
@@ -165,12 +170,68 @@ async def test_no_run_begins_while_data_is_moved(rooted: RunningRunService) -> N
 
 async def test_a_move_that_has_not_switched_can_be_given_up(rooted: RunningRunService) -> None:
     await _begin(rooted)
-    assert (await _end(rooted)).data_root == FILES
+    assert (await _give_up(rooted)).data_root == FILES
     assert rooted.lineage.moved == []
     await rooted.submit(rooted.instances.add())
     async with refused("DATA_MOVE_NOT_FOUND"):
         await _switch(rooted)
-    assert (await _end(rooted)).state == api.DataMove.STATE_UNSPECIFIED
+    assert (await _give_up(rooted)).state == api.DataMove.STATE_UNSPECIFIED
+
+
+async def test_a_call_that_means_another_move_changes_nothing(rooted: RunningRunService) -> None:
+    begun = await _begin(rooted)
+    for step in (_begin, _switch, _end, _give_up):
+        async with refused("DATA_MOVE_UNDER_WAY"):
+            await step(rooted, to_root="s3://bucket/q")
+        async with refused("DATA_MOVE_UNDER_WAY"):
+            await step(rooted, from_root="/x")
+    assert await rooted.moves.GetDataMove(api.GetDataMoveRequest()) == begun
+    assert rooted.lineage.moved == []
+
+
+async def test_a_move_is_ended_only_in_the_state_that_is_meant(rooted: RunningRunService) -> None:
+    await _begin(rooted)
+    async with refused("DATA_MOVE_UNDER_WAY"):
+        await _end(rooted)
+    await _switch(rooted)
+    async with refused("DATA_MOVE_UNDER_WAY") as errors:
+        await _give_up(rooted)
+    assert "has switched" in errors[0].message
+    assert (await rooted.moves.GetDataMove(api.GetDataMoveRequest())).state == api.DataMove.STATE_SWITCHED
+    async with refused("INVALID_ARGUMENT"):
+        await _end(rooted, expected_state=api.DataMove.STATE_UNSPECIFIED)
+
+
+async def test_a_call_that_names_no_move_as_in_an_earlier_release_is_told_what_to_send(
+    rooted: RunningRunService,
+) -> None:
+    await _begin(rooted)
+    for step, names in (
+        (_switch, ("from_root", "to_root")),
+        (_end, ("from_root", "to_root", "expected_state")),
+    ):
+        async with refused("INVALID_ARGUMENT") as errors:
+            await step(rooted, from_root="", to_root="", **dict.fromkeys(names[2:], 0))
+        assert [each.field for each in errors[0].field_violations] == list(names)
+        assert all(each.description.startswith("is required: send ") for each in errors[0].field_violations)
+    assert (await rooted.moves.GetDataMove(api.GetDataMoveRequest())).state == api.DataMove.STATE_HELD
+
+
+async def test_a_repeated_switch_tells_lineage_service_as_long_as_the_move_is_under_way(
+    rooted: RunningRunService,
+) -> None:
+    await _begin(rooted)
+    rooted.lineage.is_away = True
+    async with refused("DEPENDENCY_UNAVAILABLE"):
+        await _switch(rooted, request_id="s")
+    rooted.lineage.is_away = False
+    await _switch(rooted, request_id="s")
+    assert rooted.lineage.moved == [(FILES, STORE)]
+    await _end(rooted)
+    await _move(rooted, STORE, FILES)
+    told = list(rooted.lineage.moved)
+    await _switch(rooted, request_id="s")
+    assert rooted.lineage.moved == told, "the data has moved on since"
 
 
 async def test_runs_stay_held_until_lineage_service_knows_the_new_root(rooted: RunningRunService) -> None:

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf import json_format
 
 from support.definitions import MANIFESTS, experiment, model, optimizer
+from support.fuzzing.moves import end_move, move_data
 from support.fuzzing.processes import Services
 from support.fuzzing.world import World
 from support.instance_service import derived
@@ -31,7 +32,7 @@ class Day(World):
         self.tenant = tenant
         tag = f"{self._round}_{uuid.uuid4().hex[:6]}"
         await self._other_tenant(tag)
-        await self.call("EndDataMove", {})
+        await end_move(self, tenant)
         given = {"name": f"p_{tag}", "labels": {"a": "b"}}
         self.project = project = (await self.call("CreateProject", {"project": given})).project_id
         await self._definitions(tag)
@@ -51,11 +52,7 @@ class Day(World):
         given = _prices(project.project_id, "theirs")
         await self.call("CreateInstance", {"instance": given}, tenant="other")
         await self.call("ListInstances", {"pageSize": 1}, tenant="other")
-        await self.call("EndDataMove", {}, tenant="other")  # one that somebody has begun
-        root = (await self.call("GetDataMove", {}, tenant="other")).data_root or "file:///x"
-        await self.call("BeginDataMove", {"fromRoot": root, "toRoot": f"s3://bucket/{tag}"}, tenant="other")
-        for name in ("SwitchDataMove", "EndDataMove"):
-            await self.call(name, {}, tenant="other")
+        await move_data(self, "other", tag)
 
     async def _definitions(self, tag: str) -> None:
         for name, manifest in MANIFESTS.items():

@@ -81,6 +81,7 @@ def test_data_is_copied_compared_and_switched_and_runs_stay_held(service: Servic
     assert "1 files are the same on both sides" in text
     assert f"OPTAIC_DATA_ROOT={service.target}" in text
     assert _move(service).endswith("--finish\n"), "called again, it says what is next"
+    assert service.calls()[3:] == ["GetDataMove", "SwitchDataMove"], "all services are told again"
 
 
 def test_finishing_removes_what_a_worker_has_removed_since(service: Service) -> None:

@@ -21,13 +21,13 @@ class DataMoves(Plain[asynchronous.DataMoves]):
         """Hold the tenant's runs; while they are held, no run begins."""
         return self._loop.run(self._target.begin(from_root, to_root))
 
-    def switch(self) -> api.DataMove:
+    def switch(self, from_root: str, to_root: str) -> api.DataMove:
         """Have data read at the new place, after everything was copied and compared."""
-        return self._loop.run(self._target.switch())
+        return self._loop.run(self._target.switch(from_root, to_root))
 
-    def end(self) -> api.DataMove:
-        """Let runs begin again; a move that has not switched is given up."""
-        return self._loop.run(self._target.end())
+    def end(self, from_root: str, to_root: str, expected_state: api.DataMove.State.ValueType) -> api.DataMove:
+        """Let runs begin again: give up a move that is HELD, or finish one that is SWITCHED."""
+        return self._loop.run(self._target.end(from_root, to_root, expected_state))
 
     def each_run(self) -> Generator[run_pb2.Run, None, None]:
         """Yield all runs of the tenant, without their manifests, newest first."""
