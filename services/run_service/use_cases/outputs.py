@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from optaic.rules.artifacts import find_manifest_problems
-from optaic.rules.locations import data_folder, flow_folder, is_inside, outputs_folder
+from optaic.rules.locations import data_folder, flow_folder, is_inside, outputs_folder, relocate
 from optaic.run.v1 import run_report_service_pb2
 from run_service.domain.errors import invalid_fields, output_misplaced
 from run_service.store.records import Record
@@ -66,7 +66,11 @@ def _check(data_root: str, tenant_id: str, record: Record, named: Iterable[tuple
     flow = (tenant_id, record.run.instance_id, record.flow_kind)
     folders = (data_folder(*flow), outputs_folder(*flow, record.run.run_id))
     misplaced = [
-        field for field, uri in named if not any(is_inside(uri, folder, data_root) for folder in folders)
+        field
+        for field, uri in named
+        if not any(is_inside(uri, folder, data_root) for folder in folders)
+        # Where the data root is not known, a former one is.
+        or relocate(uri, tenant_id, record.moved_roots) != uri
     ]
     if misplaced:
         raise output_misplaced(misplaced, flow_folder(*flow))

@@ -129,6 +129,17 @@ async def test_outputs_lie_below_the_new_root_after_a_move(rooted: RunningRunSer
         await _complete(rooted, rooted.instances.add(), FILES)
 
 
+async def test_outputs_lie_below_no_former_root_where_the_data_root_is_not_known(
+    service: RunningRunService,
+) -> None:
+    await _move(service, FILES, STORE)
+    for former in (FILES, "/x"):
+        async with refused("OUTPUT_MISPLACED"):
+            await _complete(service, service.instances.add(), former)
+    await _complete(service, service.instances.add(), STORE)
+    await _complete(service, service.instances.add(), "/y")
+
+
 async def test_another_tenant_is_not_moved(rooted: RunningRunService) -> None:
     await _begin(rooted)
     other = {"metadata": caller("admin", "other")}
