@@ -243,10 +243,13 @@ async def find_ids(connection: Connection, tenant_id: str, keys: Collection[Flow
 
 
 async def get_admissions(
-    connection: Connection, tenant_id: str, keys: Collection[FlowKey]
+    connection: Connection, tenant_id: str, keys: Collection[FlowKey], expected: int
 ) -> dict[FlowKey, AdmissionFacts]:
-    """Return the admission facts of the flows with one statement; unknown flows are left out."""
-    rows = [row async for row in in_slices(connection, _GET_ADMISSIONS, _keys(tenant_id, keys))]
+    """Return the admission facts of the flows with one statement; unknown flows are left out.
+
+    Each of the flows has a row, and each of their upstreams that counts; `expected` says about how many come.
+    """
+    rows = [row async for row in in_slices(connection, _GET_ADMISSIONS, _keys(tenant_id, keys), expected)]
     return await off_loop.run_if_large(len(rows) * _BYTES_OF_A_FLOW, _admissions, rows)
 
 
@@ -259,7 +262,7 @@ async def fetch_admissions(
     if len(rows) <= _FEW:
         return _admissions(rows)
     async with database.read(tenant_id) as connection:
-        return await get_admissions(connection, tenant_id, keys)
+        return await get_admissions(connection, tenant_id, keys, expected=len(rows))
 
 
 def _keys(tenant_id: str, keys: Collection[FlowKey]) -> dict[str, object]:
@@ -308,20 +311,21 @@ async def _load_graph(
 
 
 async def in_slices(
-    connection: Connection, statement: sa.TextClause, parameters: Mapping[str, object]
+    connection: Connection, statement: sa.TextClause, parameters: Mapping[str, object], expected: int = 0
 ) -> AsyncIterator[sa.Row[Any]]:
     """Yield the rows of a statement that may be very many; others have their turn of the event loop in between.
 
-    Few rows, as usual, take one round trip. More are read again, through a cursor of the server.
+    Few rows, as usual, take one round trip. More are read again, through a cursor of the server; at once, if so many are expected.
     """
     rows: Sequence[sa.Row[Any]]
-    rows = (await connection.execute(statement, {**parameters, "most": _SLICE + 1})).all()
-    if len(rows) <= _SLICE:
-        for row in rows:
-            yield row
-        return
-    del rows
-    await asyncio.sleep(0)  # rows that have arrived already cost no turn of the loop
+    if expected <= _SLICE:
+        rows = (await connection.execute(statement, {**parameters, "most": _SLICE + 1})).all()
+        if len(rows) <= _SLICE:
+            for row in rows:
+                yield row
+            return
+        del rows
+        await asyncio.sleep(0)  # rows that have arrived already cost no turn of the loop
     options = {"yield_per": _SLICE}
     async with connection.stream(
         statement, {**parameters, "most": None}, execution_options=options

@@ -167,7 +167,7 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
     key = admission.flow.key
     # Read the blocking upstreams and their causes from one snapshot.
     async with deps.database.read(tenant_id) as connection:
-        found = await reads.get_admissions(connection, tenant_id, [key])
+        found = await reads.get_admissions(connection, tenant_id, [key], expected=len(admission.blocking))
         if key not in found:
             raise flow_not_found(key)
         admission = found[key]

@@ -13,6 +13,7 @@ from lineage_service.domain.past import Base, stale_flows
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
 from lineage_service.store import history, reads
 from servicekit.database import Database
+from servicekit.direct import DirectConnection
 from servicekit.ids import new_id
 from support.lineage_service import Lineage, lineage_database, new_tenant
 
@@ -55,6 +56,39 @@ async def test_what_is_read_in_slices_is_what_is_read_at_once(
         for size in (1, 2, 5, 9):
             monkeypatch.setattr(reads, "_SLICE", size)
             assert await _read(database, tenant, flows) == whole
+
+
+@pytest.mark.parametrize(("few", "expected"), [(9, ["fetch", "stream"]), (2, ["fetch", "stream", "stream"])])
+async def test_admission_that_has_shown_many_rows_is_read_again_through_a_cursor_at_once(
+    postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch, few: int, expected: list[str]
+) -> None:
+    del postgres_server
+    async with lineage_database() as database:
+        lineage = Lineage(database, new_tenant())
+        flows = [FlowKey(new_id(), "refresh") for _ in range(5)]
+        snapshots = [_reading_all_before(flow, flows[:number]) for number, flow in enumerate(flows)]
+        await lineage.apply(snapshots)
+        whole = await lineage.check(flows[-1])
+        evaluations: list[str] = []
+
+        def note(owner: type, name: str) -> None:
+            method = getattr(owner, name)
+
+            def noting(*arguments: Any, **options: Any) -> Any:
+                if any(each is reads._GET_ADMISSIONS for each in arguments):
+                    evaluations.append(name)
+                return method(*arguments, **options)
+
+            monkeypatch.setattr(owner, name, noting)
+
+        note(Database, "fetch")
+        note(DirectConnection, "execute")
+        note(DirectConnection, "stream")
+        monkeypatch.setattr(reads, "_SLICE", 2)
+        monkeypatch.setattr(reads, "_FEW", few)
+        found = await lineage.check(flows[-1])
+        assert [each.flow.key for each in found.blocking] == [each.flow.key for each in whole.blocking]
+        assert evaluations == expected
 
 
 async def _read_past(database: Database, tenant: str, flows: list[FlowKey]) -> list[Any]:
