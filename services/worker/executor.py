@@ -22,6 +22,7 @@ from worker.log_delivery import LogDelivery
 from worker.peers import Peers
 from worker.prefect_adapter import (
     DueRun,
+    FlowRunNotWaitingError,
     FlowRunRefusedError,
     WorkPool,
     make_ticket,
@@ -37,7 +38,7 @@ _RECORD_SECONDS = 2.0
 _FIRST_HINT_DELAY, _LONGEST_HINT_DELAY = 0.5, 30.0
 _CALM = 5  # how many times longer the worker waits between two looks while run-service tells it when to look
 _MORE = 8  # flow runs that are listed besides those for which there is room: some that nobody can claim hide no others
-_FRESH_SECONDS = 2.0  # for which a look counts: those that it has found are taken without another one
+_FRESH_SECONDS = 2.0  # for which a look counts: those that it has found, and that still wait, are taken without another one
 _log = structlog.get_logger(__name__)
 
 
@@ -63,7 +64,8 @@ class Executor:
         self._told: set[str] = set()  # the tenants of whose flow runs run-service tells
         self._found: deque[DueRun] = deque()  # at the last look, and not yet taken
         self._found_time = 0.0
-        self._is_full = False  # at the last look there was no room, so more flow runs may wait
+        self._begun: set[UUID] = set()  # under way at the last look, or begun since
+        self._may_others_wait = True  # there was no room for all, or no look yet
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
         self._refused: set[UUID] = set()  # ended in Prefect between their claim and their start
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
@@ -132,38 +134,46 @@ class Executor:
         """Fill the room with what the last look has found, if that is recent, or else with what a new look finds."""
         if time.monotonic() - self._found_time > _FRESH_SECONDS:
             self._found.clear()
+        if self._found and self._has_room():  # others may have executed them meanwhile
+            waiting = await self._pool.list_waiting([flow_run.id for flow_run in self._found])
+            self._found = deque(flow_run for flow_run in self._found if flow_run.id in waiting)
         self._fill()
-        if self._is_full:
-            return
-        found = await self._pool.list_due(self._settings.concurrency + _MORE)
-        self._found = deque(flow_run for flow_run in found if flow_run.id not in self._tasks)
-        self._found_time = time.monotonic()
-        self._fill()
+        if self._has_room():
+            self._begun = set(self._tasks)
+            found = await self._pool.list_due(self._settings.concurrency + _MORE)
+            # One that was under way when the answer was made may have ended before it came.
+            self._found = deque(flow_run for flow_run in found if flow_run.id not in self._begun)
+            self._found_time = time.monotonic()
+            self._fill()
+        self._may_others_wait = not self._has_room()
 
     def _fill(self) -> None:
         """Begin to execute those that were found, while there is room."""
-        while not self._is_without_room() and self._found:
+        while self._found and self._has_room():
             flow_run = self._found.popleft()
-            task = asyncio.create_task(self._execute(flow_run), name=f"flow-run-{flow_run.id}")
-            self._tasks[flow_run.id] = task
-            task.add_done_callback(functools.partial(self._forget, flow_run.id))
+            self._begin(flow_run.id, functools.partial(self._take, flow_run))
 
-    def _is_without_room(self) -> bool:
-        self._is_full = len(self._tasks) >= self._settings.concurrency
-        return self._is_full
+    def _begin(self, flow_run_id: UUID, take: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(self._execute(flow_run_id, take), name=f"flow-run-{flow_run_id}")
+        self._tasks[flow_run_id] = task
+        self._begun.add(flow_run_id)
+        task.add_done_callback(functools.partial(self._forget, flow_run_id))
+
+    def _has_room(self) -> bool:
+        return len(self._tasks) < self._settings.concurrency
 
     def _forget(self, flow_run_id: UUID, _: asyncio.Task[None]) -> None:
         self._tasks.pop(flow_run_id, None)
-        if self._is_full:
+        if self._may_others_wait:
             self._hint.set()
 
-    async def _execute(self, flow_run: DueRun) -> None:
+    async def _execute(self, flow_run_id: UUID, take: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._take(flow_run)
+            await take()
         except Exception as error:  # noqa: BLE001 - whatever it is, the flow run must not stay as it is
-            _log.exception("flow run not executed", flow_run_id=str(flow_run.id), error=repr(error))
+            _log.exception("flow run not executed", flow_run_id=str(flow_run_id), error=repr(error))
             text = f"The worker could not execute the flow run: {type(error).__name__}; see the worker's log."
-            await self._record(lambda: self._pool.record_crashed(flow_run.id, text))
+            await self._record(lambda: self._pool.record_crashed(flow_run_id, text))
 
     async def _take(self, flow_run: DueRun) -> None:
         try:
@@ -174,7 +184,7 @@ class Executor:
             _log.warning("flow run refused", flow_run_id=str(flow_run.id), reason=text)
             await self._record(lambda: self._pool.record_failed(flow_run.id, text))
             return
-        if await self._claim(flow_run):
+        if await self._claim(flow_run.id):
             await self._run(flow_run.id, ticket)
 
     async def _run(self, flow_run_id: UUID, ticket: Ticket) -> None:
@@ -219,15 +229,19 @@ class Executor:
             self._refused.add(flow_run_id)
             executing.cancel(ABANDONED)  # run-service sees in Prefect what became of it, and ends the run
 
-    async def _claim(self, flow_run: DueRun) -> bool:
-        """Return whether it is ours to execute; otherwise it is another's, or was ended, or stays in the pool."""
+    async def _claim(self, flow_run_id: UUID) -> bool:
+        """Return whether it is ours to execute; otherwise it is another's, or has ended, or stays in the pool."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                await self._pool.claim(flow_run)
+                await self._pool.claim(flow_run_id)
+        except FlowRunNotWaitingError as error:
+            claim_id = error.state_id
+            await self._record(lambda: self._pool.give_back(flow_run_id, claim_id))
+            _log.warning("flow run given back", flow_run_id=str(flow_run_id), reason=str(error))
         except FlowRunRefusedError as error:
-            _log.info("flow run not claimed", flow_run_id=str(flow_run.id), reason=str(error))
+            _log.info("flow run not claimed", flow_run_id=str(flow_run_id), reason=str(error))
         except Exception as error:  # noqa: BLE001 - it stays in the pool and is seen again
-            _log.warning("flow run not claimed", flow_run_id=str(flow_run.id), error=repr(error))
+            _log.warning("flow run not claimed", flow_run_id=str(flow_run_id), error=repr(error))
         else:
             return True
         return False

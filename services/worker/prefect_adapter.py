@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 from uuid import UUID
 
 import structlog
@@ -19,8 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, ObjectAlreadyExists, ObjectNotFound, Pause, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running
@@ -34,7 +34,6 @@ from worker.log_delivery import LinesRefusedError
 from worker.log_spool import TimedLine
 from worker.ticket import Ticket
 
-DueRun: TypeAlias = FlowRun
 STATES = {Outcome.COMPLETED: Completed, Outcome.FAILED: Failed, Outcome.CANCELLED: Cancelled}
 _EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
 _REFUSALS = frozenset(
@@ -51,6 +50,23 @@ _log = structlog.get_logger(__name__)
 
 class FlowRunRefusedError(Exception):
     """Prefect does not let the flow run start: another worker has it, or it was cancelled."""
+
+
+class FlowRunNotWaitingError(FlowRunRefusedError):
+    """Prefect has let a flow run be claimed that had ended, or whose time has not come; it must be given back."""
+
+    def __init__(self, message: str, state_id: UUID) -> None:
+        super().__init__(message)
+        self.state_id = state_id  # of the claim
+
+
+@dataclass(frozen=True)
+class DueRun:
+    """A flow run that waits in a work pool."""
+
+    id: UUID
+    parameters: Mapping[str, Any]
+    expected_start_time: dt.datetime | None = None
 
 
 class WorkPool:
@@ -85,7 +101,7 @@ class WorkPool:
                 await self._client.create_work_pool(WorkPoolCreate(name=self._name, type=self._type))
                 _log.info("work pool created", pool=self._name, type=self._type)
 
-    async def list_due(self, limit: int) -> Sequence[FlowRun]:
+    async def list_due(self, limit: int) -> Sequence[DueRun]:
         """Return flow runs that should have started by now, longest due first."""
         try:
             # The client has a method for this that takes no limit: with hundreds in the queue each look costs much.
@@ -100,27 +116,51 @@ class WorkPool:
                 raise
             await self.ensure()
             return ()
-        return [found.flow_run for found in WorkerFlowRunResponse.model_validate_list(response.json())]
+        return [_due_run_of(each["flow_run"]) for each in response.json()]
 
-    async def claim(self, flow_run: FlowRun) -> None:
-        """Record the flow run as pending, ours.
+    async def list_waiting(self, ids: Collection[UUID]) -> Collection[UUID]:
+        """Return those of `ids` that still wait and should have started by now."""
+        wanted = {
+            "id": {"any_": [str(flow_run_id) for flow_run_id in ids]},
+            "state": {"type": {"any_": [StateType.SCHEDULED]}},
+            "next_scheduled_start_time": {"before_": dt.datetime.now(dt.UTC).isoformat()},
+        }
+        response = await self._client.request("POST", "/flow_runs/filter", json={"flow_runs": wanted})
+        return {UUID(each["id"]) for each in response.json()}
+
+    async def claim(self, flow_run_id: UUID) -> None:
+        """Record a flow run as pending, ours.
 
         Raises:
-            FlowRunRefusedError: it is not ours to start.
+            FlowRunNotWaitingError: It must be given back.
+            FlowRunRefusedError: It is not ours to start.
         """
-        await self._propose(flow_run.id, Pending())
+        claimed = await self._propose(flow_run_id, Pending())
+        # Prefect copies this time from a state SCHEDULED only. It lets a flow run that has ended become PENDING, too.
+        time = claimed.state_details.scheduled_time
+        if time is None:
+            raise FlowRunNotWaitingError("it had ended", claimed.id)
+        if time > max(claimed.timestamp, dt.datetime.now(dt.UTC)):  # Prefect's clock and ours
+            raise FlowRunNotWaitingError(f"it is not due before {time}", claimed.id)
+
+    async def give_back(self, flow_run_id: UUID, claim_id: UUID) -> None:
+        """Undo a claim: set the state that the flow run had before it, unless it has a later one by now."""
+        states = await self._client.read_flow_run_states(flow_run_id)  # oldest first
+        if len(states) > 1 and states[-1].id == claim_id:
+            await self._client.set_flow_run_state(flow_run_id, states[-2], force=True)
 
     async def record_running(self, flow_run_id: UUID) -> None:
         """Record that a claimed flow run is executed; raises as `claim`."""
         await self._propose(flow_run_id, Running())
 
-    async def _propose(self, flow_run_id: UUID, wanted: State[Any]) -> None:
+    async def _propose(self, flow_run_id: UUID, wanted: State[Any]) -> State[Any]:
         try:
             state = await propose_state(self._client, wanted, flow_run_id=flow_run_id)
         except (Abort, Pause) as error:
             raise FlowRunRefusedError(str(error)) from error
         if state.type is not wanted.type:
             raise FlowRunRefusedError(f"Prefect says {state.name}")
+        return state
 
     async def list_cancelling(self, ids: Collection[UUID]) -> Sequence[UUID]:
         """Return those of `ids` that Prefect was asked to cancel."""
@@ -189,7 +229,12 @@ async def send_lines(client: PrefectClient, flow_run_id: str, lines: Sequence[Ti
         raise
 
 
-def make_ticket(flow_run: FlowRun) -> Ticket:
+def _due_run_of(found: dict[str, Any]) -> DueRun:
+    time = found["expected_start_time"]
+    return DueRun(UUID(found["id"]), found["parameters"], dt.datetime.fromisoformat(time) if time else None)
+
+
+def make_ticket(flow_run: DueRun) -> Ticket:
     """Return the ticket of a flow run, for a process that reports in its place.
 
     Raises:

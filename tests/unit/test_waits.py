@@ -87,7 +87,7 @@ def test_a_worker_looks_less_often_while_it_is_told_of_the_flow_runs_of_all_its_
 @pytest.mark.parametrize("is_full", [True, False])
 async def test_a_worker_that_had_no_room_for_more_looks_when_a_flow_run_ends(is_full: bool) -> None:
     worker = executor()
-    worker._is_full = is_full
+    worker._may_others_wait = is_full
     worker._forget(uuid4(), cast("Any", None))
     assert worker._hint.is_set() is is_full
 

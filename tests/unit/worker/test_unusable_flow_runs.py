@@ -10,7 +10,6 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
 
 from servicekit.ids import new_id
 from support.polling import eventually
@@ -18,7 +17,7 @@ from worker.config import Settings
 from worker.execution import Ending, Outcome
 from worker.executor import Executor
 from worker.guardian import Line
-from worker.prefect_adapter import FlowRunRefusedError, WorkPool
+from worker.prefect_adapter import DueRun, FlowRunRefusedError, WorkPool
 from worker.ticket import Ticket, TicketInvalidError
 
 NOW = dt.datetime(2026, 1, 2, 16, 30, tzinfo=dt.UTC)
@@ -44,17 +43,17 @@ ODD: list[tuple[dict[str, Any], list[str]]] = [
 class Pool:
     """A work pool with one flow run, and what was recorded of it."""
 
-    def __init__(self, flow_run: FlowRun) -> None:
+    def __init__(self, flow_run: DueRun) -> None:
         self.flow_run = flow_run
         self.states: list[tuple[str, str]] = []
 
     async def ensure(self) -> None:
         """There is one."""
 
-    async def list_due(self, _: int) -> Sequence[FlowRun]:
+    async def list_due(self, _: int) -> Sequence[DueRun]:
         return [] if self.states else [self.flow_run]
 
-    async def claim(self, flow_run: FlowRun) -> None:
+    async def claim(self, _: UUID) -> None:
         """Nobody else wants it."""
 
     async def record_running(self, flow_run_id: UUID) -> None:
@@ -101,8 +100,8 @@ async def _execute(pool: Pool, folder: Path, **changes: Any) -> tuple[str, str]:
     return pool.states[0]
 
 
-def _flow_run(parameters: dict[str, Any]) -> FlowRun:
-    return FlowRun(flow_id=uuid4(), deployment_id=uuid4(), parameters=parameters, expected_start_time=NOW)
+def _flow_run(parameters: dict[str, Any]) -> DueRun:
+    return DueRun(uuid4(), parameters, NOW)
 
 
 @pytest.mark.parametrize(("parameters", "said"), ODD)
@@ -290,7 +289,7 @@ async def test_a_flow_run_that_is_cancelled_in_prefect_is_given_up_without_a_rep
 async def test_a_fault_of_the_worker_itself_ends_the_flow_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: FlowRun) -> Ticket:
+    def fail(_: DueRun) -> Ticket:
         raise OSError("no host name")
 
     monkeypatch.setattr("worker.executor.make_ticket", fail)
