@@ -36,6 +36,7 @@ class ListAuditRecordsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many, 1000 at the most; 0 means 100."""
     page_token: _builtins.str
+    """From the previous answer."""
     actor: _builtins.str
     """Only of this actor; empty means all."""
     method: _builtins.str
@@ -48,10 +49,12 @@ class ListAuditRecordsRequest(_message.Message):
     """Only records that are not sealed yet."""
     @_builtins.property
     def begin_time(self) -> _timestamp_pb2.Timestamp:
-        """Only from this time on, and before that time."""
+        """Only from this time on; absent: from the first."""
 
     @_builtins.property
-    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only before this time; absent: until now."""
+
     def __init__(
         self,
         *,
@@ -109,6 +112,7 @@ class ListAuditSealsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many, 1000 at the most; 0 means 100."""
     page_token: _builtins.str
+    """From the previous answer."""
     after_seal_number: _builtins.int
     """Only the seals after this number."""
     def __init__(

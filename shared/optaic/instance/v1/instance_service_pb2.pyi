@@ -150,6 +150,7 @@ class GetProjectRequest(_message.Message):
     project_id: _builtins.str
     """Either the id, or the name."""
     name: _builtins.str
+    """The name of the project; empty if `project_id` is given."""
     def __init__(
         self,
         *,
@@ -260,6 +261,7 @@ class DeleteProjectRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     PREVIEW_ETAG_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
+    """The project to delete."""
     etag: _builtins.str
     """When given, must match."""
     request_id: _builtins.str
@@ -304,9 +306,13 @@ class PreviewDeletionRequest(_message.Message):
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property
-    def delete_instance(self) -> Global___DeleteInstanceRequest: ...
+    def delete_instance(self) -> Global___DeleteInstanceRequest:
+        """The deletion of an instance."""
+
     @_builtins.property
-    def delete_project(self) -> Global___DeleteProjectRequest: ...
+    def delete_project(self) -> Global___DeleteProjectRequest:
+        """The deletion of a project."""
+
     def __init__(
         self,
         *,
@@ -442,6 +448,7 @@ class GetInstanceRequest(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance."""
     revision: _builtins.int
     """0 means the newest."""
     def __init__(
@@ -464,7 +471,9 @@ class BatchGetInstancesRequest(_message.Message):
 
     INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The instances."""
+
     def __init__(
         self,
         *,
@@ -652,6 +661,7 @@ class DeleteInstanceRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     PREVIEW_ETAG_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance to delete."""
     etag: _builtins.str
     """When given, must match."""
     request_id: _builtins.str
@@ -692,6 +702,7 @@ class PauseInstanceRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance to pause."""
     etag: _builtins.str
     """When given, must match."""
     request_id: _builtins.str
@@ -723,6 +734,7 @@ class ResumeInstanceRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance to resume."""
     etag: _builtins.str
     """When given, must match."""
     request_id: _builtins.str
@@ -753,6 +765,7 @@ class ListInstanceRevisionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance whose revisions are listed."""
     page_size: _builtins.int
     """At most this many; 0 means 100; 1,000 at most."""
     page_token: _builtins.str

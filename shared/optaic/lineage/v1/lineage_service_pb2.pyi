@@ -500,7 +500,9 @@ class GetFlowStateRequest(_message.Message):
     FLOW_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def flow(self) -> _flow_pb2.FlowRef: ...
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow."""
+
     @_builtins.property
     def as_of(self) -> Global___AsOf:
         """By default the state is the present one."""
@@ -534,7 +536,9 @@ class ListUpstreamsRequest(_message.Message):
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property
-    def flow(self) -> _flow_pb2.FlowRef: ...
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow whose upstreams are listed."""
+
     def __init__(
         self,
         *,
@@ -590,7 +594,9 @@ class ListDownstreamsRequest(_message.Message):
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property
-    def flow(self) -> _flow_pb2.FlowRef: ...
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow whose dependants are listed."""
+
     def __init__(
         self,
         *,
@@ -898,7 +904,9 @@ class GetExecutionOrderRequest(_message.Message):
 
     FLOWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def flows(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.FlowRef]: ...
+    def flows(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.FlowRef]:
+        """The flows to put in order."""
+
     def __init__(
         self,
         *,
@@ -962,7 +970,9 @@ class ExplainStalenessRequest(_message.Message):
 
     FLOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def flow(self) -> _flow_pb2.FlowRef: ...
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow whose root causes are asked for."""
+
     def __init__(
         self,
         *,
@@ -1151,7 +1161,9 @@ class InvalidateFlowRequest(_message.Message):
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     @_builtins.property
-    def flow(self) -> _flow_pb2.FlowRef: ...
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow to make stale."""
+
     def __init__(
         self,
         *,
@@ -1179,7 +1191,9 @@ class AcceptStalenessRequest(_message.Message):
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     @_builtins.property
-    def flow(self) -> _flow_pb2.FlowRef: ...
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The stale flow whose output is right."""
+
     def __init__(
         self,
         *,
@@ -1207,7 +1221,9 @@ class RevokeAcceptedStalenessRequest(_message.Message):
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     @_builtins.property
-    def flow(self) -> _flow_pb2.FlowRef: ...
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow whose staleness was accepted."""
+
     def __init__(
         self,
         *,

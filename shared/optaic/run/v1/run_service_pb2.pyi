@@ -171,6 +171,7 @@ class SubmitRunRequest(_message.Message):
     ALLOW_DELETION_FIELD_NUMBER: _builtins.int
     ALLOW_DELETION_REASON_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance that owns the flow."""
     flow_kind: _flow_pb2.FlowKind.ValueType
     """Which flow; unspecified means the instance's only or default one."""
     mode: _run_pb2.RunMode.ValueType
@@ -432,6 +433,7 @@ class GetRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run."""
     def __init__(
         self,
         *,
@@ -521,6 +523,7 @@ class CancelRunRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run to cancel."""
     reason: _builtins.str
     """Why; recorded."""
     request_id: _builtins.str
@@ -578,6 +581,7 @@ class WatchRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run to watch."""
     def __init__(
         self,
         *,
@@ -599,6 +603,7 @@ class ListActivitiesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run whose activities are listed."""
     page_size: _builtins.int
     """At most this many; 0 means 100; 1,000 at most."""
     page_token: _builtins.str
@@ -652,6 +657,7 @@ class AcceptCodeRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     definition_version_id: _builtins.str
+    """The version whose code is accepted."""
     hash: _builtins.str
     """SHA-256, hexadecimal, as in the error of the refused run."""
     reason: _builtins.str
@@ -793,6 +799,7 @@ class ListRunLogsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run whose log is listed."""
     min_level: _run_log_pb2.LogLevel.ValueType
     """Only lines of this level and above; unspecified means all."""
     page_size: _builtins.int
@@ -857,6 +864,7 @@ class WatchRunLogsRequest(_message.Message):
     MIN_LEVEL_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run whose log is read."""
     min_level: _run_log_pb2.LogLevel.ValueType
     """Only lines of this level and above; unspecified means all."""
     position: _builtins.str
@@ -916,6 +924,7 @@ class GetRunTracebackRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run whose traceback is read."""
     def __init__(
         self,
         *,
@@ -957,6 +966,7 @@ class SignArtifactUrlRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     LIFETIME_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run that has written the file."""
     name: _builtins.str
     """A name in `Run.artifact_manifest`."""
     @_builtins.property
@@ -1104,7 +1114,9 @@ class PlanRefreshRequest(_message.Message):
     mode: _refresh_pb2.RefreshMode.ValueType
     """Which flows are to run."""
     @_builtins.property
-    def selection(self) -> _refresh_pb2.RefreshSelection: ...
+    def selection(self) -> _refresh_pb2.RefreshSelection:
+        """The flows that the refresh is for."""
+
     def __init__(
         self,
         *,
@@ -1159,7 +1171,9 @@ class SubmitRefreshRequest(_message.Message):
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     @_builtins.property
-    def selection(self) -> _refresh_pb2.RefreshSelection: ...
+    def selection(self) -> _refresh_pb2.RefreshSelection:
+        """The flows that the refresh is for."""
+
     def __init__(
         self,
         *,
@@ -1183,6 +1197,7 @@ class GetRefreshRequest(_message.Message):
 
     REFRESH_ID_FIELD_NUMBER: _builtins.int
     refresh_id: _builtins.str
+    """The refresh."""
     def __init__(
         self,
         *,
@@ -1258,6 +1273,7 @@ class ListRefreshFlowsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     refresh_id: _builtins.str
+    """The refresh whose flows are listed."""
     page_size: _builtins.int
     """At most this many; 0 means 100; 1,000 at most."""
     page_token: _builtins.str
@@ -1307,6 +1323,7 @@ class WatchRefreshRequest(_message.Message):
 
     REFRESH_ID_FIELD_NUMBER: _builtins.int
     refresh_id: _builtins.str
+    """The refresh to watch."""
     def __init__(
         self,
         *,
@@ -1354,6 +1371,7 @@ class CancelRefreshRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     refresh_id: _builtins.str
+    """The refresh to cancel."""
     reason: _builtins.str
     """Why; recorded."""
     request_id: _builtins.str
@@ -1380,6 +1398,7 @@ class ResumeRefreshRequest(_message.Message):
     REFRESH_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     refresh_id: _builtins.str
+    """The refresh to resume."""
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     def __init__(

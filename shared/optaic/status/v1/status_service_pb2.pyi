@@ -91,6 +91,7 @@ class GetInstanceStatusRequest(_message.Message):
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance."""
     def __init__(
         self,
         *,
@@ -110,7 +111,9 @@ class BatchGetInstanceStatusesRequest(_message.Message):
 
     INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The instances."""
+
     def __init__(
         self,
         *,
@@ -342,7 +345,9 @@ class GetFlowStatusRequest(_message.Message):
 
     FLOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def flow(self) -> _flow_pb2.FlowRef: ...
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow."""
+
     def __init__(
         self,
         *,
@@ -433,6 +438,7 @@ class GetStatusHistoryRequest(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ONLY_STATUS_CHANGES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance whose history is listed."""
     page_size: _builtins.int
     """At most this many; 0 means 100; 1,000 at most."""
     page_token: _builtins.str
