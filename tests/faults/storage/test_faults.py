@@ -71,12 +71,28 @@ def _is_held(proxy: HttpFaults, writing: asyncio.Task[Any]) -> bool:
     return proxy.struck > 0 or writing.done()
 
 
-def choose(kind: str, fault: str) -> list[int]:
-    """Return before which requests of a write the fault comes: all of them, or some."""
+def choose(proxy: HttpFaults, kind: str, fault: str) -> Iterator[int]:
+    """Return before which requests of a write the fault comes: each of them, or one that the fault has struck."""
     if campaigns.IS_FULL:
-        return list(range(_MOST_REQUESTS))
+        for after in range(_MOST_REQUESTS):
+            yield after
+            if not proxy.struck:
+                return
+        pytest.fail(f"a write makes {_MOST_REQUESTS} requests or more, and the rest was not tried")
     print(kind, fault)  # noqa: T201 - shown if it fails
-    return [campaigns.begin().randrange(20 if kind == "delta" else 6)]
+    drawn, after = campaigns.begin(), 20 if kind == "delta" else 6
+    while after:
+        after = drawn.randrange(after)
+        yield after
+        if proxy.struck:
+            return
+    pytest.fail("no request of the write was struck")
+
+
+def add_large(data: TenantData, kind: str) -> str:
+    """Add an instance, and return where a large write of this kind goes."""
+    flow = data.flow(data.add_instance("worker.builtin.parquet_store:ParquetStore"))
+    return flow.data_uri if kind in STORES else f"{flow.outputs_uri(new_id())}model.bin"
 
 
 @pytest.mark.parametrize("kind", sorted(STORES))
@@ -85,12 +101,11 @@ async def test_a_write_from_some_request_on_fails_typed_and_publishes_nothing_ha
     object_store: ObjectStore, data: TenantData, writer: StoreWriter, kind: str, fault: Fault
 ) -> None:
     async with faults(object_store) as (proxy, access):
-        for after in choose(kind, fault):
+        for after in choose(proxy, kind, fault):
             uri = data.flow(new_id()).data_uri
             base = (await writer.write(object_store.access(), kind, uri, 1.0)).version
             proxy.strike(fault, after=after, times=_EVER)
             written = await writer.write(access, kind, uri, 2.0, base)
-            struck = proxy.struck
             proxy.heal()
             contents = list_contents(kind, uri)
             if written.error:
@@ -104,8 +119,6 @@ async def test_a_write_from_some_request_on_fails_typed_and_publishes_nothing_ha
             assert all(each.equals(make_table(1.0)) or each.equals(make_table(2.0)) for each in contents)
             again = await writer.write(object_store.access(), kind, uri, 3.0, base)
             assert STORES[kind]().read(uri, again.version).equals(make_table(3.0)), after
-            if not struck:
-                return
 
 
 @pytest.mark.parametrize("kind", sorted(STORES))
@@ -116,26 +129,22 @@ async def test_one_request_that_fails_or_whose_answer_is_lost_is_made_again(
     async with faults(object_store) as (proxy, short):
         del short
         access = object_store.access(endpoint=proxy.url)
-        for after in choose(kind, fault):
+        for after in choose(proxy, kind, fault):
             uri = data.flow(new_id()).data_uri
             base = (await writer.write(object_store.access(), kind, uri, 1.0)).version
             proxy.strike(fault, after=after, times=1)
             written = await writer.write(access, kind, uri, 2.0, base)
-            struck = proxy.struck
             proxy.heal()
             assert not written.error, (after, written)
             assert STORES[kind]().read(uri, written.version).equals(make_table(2.0)), after
             assert all(each.height == make_table(2.0).height for each in list_contents(kind, uri))
-            if not struck:
-                return
 
 
 @pytest.mark.parametrize("kind", LARGE_KINDS)
 async def test_a_connection_that_is_cut_within_an_upload_in_parts_leaves_nothing_to_read(
     object_store: ObjectStore, data: TenantData, writer: StoreWriter, kind: str
 ) -> None:
-    one = data.add_instance("worker.builtin.parquet_store:ParquetStore")
-    uri = data.flow(one).data_uri if kind in STORES else f"{data.flow(one).outputs_uri(new_id())}model.bin"
+    uri = add_large(data, kind)
     async with Proxy(object_store.endpoint) as proxy:
         access = object_store.access(endpoint=proxy.url, timeout_seconds=20.0, patience_seconds=0.5)
         proxy.cut_after(11_000_000)
@@ -156,7 +165,7 @@ async def test_a_writer_that_is_killed_at_a_request_leaves_only_what_a_sweep_rem
     async with faults(object_store) as (proxy, short):
         del short
         access = object_store.access(endpoint=proxy.url, timeout_seconds=60.0)
-        for after in choose(kind, "killed"):
+        for after in choose(proxy, kind, "killed"):
             one = data.add_instance("worker.builtin.parquet_store:ParquetStore")
             run_id = data.add_run(one, FAILED)
             uri = data.flow(one).data_uri
@@ -165,7 +174,6 @@ async def test_a_writer_that_is_killed_at_a_request_leaves_only_what_a_sweep_rem
             proxy.strike("slow", after=after, times=_EVER)
             writing = asyncio.create_task(writer.write(access, kind, uri, 2.0, base))
             await eventually(partial(_is_held, proxy, writing))
-            struck = proxy.struck
             await writer.kill()
             await asyncio.gather(writing, return_exceptions=True)
             await writer.start()
@@ -177,16 +185,13 @@ async def test_a_writer_that_is_killed_at_a_request_leaves_only_what_a_sweep_rem
             assert all(each.equals(make_table(1.0)) or each.equals(make_table(2.0)) for each in contents)
             if len(contents) == 1:
                 assert data.list(one) == before, after
-            if not struck:
-                return
 
 
 @pytest.mark.parametrize("kind", LARGE_KINDS)
 async def test_a_writer_that_is_killed_within_an_upload_in_parts_leaves_only_what_a_sweep_removes(
     object_store: ObjectStore, data: TenantData, writer: StoreWriter, kind: str
 ) -> None:
-    one = data.add_instance("worker.builtin.parquet_store:ParquetStore")
-    uri = data.flow(one).data_uri if kind in STORES else f"{data.flow(one).outputs_uri(new_id())}model.bin"
+    uri = add_large(data, kind)
     async with faults(object_store) as (proxy, short):
         del short
         proxy.strike("slow", after=0, times=_EVER, at="partNumber=")
