@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
@@ -139,6 +140,26 @@ class RunningRunService:
             )
         )
         return run
+
+    async def complete_with_files(
+        self, run_id: str, fencing_token: str, root: str, *names: str, content: bytes = b"x"
+    ) -> run_pb2.Run:
+        """Complete a run of a refresh that says it has written files of these names, with one content, below a data root."""
+        run = await self.get(run_id)
+        flow = f"{root}/{TENANT}/{run.instance_id}/refresh"
+        place = f"{flow}/runs/{run_id}/"
+        written = {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return await self.complete(
+            run_id,
+            fencing_token,
+            output_version=flow_pb2.VersionRef(uri=f"{flow}/data", digest="d"),
+            outputs_uri=place,
+            artifacts={name: f"{place}{name}.txt" for name in names} | {"data": f"{flow}/data"},
+            artifact_manifest=[
+                {"name": name, "uri": f"{place}{name}.txt", "media_type": "text/plain", **written}
+                for name in names
+            ],
+        )
 
     async def folder(self, run_id: str) -> str:
         """Return the folder of a run's flow; of a run that does not exist, any folder."""

@@ -15,13 +15,14 @@ from optaic.lineage.v1.lineage_service_pb2 import GetFlowStateRequest
 from optaic.run.v1 import run_pb2, run_service_pb2
 from optaic.status.v1.status_service_pb2 import GetInstanceStatusRequest
 from support import campaigns
-from support.control_plane import control_plane
+from support.control_plane import ControlPlane, control_plane
 from support.object_store import ObjectStore, needs_server
 from support.polling import eventually
 from support.proxy import Proxy
 
 pytestmark = [needs_server, pytest.mark.faults]
-_SECONDS = 60.0  # for all of it: a service that waited for the store would wait for hours
+ROOT = "s3://optaic/data"
+_SECONDS = 120.0  # for all of it: a service that waited for the store would wait for hours
 
 
 @pytest.mark.parametrize("how", ["cut", "stall"] if campaigns.IS_FULL else ["stall"])
@@ -33,7 +34,7 @@ async def test_reads_writes_and_admission_go_on(
         getattr(proxy, how)()
         access = object_store.access()
         stored: dict[str, Any] = {
-            "data_root": "s3://optaic/data",
+            "data_root": ROOT,
             "s3_endpoint": proxy.url,
             "s3_access_key_id": access.access_key_id,
             "s3_secret_access_key": access.secret_access_key,
@@ -52,12 +53,30 @@ async def test_reads_writes_and_admission_go_on(
             )
             request = GetInstanceStatusRequest(instance_id=prices.instance_id)
             await eventually(lambda: _answers(plane.status.stub.GetInstanceStatus, request))
+            signed = await _sign_file_of(plane, run.run_id)
+            assert signed.url.startswith(f"{proxy.url}/optaic/data/")
             with pytest.raises(grpc.aio.AioRpcError, match="has no file"):
-                await plane.run.runs.SignArtifactUrl(
-                    run_service_pb2.SignArtifactUrlRequest(run_id=run.run_id, name="traceback")
-                )
-            assert (await plane.run.cancel(run.run_id)).status == run_pb2.RUN_STATUS_CANCELLED
+                await _sign(plane, run.run_id, "traceback")
+            again = await plane.run.submit(prices)
+            assert (await plane.run.cancel(again.run_id)).status == run_pb2.RUN_STATUS_CANCELLED
         assert proxy.accepted == 0
+
+
+async def _sign_file_of(plane: ControlPlane, run_id: str) -> run_service_pb2.SignArtifactUrlResponse:
+    """Complete a run that says it has written a file, and have a URL of the file made."""
+
+    async def dispatched() -> str:
+        return (await plane.run.get(run_id)).orchestrator_run_id
+
+    started = await plane.run.start(run_id, await eventually(dispatched))
+    await plane.run.complete_with_files(run_id, started.fencing_token, ROOT, "report")
+    return await _sign(plane, run_id, "report")
+
+
+async def _sign(plane: ControlPlane, run_id: str, name: str) -> run_service_pb2.SignArtifactUrlResponse:
+    request = run_service_pb2.SignArtifactUrlRequest(run_id=run_id, name=name)
+    signed: run_service_pb2.SignArtifactUrlResponse = await plane.run.runs.SignArtifactUrl(request)
+    return signed
 
 
 async def _answers(method: Any, request: Any) -> bool:

@@ -1,6 +1,5 @@
 """URLs with which the files of runs are read: which are made, what they open, and what they do not."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -14,38 +13,21 @@ from google.protobuf.duration_pb2 import Duration
 from devstack import seaweedfs
 from devstack.postgres import Postgres
 from optaic import storage
-from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2, run_service_pb2
 from support.identities import caller
 from support.object_store import ObjectStore, installed, needs_server
 from support.polling import eventually
-from support.run_service import TENANT, RunningRunService, refused, run_service
+from support.run_service import RunningRunService, refused, run_service
 
 ROOT = "s3://optaic/data"
 CONTENT = b"what the run wrote"
-HASH = hashlib.sha256(CONTENT).hexdigest()
-
-
-def _entry(name: str, uri: str) -> run_pb2.Artifact:
-    entry = run_pb2.Artifact(name=name, uri=uri, size_bytes=len(CONTENT), sha256=HASH)
-    entry.media_type = "text/plain"
-    return entry
 
 
 async def _complete(service: RunningRunService, root: str, *names: str) -> run_pb2.Run:
     """Complete a run with artifacts of these names below a data root."""
     run = await service.submit(service.instances.add())
     started = await service.start(run.run_id)
-    flow = f"{root}/{TENANT}/{run.instance_id}/refresh"
-    place = f"{flow}/runs/{run.run_id}/"
-    return await service.complete(
-        run.run_id,
-        started.fencing_token,
-        output_version=flow_pb2.VersionRef(uri=f"{flow}/data", digest="d"),
-        outputs_uri=place,
-        artifacts={name: f"{place}{name}.txt" for name in names} | {"data": f"{flow}/data"},
-        artifact_manifest=[_entry(name, f"{place}{name}.txt") for name in names],
-    )
+    return await service.complete_with_files(run.run_id, started.fencing_token, root, *names, content=CONTENT)
 
 
 async def _sign(service: RunningRunService, run_id: str, name: str, **given: Any) -> Any:
