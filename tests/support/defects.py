@@ -85,6 +85,18 @@ DEFECTS = (
         "faults/lineage_service/test_mitigations.py::test_two_concurrent_propagations_lose_no_staleness",
     ),
     Defect(
+        "a revision has the time before the wait for the tenant's lock",
+        "servicekit/database.py",
+        (("await connection.execute(_LOCK_TENANT,", "await send(connection, _LOCK_TENANT,"),),
+        "integration/lineage_service/test_history.py::test_a_revision_has_the_time_after_the_wait_for_the_tenants_lock",
+    ),
+    Defect(
+        "what was sent in a savepoint outlives it",
+        "servicekit/direct.py",
+        (("            self._direct.sent.clear()\n", "            pass\n"),),
+        "integration/servicekit/test_direct.py::test_what_was_sent_in_a_savepoint_is_undone_with_it",
+    ),
+    Defect(
         "older revisions are taken",
         "status_service/domain/board.py",
         (("self.is_deleted or self.position > other.position", "True"),),
