@@ -24,6 +24,7 @@ from support.tool_logins import serve_openly
 
 _DATABASE = "prefect"
 _START_SECONDS = 300  # ten, unless the machine is busy with the rest of the suite
+ENTRYPOINT = "worker.flow.execute"
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 
 
@@ -39,8 +40,8 @@ class PrefectApi:
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
-    async def deploy(self, name: str, pool: str) -> str:
-        """Return a deployment of the worker's flow."""
+    async def deploy(self, name: str, pool: str, entrypoint: str | None = ENTRYPOINT) -> str:
+        """Return a deployment, usually of the worker's flow."""
         flow = await self.call("POST", "/flows/", {"name": "optaic"})
         deployment = await self.call(
             "POST",
@@ -48,7 +49,7 @@ class PrefectApi:
             {
                 "name": name,
                 "flow_id": flow["id"],
-                "entrypoint": "worker.flow.execute",
+                "entrypoint": entrypoint,
                 "work_pool_name": pool,
             },
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import json
 import os
@@ -12,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.rules.deployments import work_pool_of
 from optaic.run.v1 import run_pb2
 from support.polling import eventually
-from support.prefect_api import PrefectApi
+from support.prefect_api import ENTRYPOINT, PrefectApi
 from support.processes import is_running, list_run_processes
 from support.worker import World, running_process
 from support.worker_peers import TENANT, TOKEN
@@ -66,10 +68,12 @@ class Fixture:
 
         await eventually(found, 90)
 
-    async def trigger(self, definition: str = "probe", **config: Any) -> tuple[run_pb2.Run, str]:
+    async def trigger(
+        self, definition: str = "probe", *, entrypoint: str | None = ENTRYPOINT, **config: Any
+    ) -> tuple[run_pb2.Run, str]:
         """Submit a run of a probe, or of another pipeline, and its flow run."""
         run = self.world.runs.submit(self.world.dataset("dataset", definition, **config), REFRESH)
-        deployment = await self.prefect.deploy(f"{TENANT}.{run.instance_id}.refresh", self.pool)
+        deployment = await self.prefect.deploy(f"{TENANT}.{run.instance_id}.refresh", self.pool, entrypoint)
         return run, await self.prefect.trigger(
             deployment,
             tenant_id=TENANT,
@@ -124,6 +128,8 @@ async def test_a_worker_survives_every_failure_of_its_runs(fixture: Fixture) -> 
         await _what_ended_a_run_is_said(fixture)
         await _a_killed_flow_run_is_a_crash_and_says_so(fixture)
         await _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture)
+        await _a_flow_run_needs_no_deployment_once_it_is_claimed(fixture)
+        await _a_deployment_needs_no_code(fixture)
         await _both_records_agree_on_a_run(fixture)
         assert worker.poll() is None
 
@@ -186,6 +192,25 @@ async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: Fixt
     assert state["type"] == "FAILED"
     assert "instance_id is 'prices', but must be the id of an instance" in state["message"]
     assert "'start' is not a parameter of this flow" in state["message"]
+
+
+async def _a_flow_run_needs_no_deployment_once_it_is_claimed(fixture: Fixture) -> None:
+    run, flow_run = await fixture.trigger(behaviour="sleep", seconds=5)
+    await fixture.prefect.wait(flow_run, "PENDING", "RUNNING")
+    found = await fixture.prefect.call("GET", f"/flow_runs/{flow_run}")
+    tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+    waiting = await fixture.prefect.trigger_at(tomorrow, found["deployment_id"])
+    await fixture.prefect.call("DELETE", f"/deployments/{found['deployment_id']}")
+    assert (await fixture.prefect.wait(flow_run))["type"] == "COMPLETED"
+    assert run.status == run_pb2.RUN_STATUS_COMPLETED
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        await fixture.prefect.state(waiting)
+
+
+async def _a_deployment_needs_no_code(fixture: Fixture) -> None:
+    run, flow_run = await fixture.trigger(entrypoint=None)
+    assert (await fixture.prefect.wait(flow_run))["type"] == "COMPLETED"
+    assert run.orchestrator_run_id == flow_run
 
 
 async def test_a_terminated_worker_fails_its_runs_and_leaves_no_process(fixture: Fixture) -> None:
