@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grpc
 import typer
@@ -17,6 +18,7 @@ from optaic.rules.forms import is_id
 
 _ID_BEGUN = re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F-]{0,27}")
 _MOST_NAMED = 10
+_AT_ONCE = 8  # names that are looked up at the same time
 
 
 async def get_project(client: AsyncClient, text: str, *, whole: bool = False) -> instance_pb2.Project:
@@ -81,6 +83,19 @@ async def paths_of(client: AsyncClient, output: ListFormat) -> dict[str, str]:
     if output is not ListFormat.NAME:
         return {}
     return {each.project_id: f"{each.name}/" for each in await client.projects.list()}
+
+
+async def find_instances(
+    client: AsyncClient, texts: Iterable[str], project: str = "", *, whole: bool = False
+) -> list[instance_pb2.Instance]:
+    """Return the instances, each as `find_instance` finds it and in this order; raises as that."""
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def find(text: str) -> instance_pb2.Instance:
+        async with limit:
+            return await find_instance(client, text, project, whole=whole)
+
+    return await asyncio.gather(*map(find, texts))
 
 
 def is_unattended() -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optaic.cli.naming import find_instance, is_unattended
+from optaic.cli.naming import find_instance, find_instances, is_unattended
 from optaic.cli.output import (
     Format,
     ListFormat,
@@ -68,7 +68,7 @@ def order(
     """List flows so that each comes after all of its upstreams; those of a level may run at the same time."""
 
     async def command(client: AsyncClient) -> None:
-        found = [await find_instance(client, each, project) for each in instances]
+        found = await find_instances(client, instances, project)
         levels = await client.lineage.order(*found, flow_kind=flow or None)
         names = {each.instance_id: each.name for each in found}
         rows = [

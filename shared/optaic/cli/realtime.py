@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optaic.cli.naming import find_instance
+from optaic.cli.naming import find_instances
 from optaic.cli.output import (
     Format,
     OutputOption,
@@ -50,7 +50,7 @@ def token(
     """Make tokens to subscribe to the live messages of instances, and show the channels, the address and the expiry."""
 
     async def command(client: AsyncClient) -> None:
-        found = [await find_instance(client, each, project) for each in instances]
+        found = await find_instances(client, instances, project)
         names = {each.instance_id: each.name for each in found}
         made = await client.status.realtime_token(found, runs=run_id or (), without_tenant=without_tenant)
         url = client.status.realtime_url()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from optaic.cli.exits import Exit
-from optaic.cli.naming import find_instance, find_project, is_unattended
+from optaic.cli.naming import find_instances, find_project, is_unattended
 from optaic.cli.output import (
     AnyFormat,
     Format,
@@ -63,9 +63,7 @@ def refresh(
     """Bring instances up to date, in order; the exit status is 9 if a flow failed or is blocked."""
 
     async def command(client: AsyncClient) -> None:
-        found = [
-            await find_instance(client, each, project, whole=is_unattended()) for each in instances or ()
-        ]
+        found = await find_instances(client, instances or (), project, whole=is_unattended())
         selection: dict[str, Any] = {
             "project": "" if found else await find_project(client, project),
             "labels": parse_labels(label or ()),

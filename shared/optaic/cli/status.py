@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from optaic.cli import realtime
-from optaic.cli.naming import find_instance, find_past_instance, find_project, paths_of
+from optaic.cli.naming import find_instance, find_instances, find_past_instance, find_project, paths_of
 from optaic.cli.output import (
     Format,
     ListFormat,
@@ -241,7 +241,7 @@ def availability(
 
     async def command(client: AsyncClient) -> None:
         found = await client.status.availability(
-            [await find_instance(client, each, project) for each in instances or ()],
+            await find_instances(client, instances or (), project),
             project=await find_project(client, project),
             windows=[] if start is None else [(start, end)],
         )
@@ -309,7 +309,7 @@ def watch(
 
     async def command(client: AsyncClient) -> None:
         async def find() -> tuple[str, list[instance_pb2.Instance]]:
-            found = [await find_instance(client, each, project) for each in instances or ()]
+            found = await find_instances(client, instances or (), project)
             return await find_project(client, project), found
 
         project_id, wanted = await when_it_answers(find)

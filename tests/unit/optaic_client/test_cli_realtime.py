@@ -2,13 +2,16 @@
 
 import datetime as dt
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from optaic.instance.v1 import instance_pb2
 from optaic.rules.realtime import alerts_channel, progress_channel, status_channel
 from optaic.status.v1 import status_service_pb2 as api
-from support.command_line import ID, invoke
+from support.command_line import ID, PRICES, invoke
 from support.fake_services import FakeServices
 
 RUN = "01900000-0000-7000-8000-000000000009"
@@ -75,3 +78,16 @@ def test_the_address_is_that_of_the_stack_whose_services_are_called(
         (tmp_path / ".state").mkdir(exist_ok=True)
         (tmp_path / ".state" / "stack.json").write_text(json.dumps({"endpoints": known}))
         assert json.loads(invoke("status", "token", "prices", "-o", "json").stdout)["url"] == url
+
+
+def test_instances_are_looked_up_side_by_side_and_stay_in_order(optaic: FakeServices) -> None:
+    ids = [f"01900000-0000-7000-8000-0000000000{number:02}" for number in range(20)]
+    both = threading.Barrier(2, timeout=30)
+
+    def answer(request: Any, _: object) -> instance_pb2.Instance:
+        both.wait()  # until another is looked up at the same time
+        return instance_pb2.Instance(instance_id=request.instance_id, name=PRICES.name)
+
+    optaic.on("GetInstance", answer)
+    invoke("status", "token", *ids)
+    assert list(optaic.calls("CreateRealtimeToken")[0].request.instance_ids) == ids
