@@ -5,5 +5,5 @@ import WebSocket from "ws";
 import { follow } from "./live.js";
 
 const load = async () => (await fetch(process.argv[2])).json();
-const show = (name, message) => console.log(JSON.stringify({ name, message }));
+const show = (followed, message) => console.log(JSON.stringify({ ...followed, message }));
 await follow(Centrifuge, load, show, { websocket: WebSocket });

@@ -1,5 +1,5 @@
-// Follow live statuses. `load` returns what `optaic status token NAME... --show-tokens -o json` prints; `show(name, message)` gets
-// each status in order, and null in place of a message where some were missed: then read the status anew.
+// Follow live statuses. `load` returns what `optaic status token NAME... --show-tokens -o json` prints; `show(followed, message)` gets
+// each status of a `channel` with its `name` in order, and null in place of a message where some were missed: then read the status anew.
 export async function follow(Centrifuge, load, show, options = {}) {
   const given = await load();
   const client = new Centrifuge(given.url, {
@@ -9,6 +9,7 @@ export async function follow(Centrifuge, load, show, options = {}) {
   });
   for (const { topic, channel, token, instance_name: name } of given.subscriptions) {
     if (topic !== "REALTIME_TOPIC_STATUS") continue;
+    const followed = { channel, name };
     const subscription = client.newSubscription(channel, {
       token,
       getToken: async () => (await load()).subscriptions.find((each) => each.channel === channel).token,
@@ -16,13 +17,13 @@ export async function follow(Centrifuge, load, show, options = {}) {
     });
     let revision;
     subscription.on("subscribed", ({ wasRecovering, recovered }) => {
-      if (wasRecovering && !recovered) show(name, (revision = null));
+      if (wasRecovering && !recovered) show(followed, (revision = null));
     });
     subscription.on("publication", ({ data }) => {
       if (revision && data.revision <= revision) return; // an older one came again
-      if (revision && data.previous_revision !== revision) show(name, null);
+      if (revision && data.previous_revision !== revision) show(followed, null);
       revision = data.revision;
-      show(name, data);
+      show(followed, data);
     });
     subscription.subscribe();
   }

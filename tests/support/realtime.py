@@ -41,11 +41,26 @@ class World:
 
     async def tokens(self, metadata: Any = ME, **request: Any) -> api.CreateRealtimeTokenResponse:
         """Make tokens for the instance."""
-        wanted = api.CreateRealtimeTokenRequest(instance_ids=[self.instance_id], **request)
+        wanted = api.CreateRealtimeTokenRequest(**{"instance_ids": [self.instance_id], **request})
         answer: api.CreateRealtimeTokenResponse = await self.service.stub.CreateRealtimeToken(
             wanted, metadata=metadata
         )
         return answer
+
+    async def create(self) -> str:
+        """Create another instance; return its id."""
+        instance_id = new_id()
+        created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
+        await self.service.applied(*await self.service.publish(created))
+        channel = status_channel(TENANT, instance_id)
+        # What is published comes a moment after what is stored; it is not what a test waits for.
+        await eventually(lambda: self.server.history(channel))
+        return instance_id
+
+    async def delete(self, instance_id: str) -> None:
+        """Delete an instance."""
+        deleted = instance_events_pb2.InstanceDeleted(instance=instance(instance_id, revision=2))
+        await self.service.applied(*await self.service.publish(deleted))
 
     async def change(self, revision: int, status: str, run_number: int) -> None:
         """Give the instance's flow a status."""
@@ -61,13 +76,9 @@ async def realtime_world(nats_url: str, **settings: Any) -> AsyncIterator[World]
         centrifugo_server() as server,
         status_service(nats_url, auth="tokens", **server.settings, **settings) as service,
     ):
-        instance_id = new_id()
-        created = instance_events_pb2.InstanceCreated(instance=instance(instance_id))
-        await service.applied(*await service.publish(created))
-        channel = status_channel(TENANT, instance_id)
-        # What is published comes a moment after what is stored; it is not what a test waits for.
-        await eventually(lambda: server.history(channel))
-        yield World(service, server, instance_id)
+        world = World(service, server, "")
+        world.instance_id = await world.create()
+        yield world
 
 
 def signed(key: str = TOKEN_KEY, **claims: Any) -> str:

@@ -34,9 +34,10 @@ async def world(postgres_server: Postgres, nats_url: str) -> AsyncIterator[World
         yield running
 
 
-async def _tokens(world: World) -> dict[str, Any]:
-    """Return what `optaic status token -o json --show-tokens` prints."""
-    content: dict[str, Any] = {"url": websocket_url(world.server.url), **message_dict(await world.tokens())}
+async def _tokens(world: World, *others: str) -> dict[str, Any]:
+    """Return what `optaic status token -o json --show-tokens` prints; the instances have the same name."""
+    made = await world.tokens(instance_ids=[world.instance_id, *others])
+    content: dict[str, Any] = {"url": websocket_url(world.server.url), **message_dict(made)}
     for each in content["subscriptions"]:
         each["instance_name"] = _NAME
     return content
@@ -78,21 +79,30 @@ async def test_the_example_follows_statuses_in_node(world: World, example: Path)
 
 async def test_the_example_shows_statuses_in_a_browser(world: World, example: Path, tmp_path: Path) -> None:
     program = find_browser()
+    other = await world.create()
+    made = await _tokens(world, other)
+
+    async def tokens() -> dict[str, Any]:
+        return made
+
     async with (
-        Page(example, lambda: _tokens(world)).serve() as page,
+        Page(example, tokens).serve() as page,
         browser(program, tmp_path, f"{page.url}/index.html") as shown,
     ):
 
-        async def shows(connection: str, status: str) -> bool:
+        async def shows(connection: str, *statuses: str) -> bool:
             text = await shown.evaluate("document.body?.innerText")
-            return " ".join(str(text).split()) == f"Live statuses {connection} {_NAME} {status}"
+            # The instances have the same name, and come in any order.
+            begin, *told = " ".join(str(text).split()).split(f" {_NAME} ")
+            return begin == f"Live statuses {connection}" and sorted(told) == sorted(statuses)
 
-        await eventually(lambda: shows("connected", "not_initialized"))
+        await eventually(lambda: shows("connected", "not_initialized", "not_initialized"))
         await world.change(1, "RUNNING", 1)
-        await eventually(lambda: shows("connected", "running"))
+        await eventually(lambda: shows("connected", "running", "not_initialized"))
         await world.change(2, "READY", 1)
-        await eventually(lambda: shows("connected", "ready"))
+        await world.delete(other)
+        await eventually(lambda: shows("connected", "ready", "deleted"))
         await world.server.kill()
-        await eventually(lambda: shows("connecting", "ready"))
+        await eventually(lambda: shows("connecting", "ready", "deleted"))
         await world.server.start()
-        await eventually(lambda: shows("connected", "read anew"))
+        await eventually(lambda: shows("connected", "read anew", "read anew"))
