@@ -19,6 +19,7 @@ from optaic import storage
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_PRIVATE = 0o700  # as workers make the folders of tenants
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -145,7 +146,7 @@ class _Files:
         """Open the folder of a file, which is made if it may be new, and yield it with the file's name."""
         *folders, name = PurePosixPath(path).parts
         if is_new:
-            self._top.mkdir(parents=True, exist_ok=True)
+            self._top.mkdir(_PRIVATE, parents=True, exist_ok=True)  # those above it have the umask's mode
         with contextlib.ExitStack() as stack:
             here = os.open(self._top, os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, here)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -158,6 +159,13 @@ def test_a_source_without_any_file_removes_nothing(source: Folder, target: str, 
     with pytest.raises(FileNotFoundError, match="has no file"):
         unmounted.remove_gone()
     assert _content(there) == FILES
+
+
+def test_the_tenant_s_folder_is_made_for_its_owner_only(source: Folder, tmp_path: Path) -> None:
+    target = tmp_path / "new/root/default"
+    _copy(Copier(source, open_folder(str(target))))
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+    assert stat.S_IMODE(target.parent.stat().st_mode) == stat.S_IMODE((tmp_path / "source").stat().st_mode)
 
 
 def test_links_are_named_and_not_followed(source: Folder, target: str, tmp_path: Path) -> None:
