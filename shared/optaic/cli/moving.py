@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from contextlib import aclosing
+from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
 import typer
 
 from optaic import storage
 from optaic.cli.exits import Exit
+from optaic.cli.moved_runs import RunRecords
 from optaic.cli.output import print_line
 from optaic.cli.session import YesOption, confirm, fail, run, warn
 from optaic.client import AsyncClient
-from optaic.moving import Copier, Outcome, open_folder
+from optaic.moving import Copier, Outcome, open_folder, overlap
 from optaic.rules.locations import normalize_root, spellings
-from optaic.run.v1 import data_move_service_pb2, run_pb2
+from optaic.run.v1 import data_move_service_pb2
 
 _Move = data_move_service_pb2.DataMove
 _PAUSE = 1.0  # seconds until the active runs are counted again
-_AT_ONCE = 8  # runs that are read at the same time
 _SHOWN = 20  # problems
-_ENDED = (run_pb2.RUN_STATUS_COMPLETED, run_pb2.RUN_STATUS_FAILED, run_pb2.RUN_STATUS_CANCELLED)
+
+
+class _ChangedError(Exception):
+    """Another call has begun, switched or ended a move meanwhile."""
 
 
 def move_data(
@@ -64,12 +68,17 @@ def move_data(
                 f"the token is of the tenant {move.tenant_id}, not of {tenant}; pass a token of {tenant}",
                 status=Exit.USAGE,
             )
-        if to:
-            await _move(client, move, source, normalize_root(to), wait=wait, leave_damaged=leave_damaged)
-        elif delete_source:
-            await _delete_source(client, move, normalize_root(delete_source), yes=yes)
-        else:
-            await _end(client, move, is_given_up=give_up)
+        try:
+            if to:
+                await _move(client, move, source, normalize_root(to), wait=wait, leave_damaged=leave_damaged)
+            elif delete_source:
+                await _delete_source(client, move, normalize_root(delete_source), yes=yes)
+            else:
+                await _end(client, move, is_given_up=give_up)
+        except OSError as error:
+            fail(f"{error}; call it again when the place can be reached, and it goes on where it was")
+        except _ChangedError as error:
+            fail(str(error))
 
     run(command)
 
@@ -77,9 +86,12 @@ def move_data(
 async def _move(
     client: AsyncClient, move: _Move, source: str, to_root: str, *, wait: bool, leave_damaged: bool
 ) -> None:
-    if move.state == _Move.STATE_SWITCHED and move.to_root == to_root:
+    if move.state != _Move.STATE_UNSPECIFIED:
+        _require_named(move, source, to_root)
+        to_root = move.to_root
+    if move.state == _Move.STATE_SWITCHED:
         # Again, as the first call may have died before all services knew.
-        _tell_next(await client.data_moves.switch(move.from_root, move.to_root))
+        _tell_next(await client.data_moves.switch(move.from_root, to_root))
         return
     from_root = move.from_root or (normalize_root(source) if source else move.data_root)
     if not from_root:
@@ -87,33 +99,124 @@ async def _move(
             "it is not known where the data lies; pass --from, the OPTAIC_DATA_ROOT of the workers",
             status=Exit.USAGE,
         )
-    tenant_id = move.tenant_id
-    copier = _copier(client, tenant_id, from_root, to_root)
-    manifests = _Manifests(client, copier, f"{from_root}/{tenant_id}/")
-    outcome = await _copy(copier, is_last=False)
-    await manifests.check()
-    move = await client.data_moves.begin(from_root, to_root)
-    print_line("runs are held")
-    if move.active_run_count and not wait:
-        await client.data_moves.end(from_root, to_root, _Move.STATE_HELD)
+    watch = _Watch(client, move)
+    copier = _copier(client, watch, from_root, to_root)
+    records = RunRecords(client, copier, from_root, move.tenant_id)
+    await _copy(copier, is_last=False)
+    await records.check()
+    if records.are_elsewhere:
         fail(
-            f"{move.active_run_count} runs are active, so nothing was switched, and runs go on; what was copied stays. Call it again "
-            "later, or pass --wait"
+            f"no completed run has outputs below {from_root}; pass --from, the OPTAIC_DATA_ROOT of the workers"
         )
-    while move.active_run_count:
-        await asyncio.sleep(_PAUSE)
-        move = await client.data_moves.get()
-    outcome = await _copy(copier, is_last=True)
-    await manifests.check()
-    _judge([*outcome.problems, *manifests.problems], leave_damaged=leave_damaged)
-    print_line(f"{copier.total} files are the same on both sides")
-    _tell_next(await client.data_moves.switch(from_root, to_root))
+    await watch.hold(from_root, to_root)
+    if watch.move.active_run_count and not wait:
+        await _let_go(client, watch.move, was_held=move.state == _Move.STATE_HELD)
+    with _saying_that_runs_are_held():
+        move = await watch.look()
+        while move.active_run_count:
+            await asyncio.sleep(_PAUSE)
+            move = await watch.look()
+        outcome = await _copy(copier, is_last=True)
+        await records.check()
+        _judge([*outcome.problems, *records.problems], outcome.unnamed, leave_damaged=leave_damaged)
+        print_line(f"{copier.total} files are the same on both sides")
+        switched = await client.data_moves.switch(from_root, to_root)
+    _tell_next(switched)
 
 
-def _copier(client: AsyncClient, tenant_id: str, from_root: str, to_root: str) -> Copier:
-    folders = [f"{root}/{tenant_id}" for root in (from_root, to_root)]
-    _reach(client, *folders)
-    return Copier(*map(open_folder, folders))
+def _require_named(move: _Move, source: str, to_root: str) -> None:
+    """Refuse another move than the one that is under way, before anything is copied."""
+    if to_root in spellings(move.to_root) and (
+        not source or normalize_root(source) in spellings(move.from_root)
+    ):
+        return
+    option = "--finish" if move.state == _Move.STATE_SWITCHED else "--give-up"
+    fail(
+        f"the tenant's data is being moved from {move.from_root} to {move.to_root} already; end that move first, with {option}"
+    )
+
+
+async def _let_go(client: AsyncClient, move: _Move, *, was_held: bool) -> NoReturn:
+    """End a hold that this command has begun, because runs are active and it may not wait for them."""
+    active = f"{move.active_run_count} runs are active, so nothing was switched; what was copied stays"
+    if was_held:
+        fail(f"{active}. Runs stay held since an earlier call: pass --wait, or end the move with --give-up")
+    with _saying_that_runs_are_held():
+        await client.data_moves.end(move.from_root, move.to_root, _Move.STATE_HELD)
+    fail(f"{active}, and runs go on. Call it again later, or pass --wait")
+
+
+class _Watch:
+    """The move as this command knows it. It notices whoever begins, switches or ends one meanwhile."""
+
+    def __init__(self, client: AsyncClient, move: _Move) -> None:
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self.move = move
+
+    async def look(self) -> _Move:
+        """Return how the move is now.
+
+        Raises:
+            _ChangedError: it is another one, or in another state.
+        """
+        found = await self._client.data_moves.get()
+        if _identity_of(found) != _identity_of(self.move):
+            raise _ChangedError(
+                "another call has begun, switched or ended a move of the tenant meanwhile, so this one changes nothing more; look what that "
+                "call does, then call it again"
+            )
+        self.move = found
+        return found
+
+    def permit(self) -> None:
+        """Look, in a thread that copies: what is at the target may be read and written by runs after a switch."""
+        asyncio.run_coroutine_threadsafe(self.look(), self._loop).result()
+
+    async def hold(self, from_root: str, to_root: str) -> None:
+        """Have runs held by this move.
+
+        Raises:
+            _ChangedError: another call has switched it.
+        """
+        await self.look()
+        self.move = await self._client.data_moves.begin(from_root, to_root)
+        if self.move.state != _Move.STATE_HELD:
+            raise _ChangedError(
+                "another call has switched this move meanwhile; call it again to see what is next"
+            )
+        print_line("runs are held")
+
+
+def _identity_of(move: _Move) -> _Move:
+    """Return what stays the same of a move as long as nobody begins, switches or ends one."""
+    same = _Move()
+    same.CopyFrom(move)
+    same.ClearField("active_run_count")
+    return same
+
+
+@contextlib.contextmanager
+def _saying_that_runs_are_held() -> Iterator[None]:
+    """Say what to do if the block fails, or is interrupted."""
+    try:
+        yield
+    except _ChangedError:
+        raise
+    except BaseException:
+        warn("runs are held until the move ends: call it again, or end it with --give-up")
+        raise
+
+
+def _copier(client: AsyncClient, watch: _Watch, from_root: str, to_root: str) -> Copier:
+    source, target = (f"{root}/{watch.move.tenant_id}" for root in (from_root, to_root))
+    _reach(client, source, target)
+    if overlap(source, target):
+        fail(
+            f"{source} and {target} are one folder, or one lies within the other; name another place",
+            status=Exit.USAGE,
+        )
+    return Copier(open_folder(source), open_folder(target), watch.permit)
 
 
 def _reach(client: AsyncClient, *uris: str) -> None:
@@ -130,33 +233,32 @@ async def _copy(copier: Copier, *, is_last: bool) -> Outcome:
 
     try:
         outcome = await asyncio.to_thread(copier.copy, tell, is_last=is_last)
-    except OSError as error:
-        fail(f"{error}; call it again when the place can be reached")
+    except asyncio.CancelledError:
+        copier.stop()
+        raise
     if outcome.removed:
         print_line(f"removed {outcome.removed} files that the source does not have")
     return outcome
 
 
-def _judge(problems: list[str], *, leave_damaged: bool) -> None:
+def _judge(problems: list[str], unnamed: int, *, leave_damaged: bool) -> None:
     """Print what is wrong; end the command unless it may be left so."""
     for problem in problems[:_SHOWN]:
         warn(problem)
-    if len(problems) > _SHOWN:
-        warn(f"and {len(problems) - _SHOWN} more")
+    if more := len(problems[_SHOWN:]) + unnamed:
+        warn(f"and {more} more")
     if problems and not leave_damaged:
-        _refuse_damaged()
-
-
-def _refuse_damaged() -> NoReturn:
-    fail(
-        "nothing was switched, and runs are held. Restore or remove these files and call it again; pass --leave-damaged to move without "
-        "them; or end the move with --give-up"
-    )
+        fail(
+            "nothing was switched. Restore or remove these files and call it again; or pass --leave-damaged to move without them"
+        )
 
 
 def _tell_next(move: _Move) -> None:
-    print_line(f"data is read at {move.to_root} now, and runs are held")
-    print_line(f"next: start the workers and run-service with OPTAIC_DATA_ROOT={move.to_root}")
+    root, tenant_id = move.to_root, move.tenant_id
+    print_line(f"data of the tenant {tenant_id} is read at {root} now, and its runs are held")
+    print_line(f"next: start the workers of the tenant {tenant_id} with OPTAIC_DATA_ROOT={root}, no others")
+    print_line("let the gateway serve this root, too (docs/gateway.md)")
+    print_line("start run-service with it only once every tenant has moved there")
     print_line("then: optaic admin move-data --finish")
 
 
@@ -167,15 +269,22 @@ async def _end(client: AsyncClient, move: _Move, *, is_given_up: bool) -> None:
         fail(f"the move has switched: finish it, then move back with --to {move.from_root}")
     if not is_given_up and move.state == _Move.STATE_HELD:
         fail(f"the move has not switched: call it again with --to {move.to_root}, or end it with --give-up")
-    if not is_given_up:
-        # What a worker has removed at the old place since, data of deleted instances, goes here, too.
-        copier = _copier(client, move.tenant_id, move.from_root, move.to_root)
-        await asyncio.to_thread(copier.remove_gone)
     ended = await client.data_moves.end(move.from_root, move.to_root, move.state)
     print_line(f"runs begin again; the data lies at {ended.data_root or move.from_root}")
 
 
 async def _delete_source(client: AsyncClient, move: _Move, root: str, *, yes: bool) -> None:
+    folder = _require_former(move, root)
+    if not yes:
+        confirm(f"Remove all data in {folder}? It is read at {move.data_root} now.")
+        folder = _require_former(await client.data_moves.get(), root)
+    _reach(client, folder)
+    await asyncio.to_thread(open_folder(folder).remove_all)
+    print_line(f"removed {folder}")
+
+
+def _require_former(move: _Move, root: str) -> str:
+    """Return the tenant's folder below a former root; refuse one where its data still is."""
     if root not in move.former_roots or root in spellings(move.data_root):
         fail(
             f"{root} is no former data root of the tenant; those are {', '.join(move.former_roots) or 'none'}",
@@ -183,52 +292,10 @@ async def _delete_source(client: AsyncClient, move: _Move, root: str, *, yes: bo
         )
     if move.state != _Move.STATE_UNSPECIFIED:
         fail("a move is under way; finish it first")
-    folder = f"{root}/{move.tenant_id}"
-    if not yes:
-        confirm(f"Remove all data in {folder}? It is read at {move.data_root} now.")
-    _reach(client, folder)
-    try:
-        await asyncio.to_thread(open_folder(folder).remove_all)
-    except OSError as error:
-        fail(f"{error}; call it again: what is removed already stays removed")
-    print_line(f"removed {folder}")
-
-
-class _Manifests:
-    """The records that runs have of their files, compared with what was copied; each ended run once."""
-
-    def __init__(self, client: AsyncClient, copier: Copier, folder: str) -> None:
-        self._client = client
-        self._copier = copier
-        self._folder = folder
-        self._checked: dict[str, list[str]] = {}  # run id -> problems
-
-    @property
-    def problems(self) -> list[str]:
-        """Return what was found, in words."""
-        return [problem for problems in self._checked.values() for problem in problems]
-
-    async def check(self) -> None:
-        """Look at the runs that have ended since the last time, and again at those of which something was wrong."""
-        limit = asyncio.Semaphore(_AT_ONCE)
-        async with aclosing(self._client.data_moves.each_run()) as runs:
-            ended = [each.run_id async for each in runs if each.status in _ENDED and each.artifacts]
-        wanted = [run_id for run_id in ended if self._checked.get(run_id) != []]
-
-        async def look(run_id: str) -> None:
-            async with limit:
-                self._checked[run_id] = self._compare(await self._client.runs.get(run_id))
-
-        await asyncio.gather(*map(look, wanted))
-
-    def _compare(self, found: run_pb2.Run) -> list[str]:
-        problems = []
-        for entry in found.artifact_manifest:
-            if entry.uri.startswith(self._folder):
-                sha256 = self._copier.sha256_of(entry.uri.removeprefix(self._folder))
-                if sha256 != entry.sha256:
-                    what = f"has the SHA-256 {sha256}" if sha256 else "is not there"
-                    problems.append(
-                        f"{entry.uri} {what}, but run {found.run_id} wrote a file with {entry.sha256}"
-                    )
-        return problems
+    folder, present = (f"{each}/{move.tenant_id}" for each in (root, move.data_root))
+    if overlap(folder, present):
+        fail(
+            f"{folder} and {present}, where the data is, are one folder, or one lies within the other; nothing was removed",
+            status=Exit.USAGE,
+        )
+    return folder

@@ -63,6 +63,29 @@ def open_folder(uri: str) -> Folder:
     return _Objects(uri) if storage.is_remote(uri) else _Files(uri)
 
 
+def overlap(first: str, second: str) -> bool:
+    """Return whether two folders of this machine are one, or one lies within the other: by whatever links and mounts.
+
+    Raises:
+        OSError: it cannot be seen.
+    """
+    if storage.is_remote(first) or storage.is_remote(second):
+        return False
+    places = [Path(storage.local_place(uri)).resolve() for uri in (first, second)]
+    return any(
+        _are_one(outer, folder)
+        for outer, inner in (places, reversed(places))
+        for folder in (inner, *inner.parents)
+    )
+
+
+def _are_one(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except FileNotFoundError:
+        return False
+
+
 class _Objects:
     """A folder of an object store."""
 

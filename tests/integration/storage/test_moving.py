@@ -13,7 +13,7 @@ import pytest
 
 from devstack import seaweedfs
 from optaic import storage
-from optaic.moving import Copier, Folder, Outcome, open_folder
+from optaic.moving import Copier, Folder, Outcome, StoppedError, open_folder, overlap
 from support.object_store import ObjectStore, installed, needs_server
 
 FILES = {
@@ -150,15 +150,89 @@ def test_a_copy_that_is_damaged_between_two_passes_is_replaced(source: Folder, t
     assert _content(there) == FILES
 
 
-def test_a_source_without_any_file_removes_nothing(source: Folder, target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_source_without_any_file_is_refused(
+    source: Folder, target: str, tmp_path: Path, is_last: bool
+) -> None:
     there = open_folder(target)
     _copy(Copier(source, there))
-    unmounted = Copier(open_folder(str(tmp_path / "gone")), there)
-    with pytest.raises(FileNotFoundError, match="has no file"):
-        _copy(unmounted)
-    with pytest.raises(FileNotFoundError, match="has no file"):
-        unmounted.remove_gone()
+    unmounted = tmp_path / "unmounted"
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match="has no file; mount it"):
+            _copy(Copier(open_folder(str(unmounted)), there), is_last=is_last)
+        unmounted.mkdir(exist_ok=True)
     assert _content(there) == FILES
+
+
+class RefusedError(Exception):
+    """Another call has switched the move."""
+
+
+@pytest.mark.parametrize("allowed", range(4))
+def test_nothing_that_is_at_the_target_is_removed_or_replaced_without_permission(
+    source: Folder, target: str, allowed: int
+) -> None:
+    there = open_folder(target)
+    _copy(Copier(source, there))
+    for name in ("i/new/a", "i/new/b"):
+        storage.write(f"{target}/{name}", b"of a run that began after the switch")
+    storage.write(f"{target}/i/training/runs/r/mlflow_model/MLmodel", b"changed")
+    calls = itertools.count()
+
+    def permit() -> None:
+        if next(calls) >= allowed:
+            raise RefusedError
+
+    with pytest.raises(RefusedError):
+        Copier(source, there, permit).copy(lambda _outcome, _total: None, is_last=True)
+    assert len([path for path in _content(there) if path.startswith("i/new/")]) == max(0, 2 - allowed)
+    assert _content(there)["i/training/runs/r/mlflow_model/MLmodel"] == b"changed"
+    with pytest.raises(RefusedError):
+        Copier(source, there, permit).copy(lambda _outcome, _total: None)
+    assert _content(there)["i/training/runs/r/mlflow_model/MLmodel"] == b"changed"
+
+
+def test_copies_that_are_stopped_end_before_the_next_file_and_go_on_later(
+    source: Folder, target: str
+) -> None:
+    there = open_folder(target)
+    copier = Copier(source, there)
+    copier.stop()
+    with pytest.raises(StoppedError):
+        _copy(copier)
+    assert _content(there) == {}
+    assert _copy(Copier(source, there)).copied == len(FILES)
+
+
+def test_problems_that_are_not_named_are_counted() -> None:
+    outcome = Outcome()
+    for number in range(1_003):
+        outcome.note(str(number))
+    assert (len(outcome.problems), outcome.unnamed) == (1_000, 3)
+
+
+def test_a_copier_knows_which_folders_have_a_copy(source: Folder, target: str) -> None:
+    copier = Copier(source, open_folder(target))
+    assert not copier.has_any("i/training")
+    _copy(copier)
+    for path in (*FILES, "i", "i/training", "i/training/runs/r/mlflow_model"):
+        assert copier.has_any(path)
+    for path in ("i/train", "i/training/runs/r/model", "j", ""):
+        assert not copier.has_any(path)
+
+
+def test_folders_that_are_one_under_two_names_overlap(tmp_path: Path) -> None:
+    (tmp_path / "a/default/i").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "inner").symlink_to(tmp_path / "a/default/i")
+    one = str(tmp_path / "a/default")
+    for other in ("a/default", "link/default", "inner/default", "inner", "a"):
+        assert overlap(one, str(tmp_path / other)), other
+        assert overlap((tmp_path / other).as_uri(), one), other
+    for other in ("b/default", "a/default2", "link/beta"):
+        assert not overlap(one, str(tmp_path / other)), other
+    assert not overlap(one, "s3://a/default")
 
 
 def test_the_tenant_s_folder_is_made_for_its_owner_only(source: Folder, tmp_path: Path) -> None:

@@ -2,108 +2,235 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from optaic.run.v1 import data_move_service_pb2 as api
-from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.cli import moving
+from optaic.moving import Copier, open_folder
 from support.command_line import ID, invoke
-from support.fake_services import FakeServices
-
-CONTENT = b"what the run wrote"
-PLACE = f"{ID}/refresh/runs/r/a.txt"
-Move = api.DataMove
-
-
-class Service:
-    """run-service, as far as moves go."""
-
-    def __init__(self, optaic: FakeServices, folder: Path) -> None:
-        self.source, self.target = folder / "source", folder / "target"
-        self.move = Move(tenant_id="default", data_root=str(self.source))
-        self.active: Iterator[int] = iter(())  # runs, each time when somebody asks
-        self.run = run_pb2.Run(run_id=ID, status=run_pb2.RUN_STATUS_COMPLETED, artifacts={"a": "u"})
-        entry = self.run.artifact_manifest.add(name="a", size_bytes=len(CONTENT))
-        entry.uri, entry.sha256 = f"{self.source}/default/{PLACE}", hashlib.sha256(CONTENT).hexdigest()
-        self.write(self.source, CONTENT)
-        self._optaic = optaic
-        optaic.on("GetDataMove", lambda *_: self._answer())
-        optaic.on("BeginDataMove", self._begin)
-        optaic.on("SwitchDataMove", lambda *_: self._answer(state=Move.STATE_SWITCHED))
-        optaic.on(
-            "EndDataMove", lambda *_: self._answer(state=Move.STATE_UNSPECIFIED, from_root="", to_root="")
-        )
-        listed = run_pb2.Run()
-        listed.CopyFrom(self.run)
-        listed.ClearField("artifact_manifest")
-        optaic.on("ListRuns", run_service_pb2.ListRunsResponse(runs=[listed]))
-        optaic.on("GetRun", self.run)
-
-    def write(self, root: Path, content: bytes) -> None:
-        place = root / "default" / PLACE
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-
-    def copied(self) -> bytes:
-        return (self.target / "default" / PLACE).read_bytes()
-
-    def calls(self) -> list[str]:
-        return [each.method for each in self._optaic.seen if each.method.endswith("DataMove")]
-
-    def _begin(self, request: Any, _context: object) -> Move:
-        return self._answer(state=Move.STATE_HELD, from_root=request.from_root, to_root=request.to_root)
-
-    def _answer(self, **changes: Any) -> Move:
-        for name, value in changes.items():
-            setattr(self.move, name, value)
-        self.move.active_run_count = next(self.active, 0)
-        return self.move
+from support.fake_services import FakeServices, refuse
+from support.moving import CONTENT, PLACE, Move, MovingService
+from support.polling import PATIENCE
 
 
 @pytest.fixture
-def service(optaic: FakeServices, tmp_path: Path) -> Service:
-    return Service(optaic, tmp_path)
+def service(optaic: FakeServices, tmp_path: Path) -> MovingService:
+    return MovingService(optaic, tmp_path)
 
 
-def _move(service: Service, *arguments: str, status: int = 0) -> str:
+def _move(service: MovingService, *arguments: str, status: int = 0) -> str:
     result = invoke("admin", "move-data", "--to", str(service.target), *arguments, status=status)
     return str(result.output)
 
 
-def test_data_is_copied_compared_and_switched_and_runs_stay_held(service: Service) -> None:
+def test_data_is_copied_compared_and_switched_and_runs_stay_held(service: MovingService) -> None:
     text = _move(service, "--tenant", "default")
     assert service.copied() == CONTENT
-    assert service.calls() == ["GetDataMove", "BeginDataMove", "SwitchDataMove"]
+    assert service.calls() == ["BeginDataMove", "SwitchDataMove"]
     assert "1 files are the same on both sides" in text
-    assert f"OPTAIC_DATA_ROOT={service.target}" in text
+    service.forget()
     assert _move(service).endswith("--finish\n"), "called again, it says what is next"
-    assert service.calls()[3:] == ["GetDataMove", "SwitchDataMove"], "all services are told again"
+    assert service.calls() == ["SwitchDataMove"], "all services are told again"
 
 
-def test_finishing_removes_what_a_worker_has_removed_since(service: Service) -> None:
+def test_what_is_next_concerns_this_tenant_only(service: MovingService) -> None:
+    text = _move(service)
+    assert f"workers of the tenant default with OPTAIC_DATA_ROOT={service.target}, no others" in text
+    assert "gateway" in text
+    assert "run-service with it only once every tenant has moved" in text
+
+
+def test_finishing_needs_neither_place_and_removes_nothing(service: MovingService) -> None:
     _move(service)
-    service.write(service.source / "default" / "kept", b"")
-    (service.target / "default/gone").write_bytes(b"")
+    for place in (service.source, service.target / "default" / ID):
+        shutil.rmtree(place)
+    (service.target / "default/new").write_bytes(b"of a run with the new root")
     invoke("admin", "move-data", "--finish")
-    assert not (service.target / "default/gone").exists()
-    assert service.copied() == CONTENT
+    assert (service.target / "default/new").exists()
     assert service.calls()[-1] == "EndDataMove"
 
 
-def test_active_runs_are_waited_for_only_if_asked(service: Service) -> None:
-    service.active = iter((0, 2))
-    assert "2 runs are active" in _move(service, status=1)
-    assert service.calls() == ["GetDataMove", "BeginDataMove", "EndDataMove"]
-    service.active = iter((0, 2, 1))
+def test_active_runs_are_waited_for_only_if_asked(service: MovingService) -> None:
+    service.active = iter((2,))
+    text = _move(service, status=1)
+    assert "2 runs are active" in text
+    assert "runs are held until" not in text
+    assert service.calls() == ["BeginDataMove", "EndDataMove"]
+    service.forget()
+    service.active = iter((2, 1))
     _move(service, "--wait")
-    assert service.calls()[3:] == ["GetDataMove", "BeginDataMove", *["GetDataMove"] * 2, "SwitchDataMove"]
+    assert service.calls() == ["BeginDataMove", "SwitchDataMove"]
 
 
-def test_a_file_that_is_not_the_one_of_its_run_is_named_and_left_only_if_asked(service: Service) -> None:
+def test_the_hold_of_another_call_is_not_ended(service: MovingService) -> None:
+    service.move.state, service.move.from_root = Move.STATE_HELD, str(service.source)
+    service.move.to_root = str(service.target)
+    service.active = itertools.repeat(2)
+    assert "pass --wait, or end the move with --give-up" in _move(service, status=1)
+    assert service.calls() == ["BeginDataMove"]
+
+
+# The first look is that of the command, the second and third are in the first pass and before runs are held, the fourth is before the
+# last pass, the fifth and sixth before each of two removals there.
+@pytest.mark.parametrize("look", range(2, 7))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": Move.STATE_SWITCHED, "data_root": "target"},
+        {"state": Move.STATE_UNSPECIFIED, "from_root": "", "to_root": "", "data_root": "target"},
+        {"state": Move.STATE_HELD, "from_root": "source", "to_root": "/elsewhere"},
+        {"state": Move.STATE_HELD, "from_root": "source", "to_root": "target", "actor": "somebody else"},
+    ],
+    ids=["switched", "finished", "another", "begun again"],
+)
+def test_nothing_is_removed_or_switched_once_another_call_has_changed_the_move(
+    service: MovingService, look: int, change: dict[str, Any]
+) -> None:
+    places = {"source": str(service.source), "target": str(service.target)}
+    service.changes[look] = {
+        name: places.get(value, value) if isinstance(value, str) else value for name, value in change.items()
+    }
+    new = [service.target / "default" / name for name in ("a", "b")]
+    for place in new:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"of a run with the new root")
+    text = _move(service, "--wait", status=1)
+    assert "another call has begun, switched or ended a move" in text
+    assert "runs are held until" not in text
+    assert [place.exists() for place in new] == [look < 6, True]
+    assert service.calls() == (["BeginDataMove"] if look > 3 else [])
+
+
+def test_a_move_that_another_call_switches_before_runs_are_held_is_not_gone_on_with(
+    service: MovingService,
+) -> None:
+    service.on_begin = {"state": Move.STATE_SWITCHED}
+    stray = service.target / "default/stray"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"")
+    assert "another call has switched this move" in _move(service, status=1)
+    assert stray.exists()
+    assert service.calls() == ["BeginDataMove"]
+
+
+def test_another_move_is_refused_before_anything_is_copied(service: MovingService) -> None:
+    service.move.from_root, service.move.to_root = str(service.source), "s3://bucket/p"
+    for state, option in (Move.STATE_HELD, "--give-up"), (Move.STATE_SWITCHED, "--finish"):
+        service.move.state = state
+        assert f"end that move first, with {option}" in _move(service, status=1)
+    service.move.state, service.move.to_root = Move.STATE_HELD, str(service.target)
+    assert "end that move first" in _move(service, "--from", "/elsewhere", status=1)
+    assert not service.target.exists()
+    assert service.calls() == []
+    _move(service, "--from", service.source.as_uri())
+    assert service.calls() == ["BeginDataMove", "SwitchDataMove"], "another spelling is the same move"
+
+
+def test_a_source_without_any_file_is_refused(service: MovingService) -> None:
+    shutil.rmtree(service.source)
+    assert "has no file; mount it" in _move(service, status=1)
+    assert service.calls() == []
+
+
+def test_a_place_that_is_the_source_under_another_name_is_refused(service: MovingService) -> None:
+    service.target.symlink_to(service.source)
+    assert "are one folder" in _move(service, status=2)
+    service.target.unlink()
+    service.target.symlink_to(service.source / "default" / ID)
+    assert "are one folder" in _move(service, status=2)
+    assert service.calls() == []
+    assert [each.name for each in (service.source / "default" / ID).rglob("*.txt")] == ["a.txt"]
+
+
+def test_a_completed_run_whose_outputs_were_not_copied_is_named(service: MovingService) -> None:
+    service.run.artifacts.clear()
+    service.run.output_version.uri = f"{service.source}/default/{ID}/refresh/data"
+    text = _move(service, status=1)
+    assert f"{service.run.output_version.uri} has no file, but the outputs of run {ID} lie there" in text
+    assert "runs are held until the move ends: call it again, or end it with --give-up" in text
+    assert "SwitchDataMove" not in service.calls()
+    (service.source / "default" / ID / "refresh/data").mkdir()
+    (service.source / "default" / ID / "refresh/data/part").write_bytes(b"")
+    _move(service)
+    assert service.calls()[-1] == "SwitchDataMove"
+
+
+def test_the_data_of_a_deleted_instance_may_be_gone(service: MovingService, optaic: FakeServices) -> None:
+    shutil.rmtree(service.source / "default" / ID)
+    service.write(service.source / "default/x", b"")
+    assert "is not there" in _move(service, status=1)
+    optaic.on(
+        "GetInstance",
+        lambda _, context: refuse(context, grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND", "it is gone"),
+    )
+    _move(service)
+    assert service.calls()[-1] == "SwitchDataMove"
+
+
+def test_files_are_compared_in_whatever_spelling_the_source_is_given(service: MovingService) -> None:
+    service.move.data_root = ""
+    service.record(service.source.as_uri())
+    service.write(service.source, b"something else")
+    text = _move(service, "--from", str(service.source), status=1)
+    assert f"but run {ID} wrote a file with" in text
+
+
+def test_a_source_in_which_no_run_has_its_outputs_is_refused(service: MovingService) -> None:
+    service.move.data_root = ""
+    service.record("/elsewhere")
+    assert "no completed run has outputs below" in _move(service, "--from", str(service.source), status=1)
+    assert service.calls() == []
+
+
+def test_runs_that_stay_held_after_a_failure_are_said(service: MovingService, optaic: FakeServices) -> None:
+    optaic.on(
+        "SwitchDataMove",
+        lambda _, context: refuse(
+            context, grpc.StatusCode.FAILED_PRECONDITION, "RUNS_ACTIVE", "a run is active"
+        ),
+    )
+    result = invoke("admin", "move-data", "--to", str(service.target), status=1)
+    assert "runs are held until the move ends" in result.output
+
+
+def test_an_interrupted_copy_ends_at_once_and_says_that_runs_are_held(service: MovingService) -> None:
+    stray = service.target / "default/stray"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"")
+    is_copying, goes_on = threading.Event(), threading.Event()
+
+    def block(look: int) -> None:
+        if look == 5:  # before the removal in the last pass
+            is_copying.set()
+            goes_on.wait(PATIENCE)
+
+    service.on_look = block
+    command = [sys.executable, "-m", "optaic.cli", "admin", "move-data", "--to", str(service.target)]
+    with subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE, text=True) as process:
+        assert is_copying.wait(PATIENCE)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+        goes_on.set()
+    assert process.returncode == 130, said
+    assert "runs are held until the move ends" in said
+    assert "Traceback" not in said
+    assert stray.exists()
+
+
+def test_a_file_that_is_not_the_one_of_its_run_is_named_and_left_only_if_asked(
+    service: MovingService,
+) -> None:
     service.write(service.source, b"something else")
     text = _move(service, status=1)
     assert PLACE in text
@@ -113,13 +240,13 @@ def test_a_file_that_is_not_the_one_of_its_run_is_named_and_left_only_if_asked(s
     assert service.calls()[-1] == "SwitchDataMove"
 
 
-def test_a_link_is_named(service: Service) -> None:
+def test_a_link_is_named(service: MovingService) -> None:
     (service.source / "default/link").symlink_to("/etc/passwd")
     assert "link: it is a link" in _move(service, status=1)
     assert not (service.target / "default/link").exists()
 
 
-def test_a_move_is_not_ended_at_the_wrong_moment(service: Service) -> None:
+def test_a_move_is_not_ended_at_the_wrong_moment(service: MovingService) -> None:
     invoke("admin", "move-data", "--finish", status=1)
     service.move.state = Move.STATE_HELD
     assert "has not switched" in invoke("admin", "move-data", "--finish", status=1).output
@@ -129,7 +256,7 @@ def test_a_move_is_not_ended_at_the_wrong_moment(service: Service) -> None:
     assert service.calls().count("EndDataMove") == 1
 
 
-def test_the_source_is_removed_after_the_move_only(service: Service) -> None:
+def test_the_source_is_removed_after_the_move_only(service: MovingService) -> None:
     source = str(service.source)
     delete = ("admin", "move-data", "--delete-source", source, "--yes")
     assert "no former data root" in invoke(*delete, status=2).output
@@ -144,22 +271,64 @@ def test_the_source_is_removed_after_the_move_only(service: Service) -> None:
     assert [each.name for each in service.source.iterdir()] == ["beta"]
 
 
-def test_the_place_where_the_data_is_is_no_source_in_any_spelling(service: Service) -> None:
+def test_a_source_that_is_where_the_data_is_under_another_name_is_kept(service: MovingService) -> None:
+    former = service.source.with_name("former")
+    former.symlink_to(service.source)
+    service.move.former_roots.append(str(former))
+    text = invoke("admin", "move-data", "--delete-source", str(former), "--yes", status=2).output
+    assert "are one folder" in text
+    assert (service.source / "default" / PLACE).exists()
+
+
+def test_a_source_that_was_moved_back_to_before_the_answer_is_kept(
+    service: MovingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(_question: str) -> None:
+        del service.move.former_roots[:]
+        service.move.former_roots.append(str(service.target))
+        service.move.data_root = str(service.source)
+
+    service.move.former_roots.append(str(service.source))
+    service.move.data_root = str(service.target)
+    monkeypatch.setattr(moving, "confirm", answer)
+    invoke("admin", "move-data", "--delete-source", str(service.source), status=2)
+    assert (service.source / "default" / PLACE).exists()
+
+
+def test_the_place_where_the_data_is_is_no_source_in_any_spelling(service: MovingService) -> None:
     service.move.former_roots.append(service.source.as_uri())
     invoke("admin", "move-data", "--delete-source", service.source.as_uri(), "--yes", status=2)
     assert (service.source / "default" / PLACE).exists()
+
+
+async def test_a_copy_whose_command_is_cancelled_ends_before_the_next_file(service: MovingService) -> None:
+    loop, is_copying, goes_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def block() -> None:
+        loop.call_soon_threadsafe(is_copying.set)
+        goes_on.wait(PATIENCE)
+
+    source, target = (open_folder(f"{each}/default") for each in (service.source, service.target))
+    task = asyncio.create_task(moving._copy(Copier(source, target, block), is_last=False))
+    await is_copying.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    goes_on.set()
+    await loop.shutdown_default_executor()
+    assert not service.target.exists()
 
 
 @pytest.mark.parametrize(
     "arguments",
     [[], ["--finish", "--give-up"], ["--to", "/x", "--finish"], ["--to", "/x", "--tenant", "beta"]],
 )
-def test_a_call_names_one_step_and_the_caller_s_tenant(service: Service, arguments: list[str]) -> None:
+def test_a_call_names_one_step_and_the_caller_s_tenant(service: MovingService, arguments: list[str]) -> None:
     invoke("admin", "move-data", *arguments, status=2)
     assert "BeginDataMove" not in service.calls()
 
 
-def test_without_a_data_root_the_source_is_asked_for(service: Service) -> None:
+def test_without_a_data_root_the_source_is_asked_for(service: MovingService) -> None:
     service.move.data_root = ""
     assert "pass --from" in _move(service, status=2)
     _move(service, "--from", str(service.source))
