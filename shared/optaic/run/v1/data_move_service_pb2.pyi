@@ -150,8 +150,9 @@ class SwitchDataMoveRequest(_message.Message):
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     from_root: _builtins.str
-    """The roots of the move that is meant, as GetDataMove answers them. Clients of an earlier release send none, and are refused."""
+    """From where the move goes that is meant, as GetDataMove answers it. Clients of an earlier release send none, and are refused."""
     to_root: _builtins.str
+    """Where that move goes, likewise."""
     def __init__(
         self,
         *,
@@ -178,8 +179,9 @@ class EndDataMoveRequest(_message.Message):
     request_id: _builtins.str
     """Repeats of a request with this id get the first answer."""
     from_root: _builtins.str
-    """The roots of the move that is meant, as GetDataMove answers them. Clients of an earlier release send none, and are refused."""
+    """From where the move goes that is meant, as GetDataMove answers it. Clients of an earlier release send none, and are refused."""
     to_root: _builtins.str
+    """Where that move goes, likewise."""
     expected_state: Global___DataMove.State.ValueType
     """How far the caller takes the move to be: a move that is HELD is given up, one that is SWITCHED is finished."""
     def __init__(
