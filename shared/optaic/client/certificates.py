@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,13 +69,26 @@ class Certificates:
                 path.read_bytes() if path else None for path in (self.ca, self.key, self.certificate)
             )
         except OSError as error:
-            raise _refusal(
-                "CERTIFICATE_UNREADABLE",
-                f"a file of OPTAIC_TLS_CA, _CERTIFICATE or _KEY cannot be read: {error}",
-            ) from error
+            raise _unreadable(error) from error
         return grpc.aio.secure_channel(
             address, grpc.ssl_channel_credentials(ca, key, certificate), options=options
         )
+
+    def https_context(self) -> ssl.SSLContext:
+        """Return whose certificates a gateway may show, the services' CA or one that this machine knows, and the client's own.
+
+        Raises:
+            FailedPreconditionError: CERTIFICATE_UNREADABLE.
+        """
+        context = ssl.create_default_context()
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            raise _unreadable(error) from error
+        return context
 
     def have_changed(self) -> bool:
         """Return whether a file was replaced since a channel was opened; it looks at most once a second."""
@@ -91,6 +105,12 @@ class Certificates:
     def _read_stamp(self) -> list[tuple[int, int]]:
         paths = [path for path in (self.ca, self.certificate, self.key) if path is not None]
         return [(found.st_mtime_ns, found.st_ino) for found in map(os.stat, paths)]
+
+
+def _unreadable(error: OSError) -> FailedPreconditionError:
+    return _refusal(
+        "CERTIFICATE_UNREADABLE", f"a file of OPTAIC_TLS_CA, _CERTIFICATE or _KEY cannot be read: {error}"
+    )
 
 
 def _refusal(reason: str, message: str) -> FailedPreconditionError:

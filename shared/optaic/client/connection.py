@@ -105,7 +105,9 @@ class Connection:
             OptaicError: The gateway refused, or did not answer.
         """
         gateway = find_gateway(self._addresses).rstrip("/")
-        return fetch_artifact(gateway, self._token, run_id, name, self._timeout) if gateway else None
+        if not gateway:
+            return None
+        return fetch_artifact(gateway, self._token, run_id, name, self._timeout, self._certificates)
 
     def give_notice(self, message: str) -> None:
         """Tell whoever has asked for notices."""

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 from urllib.parse import quote, urlsplit
 
 import grpc
 
 from optaic import errors
-from optaic.client.certificates import leaves_in_plaintext
+from optaic.client.certificates import Certificates, leaves_in_plaintext
 
 _OK = 200
 
 
-def fetch_artifact(gateway: str, token: str, run_id: str, name: str, timeout: float) -> bytes:
+def fetch_artifact(
+    gateway: str, token: str, run_id: str, name: str, timeout: float, certificates: Certificates
+) -> bytes:
     """Return a file that a run has written; no redirection is followed, because the token would go with it.
 
     Raises:
         OptaicError: The gateway or run-service refused, or the gateway did not answer.
-        FailedPreconditionError: PLAINTEXT_REFUSED: the token would leave this machine without TLS.
+        FailedPreconditionError: PLAINTEXT_REFUSED: the token would leave this machine without TLS. CERTIFICATE_UNREADABLE.
     """
     parts = urlsplit(gateway)
     address = f"{parts.hostname}:{parts.port or 443}"
@@ -31,13 +32,15 @@ def fetch_artifact(gateway: str, token: str, run_id: str, name: str, timeout: fl
             f"the connection to {gateway} would leave this machine without TLS: use an address that begins with https://",
         )
     connection = (
-        http.client.HTTPSConnection(parts.netloc, timeout=timeout, context=ssl.create_default_context())
+        http.client.HTTPSConnection(parts.netloc, timeout=timeout, context=certificates.https_context())
         if parts.scheme == "https"
         else http.client.HTTPConnection(parts.netloc, timeout=timeout)
     )
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        connection.request("GET", f"/runs/{run_id}/artifacts/{quote(name)}", headers=headers)
+        connection.request(
+            "GET", f"{parts.path.rstrip('/')}/runs/{run_id}/artifacts/{quote(name)}", headers=headers
+        )
         answer = connection.getresponse()
         content = answer.read()
     except (OSError, http.client.HTTPException) as error:
