@@ -1,18 +1,20 @@
 """The settings of gateway; no other module reads the environment."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from optaic.rules.locations import normalize_root
 from servicekit.artifact_urls import ArtifactUrlSettings
 from servicekit.object_store import ObjectStoreSettings
-from servicekit.tls import is_loopback
+from servicekit.settings import ServerSettings
 
 
-class Settings(ObjectStoreSettings, ArtifactUrlSettings):
+class Settings(ObjectStoreSettings, ArtifactUrlSettings, ServerSettings):
     """The settings of the gateway. The TLS settings are those of its connections to the services."""
+
+    shown_certificate: ClassVar[str] = "https_certificate"
 
     listen: str = Field(
         default="127.0.0.1:0", description="host:port of the HTTP server; port 0 takes a free one."
@@ -81,24 +83,10 @@ class Settings(ObjectStoreSettings, ArtifactUrlSettings):
         return value or None
 
     @model_validator(mode="after")
-    def _development_stays_on_this_machine(self) -> Self:
-        if self.auth == "development" and not is_loopback(self.listen):
-            raise ValueError(
-                "OPTAIC_AUTH=development listens on loopback only, because it asks for no password: set OPTAIC_LISTEN to "
-                "127.0.0.1:<port>, or OPTAIC_AUTH=tokens or oidc"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _plaintext_stays_on_this_machine(self) -> Self:
+    def _https_has_both_files(self) -> Self:
         if (self.https_certificate is None) != (self.https_key is None):
             raise ValueError(
                 "OPTAIC_HTTPS_CERTIFICATE and OPTAIC_HTTPS_KEY belong together: set both, or neither"
-            )
-        if self.https_certificate is None and not self.insecure_plaintext and not is_loopback(self.listen):
-            raise ValueError(
-                f"OPTAIC_LISTEN={self.listen} would serve other machines without TLS: set OPTAIC_HTTPS_CERTIFICATE and "
-                "OPTAIC_HTTPS_KEY, or OPTAIC_INSECURE_PLAINTEXT=true if the network encrypts by itself"
             )
         return self
 

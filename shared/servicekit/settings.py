@@ -2,7 +2,7 @@
 
 import ssl
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -98,7 +98,36 @@ class TlsSettings(BaseSettings):
         return None
 
 
-class ServiceSettings(TlsSettings):
+class ServerSettings(TlsSettings):
+    """The settings of every program that listens for calls; each describes `listen` and `auth` itself."""
+
+    shown_certificate: ClassVar[str] = "tls_certificate"  # the setting that names the file of its certificate
+
+    listen: str = "127.0.0.1:0"
+    auth: Literal["development", "tokens", "oidc"] = "development"
+
+    @model_validator(mode="after")
+    def _development_stays_on_this_machine(self) -> Self:
+        if self.auth == "development" and not is_loopback(self.listen):
+            raise ValueError(
+                "OPTAIC_AUTH=development listens on loopback only, because it asks for no password: set OPTAIC_LISTEN to "
+                "127.0.0.1:<port>, or OPTAIC_AUTH=tokens or oidc"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plaintext_stays_on_this_machine(self) -> Self:
+        name = self.shown_certificate
+        if getattr(self, name) is None and not self.insecure_plaintext and not is_loopback(self.listen):
+            variable = f"OPTAIC_{name.upper()}"
+            raise ValueError(
+                f"OPTAIC_LISTEN={self.listen} would serve other machines without TLS: set {variable} and "
+                f"{variable.replace('CERTIFICATE', 'KEY')}, or OPTAIC_INSECURE_PLAINTEXT=true if the network encrypts by itself"
+            )
+        return self
+
+
+class ServiceSettings(ServerSettings):
     """The settings of every service; each variable is `OPTAIC_` and the field name in upper case."""
 
     model_config = SettingsConfigDict(
@@ -252,24 +281,10 @@ class ServiceSettings(TlsSettings):
         return 0 if self.auth == "development" else limit
 
     @model_validator(mode="after")
-    def _development_stays_on_this_machine(self) -> Self:
-        if self.auth == "development" and not is_loopback(self.listen):
-            raise ValueError(
-                "OPTAIC_AUTH=development listens on loopback only, because it asks for no password: set OPTAIC_LISTEN to "
-                "127.0.0.1:<port>, or OPTAIC_AUTH=tokens or oidc"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _plaintext_stays_on_this_machine(self) -> Self:
+    def _clients_are_asked_over_tls(self) -> Self:
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError(
                 "OPTAIC_TLS_CLIENT_CA needs TLS: set OPTAIC_TLS_CERTIFICATE and OPTAIC_TLS_KEY as well"
-            )
-        if self.tls_certificate is None and not self.insecure_plaintext and not is_loopback(self.listen):
-            raise ValueError(
-                f"OPTAIC_LISTEN={self.listen} would serve other machines without TLS: set OPTAIC_TLS_CERTIFICATE and "
-                "OPTAIC_TLS_KEY, or OPTAIC_INSECURE_PLAINTEXT=true if the network encrypts by itself"
             )
         return self
 
