@@ -1,6 +1,9 @@
-"""The rule which file of a run is served: one of its manifest, in the run's own folder below the folder of all data."""
+"""The rule which file of a run is served: one of its manifest, in the run's own folder below a folder of all data."""
 
 from __future__ import annotations
+
+import re
+from dataclasses import dataclass
 
 from optaic.common.v1.flow_pb2 import FlowKind
 from optaic.rules.locations import is_inside, outputs_folder
@@ -8,23 +11,45 @@ from optaic.run.v1 import run_pb2
 from servicekit.context import is_tenant_id
 from servicekit.enums import enum_word
 
+_ID = "[0-9a-f-]{36}"
+_FILE = re.compile(
+    rf"(?P<root>.+)/(?P<tenant>[^/]+)/(?P<instance>{_ID})/(?P<kind>[a-z_]+)/runs/(?P<run>{_ID})/.*[^/]",
+    re.DOTALL,
+)
 
-def find_artifact(run: run_pb2.Run, name: str, root: str) -> run_pb2.Artifact | None:
-    """Return the entry of a file that the run itself has written; None if there is none.
 
-    run-service has shown the run to the caller, and has checked its URIs when they were reported. They are checked once more,
-    because this process can read the data of all tenants.
+@dataclass(frozen=True)
+class Location:
+    """The place of a run's file: the folder of all data, and the run below it that has written it."""
+
+    root: str
+    instance_id: str
+    flow_kind: str
+    run_id: str
+
+
+def locate(uri: str) -> Location | None:
+    """Return the place that a URI names; None if it is no file in the folder of a run.
+
+    run-service has checked a run's URIs when they were reported. They are checked once more, because this process can read the data
+    of all tenants.
+    """
+    found = _FILE.fullmatch(uri)
+    if found is None or not is_tenant_id(found["tenant"]):
+        return None
+    location = Location(found["root"], found["instance"], found["kind"], found["run"])
+    folder = outputs_folder(found["tenant"], location.instance_id, location.flow_kind, location.run_id)
+    return location if is_inside(uri, folder, location.root) else None
+
+
+def find_artifact(run: run_pb2.Run, name: str) -> tuple[run_pb2.Artifact, str] | None:
+    """Return the entry of a file that the run itself has written, and the folder of all data that has it; None if there is none.
+
+    run-service has shown the run to the caller.
     """
     entry = next((each for each in run.artifact_manifest if each.name == name), None)
-    if entry is None or not entry.uri.startswith(f"{root}/"):
+    location = locate(entry.uri) if entry else None
+    if entry is None or location is None:
         return None
-    tenant_id = entry.uri.removeprefix(f"{root}/").partition("/")[0]
-    flow_kind = enum_word(FlowKind, run.flow_kind)
-    folder = outputs_folder(tenant_id, run.instance_id, flow_kind, run.run_id)
-    is_own = is_tenant_id(tenant_id) and is_inside(entry.uri, folder, root)
-    return entry if is_own and entry.uri.rstrip("/") != f"{root}/{folder}" else None
-
-
-def is_below(path: str) -> bool:
-    """Return whether a path leads to a file below a folder, and nowhere else."""
-    return all(part not in {"", ".", ".."} for part in path.split("/"))
+    own = Location(location.root, run.instance_id, enum_word(FlowKind, run.flow_kind), run.run_id)
+    return (entry, location.root) if location == own else None

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from optaic.rules.locations import normalize_root
+from optaic.rules.locations import find_root_problem, normalize_root
 from servicekit.artifact_urls import ArtifactUrlSettings
 from servicekit.object_store import ObjectStoreSettings
 from servicekit.settings import ServerSettings
@@ -31,6 +31,10 @@ class Settings(ObjectStoreSettings, ArtifactUrlSettings, ServerSettings):
     data_root: str = Field(
         default="",
         description="Folder or URI of all data, as the workers have it. Empty: no files of runs are served.",
+    )
+    further_data_roots: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list: the folders or URIs to which the data of tenants was moved, as the moves name them. Their files are served, too.",
     )
     https_certificate: Path | None = Field(
         default=None,
@@ -77,6 +81,14 @@ class Settings(ObjectStoreSettings, ArtifactUrlSettings, ServerSettings):
     def _normalize(cls, value: str) -> str:
         return normalize_root(value) if value else ""
 
+    @field_validator("further_data_roots")
+    @classmethod
+    def _are_roots(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for root in value:
+            if problem := find_root_problem(root):
+                raise ValueError(f"{root!r} in OPTAIC_FURTHER_DATA_ROOTS {problem}")
+        return value
+
     @field_validator("https_certificate", "https_key", mode="before")
     @classmethod
     def _no_file(cls, value: object) -> object:
@@ -89,6 +101,10 @@ class Settings(ObjectStoreSettings, ArtifactUrlSettings, ServerSettings):
                 "OPTAIC_HTTPS_CERTIFICATE and OPTAIC_HTTPS_KEY belong together: set both, or neither"
             )
         return self
+
+    def data_roots(self) -> frozenset[str]:
+        """Return the folders of all data whose files are served."""
+        return frozenset({self.data_root, *self.further_data_roots} - {""})
 
     def addresses(self) -> dict[str, str]:
         """Return the address of each service."""

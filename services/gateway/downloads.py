@@ -14,7 +14,7 @@ from urllib.parse import quote
 import grpc
 
 from gateway import errors, files
-from gateway.artifacts import find_artifact, is_below
+from gateway.artifacts import find_artifact, locate
 from gateway.backends import Backends
 from gateway.caller import Callers
 from gateway.config import Settings
@@ -45,7 +45,7 @@ class Downloads:
     """The files of runs, at `/runs/<run>/artifacts/<name>`; one piece of each is in memory."""
 
     def __init__(self, settings: Settings, backends: Backends, callers: Callers, clock: Clock) -> None:
-        self._root = settings.data_root
+        self._roots = settings.data_roots()
         self._urls = ArtifactUrls(settings.artifact_url_key) if settings.artifact_url_key else None
         self._clock = clock
         self._backends = backends
@@ -67,32 +67,33 @@ class Downloads:
 
         Raises:
             NotFoundError: RUN_NOT_FOUND, ARTIFACT_NOT_FOUND.
-            FailedPreconditionError: NO_DATA_ROOT.
+            FailedPreconditionError: NO_DATA_ROOT, DATA_ROOT_NOT_SERVED.
             UnavailableError: ARTIFACT_NOT_READABLE.
             InternalError: ARTIFACT_CORRUPT.
         """
-        found = _PATH.fullmatch(request.path)
-        assert found is not None
-        run_id, name = found.groups()
-        if not self._root:
+        named = _PATH.fullmatch(request.path)
+        assert named is not None
+        run_id, name = named.groups()
+        if not self._roots:
             raise errors.no_data_root()
         run = await self._get_run(request, run_id, response)
         if run is None:
             return
-        entry = find_artifact(run, name, self._root)
-        if entry is None:
+        found = find_artifact(run, name)
+        if found is None:
             raise errors.artifact_not_found(run_id, name)
-        await self._answer(entry, request, response)
+        await self._answer(*found, request, response)
 
     async def serve_signed(self, request: Request, response: Response) -> None:
         """Answer a GET or a HEAD of a signed URL.
 
         Raises:
             PermissionDeniedError: URL_NOT_VALID; it is not signed, or its time is over.
+            FailedPreconditionError: DATA_ROOT_NOT_SERVED.
             UnavailableError: ARTIFACT_NOT_READABLE.
             InternalError: ARTIFACT_CORRUPT.
         """
-        if self._urls is None or not self._root:
+        if self._urls is None or not self._roots:
             raise errors.url_not_valid()
         try:
             file = self._urls.open(request.path.removeprefix(PATH))
@@ -102,16 +103,19 @@ class Downloads:
             raise errors.url_not_valid()
         entry = run_pb2.Artifact(
             name=file.name,
-            uri=f"{self._root}/{file.path}",
+            uri=file.uri,
             size_bytes=file.size_bytes,
             sha256=file.sha256,
             media_type=file.media_type,
         )
-        if storage.is_remote(entry.uri) or not is_below(file.path):
-            raise errors.url_not_valid()  # the data was moved since, so that its server signs
-        await self._answer(entry, request, response)
+        location = locate(file.uri)
+        if location is None or storage.is_remote(file.uri):
+            raise errors.url_not_valid()
+        await self._answer(entry, location.root, request, response)
 
-    async def _answer(self, entry: run_pb2.Artifact, request: Request, response: Response) -> None:
+    async def _answer(self, entry: run_pb2.Artifact, root: str, request: Request, response: Response) -> None:
+        if root not in self._roots:
+            raise errors.data_root_not_served(entry.name)
         etag = f'"{entry.sha256}"'
         try:
             part = find_part(request.headers, entry.size_bytes, etag)
@@ -120,7 +124,7 @@ class Downloads:
         if request.headers.get("if-none-match", "").strip() == etag:
             await response.answer(304, b"", _BINARY, {"etag": etag})
             return
-        await self._send(entry, part, response, has_body=request.method == "GET")
+        await self._send(entry, root, part, response, has_body=request.method == "GET")
 
     def close(self) -> None:
         """End the threads; one that hangs does not keep the process."""
@@ -144,10 +148,10 @@ class Downloads:
         return run_pb2.Run.FromString(answer)
 
     async def _send(
-        self, entry: run_pb2.Artifact, part: Part | None, response: Response, *, has_body: bool
+        self, entry: run_pb2.Artifact, root: str, part: Part | None, response: Response, *, has_body: bool
     ) -> None:
         try:
-            opened = await self._in_thread(lambda: files.open_below(self._root, entry.uri), _OPEN_SECONDS)
+            opened = await self._in_thread(lambda: files.open_below(root, entry.uri), _OPEN_SECONDS)
         except (OSError, TimeoutError):  # whose text names places that only the operator should see
             raise errors.artifact_not_readable(entry.name) from None
         try:

@@ -182,6 +182,15 @@ def no_data_root() -> DomainError:
     )
 
 
+def data_root_not_served(name: str) -> DomainError:
+    """Return the refusal of a file below a folder of all data that this gateway does not serve."""
+    return FailedPreconditionError(
+        "DATA_ROOT_NOT_SERVED",
+        f"the file {name!r} lies where the data of its tenant was moved to, and this gateway does not serve that; its operator adds "
+        "the root to OPTAIC_FURTHER_DATA_ROOTS",
+    )
+
+
 def url_not_valid() -> DomainError:
     """Return the refusal of a signed URL; it does not say what is wrong with it."""
     return PermissionDeniedError(

@@ -39,7 +39,7 @@ class SignedFile:
     """One file that whoever holds the URL may read until a time."""
 
     name: str
-    path: str  # below the folder of all data
+    uri: str
     size_bytes: int
     sha256: str
     media_type: str
@@ -47,7 +47,7 @@ class SignedFile:
 
 
 class ArtifactUrls:
-    """The key of the URLs. A URL contains the path of the file, and nothing secret but the right to read it."""
+    """The key of the URLs. A URL contains the place of the file, and nothing secret but the right to read it."""
 
     def __init__(self, key: str) -> None:
         self._signer = Signer(hashlib.sha256(key.encode()).digest())
@@ -66,5 +66,5 @@ class ArtifactUrls:
         content = json.loads(self._signer.open(sealed, _PURPOSE))
         try:
             return SignedFile(**content)
-        except TypeError as error:  # of a later release
+        except TypeError as error:  # of another release
             raise ForgedError("the text names no file") from error

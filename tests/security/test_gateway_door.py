@@ -353,11 +353,14 @@ async def test_an_address_with_many_wrong_tokens_waits_and_known_tokens_do_not()
         {"listen": "0.0.0.0:1", "auth": "tokens"},
         {"listen": "10.0.0.1:1", "auth": "oidc", "https_certificate": "x.pem"},
         {"run_address": "10.0.0.1:50052"},
+        {"further_data_roots": ("",)},
+        {"further_data_roots": ("relative",)},
+        {"further_data_roots": ("/srv/../etc",)},
     ],
 )
-async def test_settings_that_would_open_it_to_others_are_refused(settings: dict[str, str]) -> None:
+async def test_settings_that_would_open_it_to_others_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="OPTAIC_"):
-        Settings(**settings)  # type: ignore[arg-type]  # texts, as the environment gives them
+        Settings(**settings)
 
 
 async def test_https_is_served_with_the_certificate_of_the_settings(tmp_path: Path) -> None:

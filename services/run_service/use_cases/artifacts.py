@@ -41,9 +41,7 @@ async def sign_artifact_url(
     expires = deps.clock.now() + lifetime
     set_time(response.expire_time, expires)
     if not storage.is_remote(artifact.uri):
-        response.url = _sign_at_gateway(
-            deps.settings, artifact, root_of(deps.settings.data_root, record), expires
-        )
+        response.url = _sign_at_gateway(deps.settings, artifact, expires)
         return response
     try:
         response.url = await off_loop.run(_sign, deps.settings, artifact.uri, lifetime)
@@ -57,10 +55,10 @@ def _sign(settings: Settings, uri: str, lifetime: timedelta) -> str:
     return storage.sign(storage.Access(**settings.describe_access()), uri, lifetime)
 
 
-def _sign_at_gateway(settings: Settings, artifact: run_pb2.Artifact, root: str, expires: datetime) -> str:
+def _sign_at_gateway(settings: Settings, artifact: run_pb2.Artifact, expires: datetime) -> str:
     file = SignedFile(
         artifact.name,
-        artifact.uri.removeprefix(f"{root}/"),
+        artifact.uri,
         artifact.size_bytes,
         artifact.sha256,
         artifact.media_type,

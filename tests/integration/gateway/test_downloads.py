@@ -18,6 +18,7 @@ from devstack.postgres import Postgres
 from optaic import AsyncClient, errors
 from optaic.client.runs import RunHandle
 from optaic.common.v1 import flow_pb2
+from optaic.run.v1 import data_move_service_pb2 as move_api
 from optaic.run.v1 import run_pb2, run_service_pb2
 from support.gateway import RunningGateway, gateway_of
 from support.identities import caller, token_of
@@ -38,10 +39,13 @@ async def service(
 
 @pytest_asyncio.fixture
 async def gateway(service: RunningRunService, tmp_path: Path) -> AsyncIterator[RunningGateway]:
-    nowhere = dict.fromkeys(("instance", "lineage", "status"), "127.0.0.1:1")
-    addresses = {**nowhere, "run": service.address}
-    async with gateway_of(addresses, auth="tokens", data_root=str(tmp_path)) as running:
+    async with gateway_of(only(service), auth="tokens", data_root=str(tmp_path)) as running:
         yield running
+
+
+def only(service: RunningRunService) -> dict[str, str]:
+    """Return the addresses of a run-service and of no other service."""
+    return {**dict.fromkeys(("instance", "lineage", "status"), "127.0.0.1:1"), "run": service.address}
 
 
 async def complete(
@@ -201,11 +205,11 @@ async def signing(
     """Yield a run-service that signs URLs, and the gateway that answers them, with one clock."""
     del postgres_server
     given: dict[str, Any] = {"data_root": str(tmp_path), "artifact_url_key": KEY}
-    async with run_service(nats_url, gateway_url="https://gateway.example", **given) as running:
-        nowhere = dict.fromkeys(("instance", "lineage", "status"), "127.0.0.1:1")
-        addresses = {**nowhere, "run": running.address}
-        async with gateway_of(addresses, clock=running.clock, auth="tokens", **given) as gateway:
-            yield running, gateway
+    async with (
+        run_service(nats_url, gateway_url="https://gateway.example", **given) as running,
+        gateway_of(only(running), clock=running.clock, auth="tokens", **given) as gateway,
+    ):
+        yield running, gateway
 
 
 async def sign(service: RunningRunService, run: run_pb2.Run) -> str:
@@ -260,3 +264,42 @@ async def test_a_gateway_without_the_key_answers_no_signed_url(
     service, _ = signing
     run, _ = await complete(service, tmp_path)
     assert reason(await gateway.client.get(await sign(service, run)))[:2] == (403, "URL_NOT_VALID")
+
+
+async def move(service: RunningRunService, former: Path, root: Path) -> None:
+    """Let run-service read all data of the tenant below another folder."""
+    roots: dict[str, Any] = {"from_root": str(former), "to_root": str(root)}
+    await service.moves.BeginDataMove(move_api.BeginDataMoveRequest(**roots))
+    await service.moves.SwitchDataMove(move_api.SwitchDataMoveRequest(**roots))
+    switched = move_api.DataMove.STATE_SWITCHED
+    await service.moves.EndDataMove(move_api.EndDataMoveRequest(**roots, expected_state=switched))
+
+
+async def test_a_moved_tenants_file_is_read_where_it_was_moved_to(
+    signing: tuple[RunningRunService, RunningGateway],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    service, gateway = signing
+    run, place = await complete(service, tmp_path)
+    moved = tmp_path_factory.mktemp("moved")
+    copy = moved / place.relative_to(tmp_path)
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(CONTENT)
+    place.write_bytes(CONTENT[::-1])  # whoever opens the old one notices
+    await move(service, tmp_path, moved)
+    path = await sign(service, run)
+    assert reason(await get(gateway, run))[:2] == (400, "DATA_ROOT_NOT_SERVED")
+    assert reason(await gateway.client.get(path))[:2] == (400, "DATA_ROOT_NOT_SERVED")
+    async with gateway_of(
+        only(service),
+        clock=service.clock,
+        auth="tokens",
+        artifact_url_key=KEY,
+        data_root=str(tmp_path),
+        further_data_roots=(str(moved),),
+    ) as both:
+        for answer in (await get(both, run), await both.client.get(path)):
+            assert (answer.status_code, answer.content) == (200, CONTENT)
+        copy.unlink()
+        assert reason(await both.client.get(path))[:2] == (503, "ARTIFACT_NOT_READABLE")

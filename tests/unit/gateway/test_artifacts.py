@@ -1,4 +1,4 @@
-"""Which file of a run is served: only what lies in the run's own folder below the folder of all data."""
+"""Which file of a run is served: only what lies in the run's own folder below a folder of all data."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import itertools
 
 import pytest
 
-from gateway.artifacts import find_artifact
+from gateway.artifacts import Location, find_artifact, locate
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
 
 ROOT = "file:///data"
+ROOTS = (ROOT, "/srv/moved", "s3://moved/data")
 INSTANCE = "00000000-0000-7000-8000-0000000000aa"
 OTHER = "00000000-0000-7000-8000-0000000000bb"
 RUN = "00000000-0000-7000-8000-000000000001"
-FOLDER = f"{ROOT}/acme/{INSTANCE}/refresh/runs/{RUN}"
+OWN = f"/acme/{INSTANCE}/refresh/runs/{RUN}"
+FOLDER = f"{ROOT}{OWN}"
 _STEPS = (
     "..",
     ".",
@@ -65,13 +67,15 @@ def run_with(uri: str) -> run_pb2.Run:
     return run
 
 
-def test_a_file_in_the_runs_folder_is_served_by_its_name() -> None:
-    for place in ("a", "deep/er/a.parquet", "a..b", "a b"):
-        run = run_with(f"{FOLDER}/{place}")
-        found = find_artifact(run, "a", ROOT)
-        assert found is not None
-        assert found.uri.endswith(place)
-        assert find_artifact(run, "b", ROOT) is None
+@pytest.mark.parametrize("root", ROOTS)
+@pytest.mark.parametrize("place", ["a", "deep/er/a.parquet", "a..b", "a b", "a\nb"])
+def test_a_file_in_the_runs_folder_is_served_by_its_name(root: str, place: str) -> None:
+    run = run_with(f"{root}{OWN}/{place}")
+    found = find_artifact(run, "a")
+    assert found is not None
+    assert (found[0].uri, found[1]) == (f"{root}{OWN}/{place}", root)
+    assert find_artifact(run, "b") is None
+    assert locate(found[0].uri) == Location(root, INSTANCE, "refresh", RUN)
 
 
 def test_there_are_two_hundred_traversals() -> None:
@@ -80,4 +84,15 @@ def test_there_are_two_hundred_traversals() -> None:
 
 @pytest.mark.parametrize("uri", sorted(set(TRAVERSALS)))
 def test_nothing_else_is_served_whatever_a_run_has_registered(uri: str) -> None:
-    assert find_artifact(run_with(uri), "a", ROOT) is None
+    found = find_artifact(run_with(uri), "a")
+    assert found is None or found[1] not in ROOTS
+
+
+@pytest.mark.parametrize("uri", sorted(set(TRAVERSALS)))
+def test_a_signed_url_leads_to_no_other_place_than_the_folder_of_a_run(uri: str) -> None:
+    location = locate(uri)
+    if location is None or location.root not in ROOTS:
+        return
+    below = uri.removeprefix(f"{location.root}/").split("/")
+    assert below[1:5] == [location.instance_id, location.flow_kind, "runs", location.run_id]
+    assert not {"", ".", ".."} & set(below)

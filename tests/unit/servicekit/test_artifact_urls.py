@@ -9,7 +9,9 @@ from servicekit.artifact_urls import PATH, ArtifactUrls, ArtifactUrlSettings, Si
 from servicekit.signing import ForgedError, Signer
 
 KEY = "k" * 32
-FILE = SignedFile("curve", "acme/i/backtest/runs/r/curve.parquet", 7, "ab" * 32, "application/parquet", 1.5)
+FILE = SignedFile(
+    "curve", "file:///data/acme/i/backtest/runs/r/curve.parquet", 7, "ab" * 32, "application/parquet", 1.5
+)
 
 
 def sealed() -> str:
