@@ -52,8 +52,8 @@ class Settings(ObjectStoreSettings, ArtifactUrlSettings, ServerSettings):
     )
     origins: tuple[str, ...] = Field(
         default=(),
-        description="JSON list: the origins of the gateway's own pages where a proxy before it changes the header Host, such as "
-        "`https://optaic.example.com`. Pages of all other origins are refused.",
+        description="JSON list: the origins of the gateway's own pages where a proxy before it ends TLS, changes the header Host or has another "
+        "port, such as `https://optaic.example.com`. Pages of all other origins are refused.",
     )
     maximum_calls: int = Field(default=400, gt=0, description="Calls under way at once, of all callers.")
     caller_calls: int = Field(

@@ -220,6 +220,9 @@ def _from_json(request: Any, raw: bytes) -> bytes:
         InvalidArgumentError: MALFORMED_REQUEST: it is none, or has a field that the request does not have.
     """
     message = request()
+    # protobuf takes an empty list, an empty text and zero for a message without fields.
+    if raw.strip() and not raw.lstrip().startswith(b"{"):
+        raise errors.malformed("it is no object of JSON")
     try:
         json_format.Parse(raw or b"{}", message)
     except (json_format.ParseError, ValueError, RecursionError) as error:

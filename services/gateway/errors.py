@@ -90,7 +90,8 @@ def host_not_served(host: str) -> DomainError:
     """Return the refusal of a Host that is not ours: a page elsewhere may have given its own name our address."""
     return PermissionDeniedError(
         "HOST_NOT_SERVED",
-        f"the header Host names {host[:100]!r}, which this gateway does not serve; add the name to OPTAIC_HOSTS, or use one of it",
+        f"the header Host names {host[:100]!r}, which this gateway does not serve; add the name to OPTAIC_HOSTS, "
+        "or call the gateway by a name that is listed there",
     )
 
 
@@ -98,7 +99,8 @@ def origin_not_served() -> DomainError:
     """Return the refusal of a page of another origin."""
     return PermissionDeniedError(
         "ORIGIN_NOT_SERVED",
-        "a page of another origin may not call this gateway; add its origin to OPTAIC_ORIGINS if it is yours",
+        "a page of another origin may not call this gateway; if the page is the gateway's own, and a proxy ends TLS or changes the name "
+        "or the port, add the page's origin to OPTAIC_ORIGINS",
     )
 
 
@@ -122,6 +124,13 @@ def no_such_path() -> DomainError:
 def header_twice(name: str) -> DomainError:
     """Return the refusal of a header that may stand once."""
     return InvalidArgumentError("MALFORMED_REQUEST", f"the header {name} must stand once in the request")
+
+
+def header_not_printable(name: str) -> DomainError:
+    """Return the refusal of a header that gRPC does not take."""
+    return InvalidArgumentError(
+        "MALFORMED_REQUEST", f"the header {name[:100]!r} may have printable ASCII characters only"
+    )
 
 
 def no_token() -> DomainError:

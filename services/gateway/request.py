@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_PORTS = {"http": 80, "https": 443}
 MOST_HEADER_BYTES = 32 * 1024  # as many as the services read
 _ONCE = frozenset({"host", "origin", "authorization", "content-type", "content-length", "sec-fetch-site"})
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")  # what a value may have in gRPC
 _SAME_SITE = frozenset({"", "same-origin", "none"})  # none: typed by a person, or no browser
 
 
@@ -34,6 +37,7 @@ class Request:
     headers: Mapping[str, str]
     address: str
     scheme: str
+    port: int
     is_http2: bool
 
     @classmethod
@@ -41,7 +45,8 @@ class Request:
         """Return the request of an ASGI scope.
 
         Raises:
-            InvalidArgumentError: MALFORMED_REQUEST: a header stands twice that says who calls, or where.
+            InvalidArgumentError: MALFORMED_REQUEST: a header stands twice that says who calls, or where; a value has characters
+                that gRPC does not take.
             ResourceExhaustedError: HEADERS_TOO_LARGE.
         """
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
@@ -51,6 +56,8 @@ class Request:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
             if name in headers and name in _ONCE:
                 raise errors.header_twice(name)
+            if not _PRINTABLE.fullmatch(value):
+                raise errors.header_not_printable(name)
             headers[name] = f"{headers[name]},{value}" if name in headers else value
         return cls(
             str(scope["method"]),
@@ -59,6 +66,7 @@ class Request:
             headers,
             str(scope["client"][0]) if scope.get("client") else "",
             str(scope["scheme"]),
+            int(scope["server"][1]) if scope.get("server") else 0,
             str(scope["http_version"]).startswith("2"),
         )
 
@@ -108,13 +116,21 @@ class Request:
         if parts.scheme != self.scheme:
             return False
         host = self.headers.get("host", "")
-        return parts.netloc.lower() == host.lower() if host else _name_of(parts.netloc) in hosts
+        if host:
+            return parts.netloc.lower() == host.lower()
+        return _name_of(parts.netloc) in hosts and _port_of(parts.netloc, parts.scheme) == self.port
 
 
 def _name_of(host: str) -> str:
     """Return a host without its port."""
     name, colon, port = host.lower().rpartition(":")
     return name if colon and port.isdigit() else host.lower()
+
+
+def _port_of(host: str, scheme: str) -> int:
+    """Return the port of a host, which its scheme has where the host does not say it."""
+    port = host.rpartition(":")[2]
+    return int(port) if port.isdigit() else _PORTS.get(scheme, 0)
 
 
 async def read_body(receive: Receive, request: Request, limit: int, seconds: float) -> bytes:
