@@ -59,11 +59,22 @@ class Settings(ObjectStoreSettings, ArtifactUrlSettings, ServerSettings):
     caller_calls: int = Field(
         default=50,
         gt=0,
-        description="Calls under way at once of one token, or of one address without a token.",
+        description="Calls under way at once of one token; or of one address, those without a token and with tokens that no service has "
+        "accepted lately.",
     )
     maximum_streams: int = Field(default=500, gt=0, description="Open streams at once, of all callers.")
     caller_streams: int = Field(
-        default=50, gt=0, description="Open streams at once of one token, or of one address without a token."
+        default=50, gt=0, description="Open streams at once, counted as the calls of OPTAIC_CALLER_CALLS."
+    )
+    maximum_body_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        gt=0,
+        description="Bytes of the bodies of all calls under way; one more byte gets RESOURCE_EXHAUSTED.",
+    )
+    caller_body_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        gt=0,
+        description="Bytes of the bodies of one caller, counted as the calls of OPTAIC_CALLER_CALLS.",
     )
     body_timeout_seconds: float = Field(
         default=15.0, gt=0, description="Time within which the whole body of a request must have come."

@@ -142,7 +142,7 @@ class _Endpoint:
             raise self._refused(ctx, error) from None
         finally:
             call.cancel()
-        self._callers.accept()
+        self._callers.judge(grpc.StatusCode.OK)
         return await self._write(answer, is_json=body.is_json)
 
     async def _answers(self, body: _Body, ctx: Any) -> AsyncIterator[bytes]:
@@ -152,7 +152,7 @@ class _Endpoint:
         )
         try:
             async for answer in call:
-                self._callers.accept()
+                self._callers.judge(grpc.StatusCode.OK)
                 yield await self._write(answer, is_json=body.is_json)
             _pass_back(ctx, await call.trailing_metadata())
         except grpc.aio.AioRpcError as error:
@@ -178,8 +178,10 @@ class _Endpoint:
         _pass_back(ctx, trailing)
         details = next((value for key, value in trailing if key == DETAILS_KEY), b"")
         if not details:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                self._callers.nobody_asked()
             return to_connect(errors.without_details(self._method.service, error.code().name))
-        self._callers.judge(is_known=error.code() is not grpc.StatusCode.UNAUTHENTICATED)
+        self._callers.judge(error.code())
         try:
             status = status_pb2.Status.FromString(details)
         except DecodeError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
 
 from gateway import errors
-from gateway.caller import Caller, Callers, caller_of
+from gateway.caller import Callers, caller_of
 from gateway.config import Settings
 from gateway.downloads import Downloads
 from gateway.methods import Method
@@ -66,6 +67,9 @@ class Door:
             False: Places("calls", Room(settings.maximum_calls, settings.caller_calls)),
             True: Places("streams", Room(settings.maximum_streams, settings.caller_streams)),
         }
+        # Apart from calls: whoever watches over the gateway reads pages, and must see it when calls have no places.
+        self._readers = Places("pages", Room(settings.maximum_calls, settings.caller_calls))
+        self._bodies = Places("bytes", Room(settings.maximum_body_bytes, settings.caller_body_bytes))
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -112,8 +116,9 @@ class Door:
         if (page := self._pages.get(request.path)) is not None:
             if request.method not in _READING:
                 raise errors.method_not_allowed("GET")
-            status, body = await page.read()
-            await response.answer(status, body, page.media_type, has_body=request.method == "GET")
+            with self._readers.take(request.address):
+                status, body = await page.read()
+                await response.answer(status, body, page.media_type, has_body=request.method == "GET")
             return
         if self._downloads.is_signed(
             request.path
@@ -137,19 +142,21 @@ class Door:
     async def _call(
         self, request: Request, method: Method, scope: Scope, receive: Receive, response: Response
     ) -> None:
-        caller = self._let_in(request, is_stream=method.is_stream)
-        with self._places[method.is_stream].take(caller.name):
-            body = await read_body(receive, request, method.most_bytes, self._settings.body_timeout_seconds)
+        seconds = self._settings.body_timeout_seconds
+        with (
+            self._let_in(request, is_stream=method.is_stream) as name,
+            self._bodies.take(name, 0) as memory,
+        ):
+            body = await read_body(receive, request, method.most_bytes, seconds, memory)
             # The turns of threads are those of callers here, because nobody has verified a tenant yet.
-            known = RequestContext(caller.name, "", new_id(), context.new_traceparent())
+            known = RequestContext(name, "", new_id(), context.new_traceparent())
             with context.bind(known):
                 await self._calls(scope, replay(body, receive), response.send)
 
     async def _download(self, request: Request, response: Response) -> None:
         if request.method not in _READING:
             raise errors.method_not_allowed("GET")
-        caller = self._let_in(request, is_stream=True)
-        with self._places[True].take(caller.name):
+        with self._let_in(request, is_stream=True):
             await self._downloads.serve(request, response)
 
     async def _download_signed(self, request: Request, response: Response) -> None:
@@ -161,13 +168,14 @@ class Door:
         with self._places[True].take(caller_of("", request.address).name):
             await self._downloads.serve_signed(request, response)
 
-    def _let_in(self, request: Request, *, is_stream: bool) -> Caller:
-        """Return the caller of a call.
+    @contextmanager
+    def _let_in(self, request: Request, *, is_stream: bool) -> Iterator[str]:
+        """Give a call a place for the block, and return whose place it is.
 
         Raises:
             UnavailableError: The gateway is stopping.
             UnauthenticatedError: UNAUTHENTICATED.
-            ResourceExhaustedError: RATE_LIMITED.
+            ResourceExhaustedError: TOO_MANY_CALLS, TOO_MANY_STREAMS, RATE_LIMITED.
         """
         if self._is_stopping:
             raise errors.stopping()
@@ -175,8 +183,9 @@ class Door:
             self._streams.add(_current_task())
         self._check_token(request.authorization)
         caller = caller_of(request.authorization, request.address)
-        self._callers.enter(caller)
-        return caller
+        name = self._callers.place_of(caller)
+        with self._places[is_stream].take(name) as place, self._callers.enter(caller, place):
+            yield name
 
     def _check_token(self, authorization: str) -> None:
         """Refuse a call without a token where the services would have to take the gateway for the caller.

@@ -140,11 +140,13 @@ class Downloads:
             )
         except grpc.aio.AioRpcError as error:
             if not any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ()):
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    self._callers.nobody_asked()
                 raise errors.without_details("run", error.code().name) from None
-            self._callers.judge(is_known=error.code() is not grpc.StatusCode.UNAUTHENTICATED)
+            self._callers.judge(error.code())
             await response.refuse(from_rpc_error(error), domain="run.optaic")
             return None
-        self._callers.judge(is_known=True)
+        self._callers.judge(grpc.StatusCode.OK)
         return run_pb2.Run.FromString(answer)
 
     async def _send(

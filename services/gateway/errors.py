@@ -173,7 +173,7 @@ def malformed(problem: str) -> DomainError:
 
 
 def too_many(what: str, limit: int, *, is_own: bool) -> DomainError:
-    """Return the refusal of a call for which there is no place; `what` is calls or streams."""
+    """Return the refusal of a call for which there is no place; `what` is calls, streams, pages or bytes."""
     whose = "of yours are" if is_own else "are"
     return ResourceExhaustedError(
         f"TOO_MANY_{what.upper()}",

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway import errors
+from gateway.places import Place
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -133,11 +134,11 @@ def _port_of(host: str, scheme: str) -> int:
     return int(port) if port.isdigit() else _PORTS.get(scheme, 0)
 
 
-async def read_body(receive: Receive, request: Request, limit: int, seconds: float) -> bytes:
-    """Return the whole body.
+async def read_body(receive: Receive, request: Request, limit: int, seconds: float, memory: Place) -> bytes:
+    """Return the whole body; `memory` keeps as many bytes.
 
     Raises:
-        ResourceExhaustedError: REQUEST_TOO_LARGE.
+        ResourceExhaustedError: REQUEST_TOO_LARGE, TOO_MANY_BYTES.
         InvalidArgumentError: BODY_TIMEOUT.
         GoneError: The caller has gone.
     """
@@ -151,9 +152,11 @@ async def read_body(receive: Receive, request: Request, limit: int, seconds: flo
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise GoneError
-                body += message.get("body", b"")
-                if len(body) > limit:
+                piece = message.get("body", b"")
+                if len(body) + len(piece) > limit:
                     raise errors.too_large(limit)
+                memory.add(len(piece))
+                body += piece
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:

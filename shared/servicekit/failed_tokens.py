@@ -52,6 +52,12 @@ class FailedTokens:
         while len(self._failures) > _MOST_ADDRESSES:
             self._failures.popitem(last=False)
 
+    def take_back(self, peer: str) -> None:
+        """Count one less: a token that was counted has turned out to be valid."""
+        address = address_of(peer)
+        if address in self._failures:
+            self._failures[address] = (max(0.0, self._count_of(address) - 1), self._now())
+
     def _count_of(self, address: str) -> float:
         count, moment = self._failures.get(address, (0.0, 0.0))
         return max(0.0, count - (self._now() - moment) * self._per_second)

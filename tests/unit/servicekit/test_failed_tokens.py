@@ -44,6 +44,21 @@ def test_an_address_may_fail_a_hundred_times_at_once_and_twenty_times_per_second
         failed.check(PEER)
 
 
+def test_a_token_that_turns_out_to_be_valid_counts_no_more() -> None:
+    failed = FailedTokens(lambda: 100.0, per_second=1, at_once=2)
+    failed.take_back(PEER)  # of nobody
+    for _ in range(10):
+        failed.count(PEER)
+        failed.count(PEER)
+        with pytest.raises(ResourceExhaustedError):
+            failed.check(PEER)
+        failed.take_back(PEER)
+        failed.check(PEER)
+        failed.take_back(PEER)
+        failed.take_back(PEER)  # never below none
+    assert failed._failures == {"ipv4:10.0.0.1": (0.0, 100.0)}
+
+
 def test_addresses_that_failed_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("servicekit.failed_tokens._MOST_ADDRESSES", 10)
     failed = FailedTokens()
