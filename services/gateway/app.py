@@ -69,7 +69,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Gateway:
     if settings.s3_access_key_id or settings.s3_endpoint:
         storage.install(storage.Access(**settings.describe_access()))
     downloads = Downloads(settings, backends, callers, clock or SystemClock())
-    calls = Application(methods, backends, callers)
+    calls = Application(methods, backends, callers, settings.stream_seconds)
     door = Door(settings, pages, methods, calls, downloads, callers)
     return Gateway(HttpServer(settings, door), door, downloads, backends)
 

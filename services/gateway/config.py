@@ -82,6 +82,11 @@ class Settings(ObjectStoreSettings, ArtifactUrlSettings, ServerSettings):
     send_timeout_seconds: float = Field(
         default=30.0, gt=0, description="Time after which a caller that does not read its answer is let go."
     )
+    stream_seconds: float = Field(
+        default=3600.0,
+        gt=0,
+        description="Longest time of one stream; then it ends with UNAVAILABLE, and clients open it again where it ended.",
+    )
     shutdown_grace_seconds: float = Field(
         default=5.0, ge=0, description="Time for calls under way after SIGTERM; then they are cancelled."
     )

@@ -5,6 +5,7 @@ A binary request passes as it came, so the service alone judges it. JSON is conv
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -83,11 +84,14 @@ class Application(ConnectASGIApplication[None]):
 
     path = ""
 
-    def __init__(self, methods: Mapping[str, Method], backends: Backends, callers: Callers) -> None:
+    def __init__(
+        self, methods: Mapping[str, Method], backends: Backends, callers: Callers, stream_seconds: float
+    ) -> None:
         super().__init__(
             service=None,
             endpoints=lambda _: {
-                path: _Endpoint(method, backends, callers).make() for path, method in methods.items()
+                path: _Endpoint(method, backends, callers, stream_seconds).make()
+                for path, method in methods.items()
             },
             # The door has measured the body.
             read_max_bytes=None,
@@ -100,7 +104,8 @@ class Application(ConnectASGIApplication[None]):
 class _Endpoint:
     """One method: the call of the service that stands behind it."""
 
-    def __init__(self, method: Method, backends: Backends, callers: Callers) -> None:
+    def __init__(self, method: Method, backends: Backends, callers: Callers, stream_seconds: float) -> None:
+        self._stream_seconds = stream_seconds
         self._method = method
         self._backends = backends
         self._callers = callers
@@ -150,8 +155,9 @@ class _Endpoint:
         call = self._backends.stream(self._method.service, self._method.grpc_path)(
             raw, metadata=_metadata(ctx), timeout=_seconds(ctx)
         )
+        ends = asyncio.get_running_loop().time() + self._stream_seconds
         try:
-            async for answer in call:
+            while (answer := await self._next(call, ends)) is not grpc.aio.EOF:
                 self._callers.judge(grpc.StatusCode.OK)
                 yield await self._write(answer, is_json=body.is_json)
             _pass_back(ctx, await call.trailing_metadata())
@@ -159,6 +165,18 @@ class _Endpoint:
             raise self._refused(ctx, error) from None
         finally:
             call.cancel()
+
+    async def _next(self, call: Any, ends: float) -> Any:
+        """Return the next answer of a stream; EOF after the last one.
+
+        Raises:
+            ConnectError: UNAVAILABLE: the stream has its age. Its reader may have gone without a word.
+        """
+        try:
+            async with asyncio.timeout_at(ends):
+                return await call.read()
+        except TimeoutError:
+            raise to_connect(errors.stream_too_old(self._stream_seconds)) from None
 
     async def _read(self, body: _Body) -> bytes:
         if not body.is_json:

@@ -15,7 +15,7 @@ from gateway.config import Settings
 from gateway.downloads import Downloads
 from gateway.methods import Method
 from gateway.places import Places, Room
-from gateway.request import GoneError, Receive, Request, Scope, Send, read_body, replay
+from gateway.request import GoneError, Receive, Request, Scope, Send, read_body, replay, while_there
 from gateway.response import Response, StalledError
 from servicekit import context
 from servicekit.artifact_urls import PATH
@@ -123,11 +123,11 @@ class Door:
         if self._downloads.is_signed(
             request.path
         ):  # read like a static page: it needs no token, and gives none away
-            await self._download_signed(request, response)
+            await self._download_signed(request, receive, response)
             return
         request.check_origin(self._hosts, self._origins)
         if self._downloads.is_at(request.path):
-            await self._download(request, response)
+            await self._download(request, receive, response)
             return
         method = self._methods.get(request.path)
         if method is None:
@@ -153,20 +153,20 @@ class Door:
             with context.bind(known):
                 await self._calls(scope, replay(body, receive), response.send)
 
-    async def _download(self, request: Request, response: Response) -> None:
+    async def _download(self, request: Request, receive: Receive, response: Response) -> None:
         if request.method not in _READING:
             raise errors.method_not_allowed("GET")
         with self._let_in(request, is_stream=True):
-            await self._downloads.serve(request, response)
+            await while_there(receive, self._downloads.serve(request, response))
 
-    async def _download_signed(self, request: Request, response: Response) -> None:
+    async def _download_signed(self, request: Request, receive: Receive, response: Response) -> None:
         if request.method not in _READING:
             raise errors.method_not_allowed("GET")
         if self._is_stopping:
             raise errors.stopping()
         self._streams.add(_current_task())
         with self._places[True].take(caller_of("", request.address).name):
-            await self._downloads.serve_signed(request, response)
+            await while_there(receive, self._downloads.serve_signed(request, response))
 
     @contextmanager
     def _let_in(self, request: Request, *, is_stream: bool) -> Iterator[str]:

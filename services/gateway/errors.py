@@ -183,6 +183,14 @@ def too_many(what: str, limit: int, *, is_own: bool) -> DomainError:
     )
 
 
+def stream_too_old(seconds: float) -> DomainError:
+    """Return the end of a stream that is as old as one may be."""
+    return UnavailableError(
+        "STREAM_TOO_OLD",
+        f"a stream through the gateway lasts {seconds:g} s at most; open it again, from where this one ended",
+    )
+
+
 def no_data_root() -> DomainError:
     """Return the refusal of a file where the gateway does not know where data lies."""
     return FailedPreconditionError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
+from granian.net import SocketSpec  # type: ignore[attr-defined]  # granian does not list what it exports
 from granian.server.embed import Server
 
 from gateway.config import Settings
@@ -16,9 +19,32 @@ from servicekit.tasks import end
 
 _HEADER_MILLISECONDS = 10_000
 _PING_MILLISECONDS = 30_000
-_MOST_REQUESTS = 2_000  # read at once; the door counts those that it serves
+_MOST_CONNECTIONS = 2_000  # open at once, of all callers; one more waits until another one ends
+_IDLE_SECONDS = 60  # then the kernel asks whether the other side of a connection is still there
+_ASK_SECONDS = 15  # and asks again
 _BACKLOG = 512
 _STOP_SECONDS = 3.0
+
+
+class _Server(Server):
+    """granian's server, on a socket whose connections end when their other side is silent or does not read."""
+
+    unread_seconds: float
+
+    def _init_shared_socket(self) -> None:
+        shared: Any = SocketSpec(self.bind_addr, self.bind_port, self.backlog).build()
+        self._ssp, self._shd = None, shared
+        with socket.socket(fileno=os.dup(shared.get_fd())) as listening:
+            _let_silent_ones_go(listening, self.unread_seconds)
+
+
+def _let_silent_ones_go(listening: socket.socket, seconds: float) -> None:
+    """Set what the connections of a socket inherit; elsewhere than on Linux, the kernel's own times hold."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_SECONDS)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _ASK_SECONDS)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(seconds * 1000)))
 
 
 class HttpServer:
@@ -31,7 +57,7 @@ class HttpServer:
         encrypted = settings.https_certificate is not None
         self.address = f"{host}:{self._port}"
         self.url = f"{'https' if encrypted else 'http'}://{self.address}"
-        self._server: Any = Server(
+        self._server: Any = _Server(
             application,
             address=self._host,
             port=self._port,
@@ -40,7 +66,7 @@ class HttpServer:
             http=HTTPModes.auto if encrypted else HTTPModes.http1,
             websockets=False,
             backlog=_BACKLOG,
-            backpressure=_MOST_REQUESTS,
+            backpressure=_MOST_CONNECTIONS,
             http1_settings=HTTP1Settings(
                 header_read_timeout=_HEADER_MILLISECONDS, max_buffer_size=MOST_HEADER_BYTES
             ),
@@ -52,6 +78,7 @@ class HttpServer:
             ssl_key=settings.https_key,
             ssl_protocol_min=SSLProtocols.tls12,
         )
+        self._server.unread_seconds = settings.send_timeout_seconds
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway import errors
 from gateway.places import Place
+from servicekit.tasks import end
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_END_SECONDS = 5.0
 _PORTS = {"http": 80, "https": 443}
 MOST_HEADER_BYTES = 32 * 1024  # as many as the services read
 _ONCE = frozenset({"host", "origin", "authorization", "content-type", "content-length", "sec-fetch-site"})
@@ -161,6 +163,28 @@ async def read_body(receive: Receive, request: Request, limit: int, seconds: flo
                     return bytes(body)
     except TimeoutError:
         raise errors.body_timeout(seconds) from None
+
+
+async def while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work that answers a request without a body; end it when the caller has gone.
+
+    Raises:
+        GoneError: The caller has gone.
+    """
+    working = asyncio.create_task(work, name="answer")
+    leaving = asyncio.create_task(_wait_until_gone(receive), name="caller")
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise GoneError
+        await working
+    finally:
+        await end({working, leaving}, _END_SECONDS)
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

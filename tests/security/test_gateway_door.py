@@ -10,6 +10,7 @@ import contextlib
 import functools
 import gzip
 import json
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from grpc import StatusCode
 from devstack.certificates import Authority
 from gateway.caller import Callers, caller_of
 from gateway.config import Settings
+from gateway.door import Page
 from gateway.methods import find_methods
 from gateway.places import Places, Room
 from servicekit.errors import ResourceExhaustedError
@@ -369,6 +371,46 @@ async def test_the_bodies_of_one_address_and_of_all_have_so_many_bytes_together(
         answer = await door.post(METHOD, body)
         assert outcome(answer) == (429, "TOO_MANY_BYTES")
         assert "of yours" not in answer.json()["message"]
+
+
+async def test_a_reader_that_does_not_read_is_let_go() -> None:
+    """An answer in one piece would lie in the server for ever, and its connection with it."""
+    size = 32 * 1024 * 1024  # more than the buffers of the kernel hold
+
+    async def read() -> tuple[int, bytes]:
+        return 200, bytes(size)
+
+    async with gateway_of(NOWHERE, send_timeout_seconds=0.5, caller_calls=1) as door:
+        readers: Any = door.gateway.door._readers
+        door.gateway.door._pages = {**door.gateway.door._pages, "/large": Page("text/plain", read)}
+        host, _, port = door.gateway.server.address.rpartition(":")
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect((host, int(port)))
+            slow.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await eventually(functools.partial(_is_taken, readers, 1))
+            assert outcome(await door.client.get("/")) == (429, "TOO_MANY_PAGES")
+            await eventually(functools.partial(_is_taken, readers, 0))
+            slow.settimeout(20)
+            assert await asyncio.to_thread(_read_to_the_end, slow) < size
+
+
+def _read_to_the_end(connection: socket.socket) -> int:
+    """Return how many bytes came until the connection ended."""
+    count = 0
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(65536):
+            count += len(piece)
+    return count
+
+
+async def test_connections_end_when_their_other_side_is_silent(door: RunningGateway) -> None:
+    """What a connection inherits from the listening socket."""
+    server: Any = door.gateway.server
+    with socket.socket(fileno=os.dup(server._server._shd.get_fd())) as listening:
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 @pytest.mark.parametrize(

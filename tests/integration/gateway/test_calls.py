@@ -7,7 +7,8 @@ import base64
 import contextlib
 import json
 import shlex
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError
 
+from devstack.certificates import Authority
 from devstack.postgres import Postgres
+from devstack.state import write_private
 from gateway.methods import Method, find_methods
 from optaic.instance.v1 import instance_service_pb2
 from servicekit.ids import new_id
@@ -306,6 +309,57 @@ async def test_a_watch_shows_changes_and_ends_in_the_service_when_its_reader_lea
                 break
         assert len(streams._admit) == before + 1
     await eventually(lambda: len(streams._admit) == before)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def short(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[RunningGateway]:
+    """Yield a gateway with HTTPS whose streams last a second, and a client of HTTP/2."""
+    authority = Authority()
+    files = {"https_certificate": tmp_path / "own.pem", "https_key": tmp_path / "own.key"}
+    for path, text in zip(files.values(), authority.issue("gateway"), strict=True):
+        write_private(path, text)
+    context = ssl.create_default_context(cadata=authority.pem)
+    async with (
+        gateway_before(plane, auth="tokens", stream_seconds=1.0, verify=context, **files) as running,
+        httpx.AsyncClient(
+            base_url=running.url, http1=False, http2=True, trust_env=False, verify=context, timeout=30
+        ) as client,
+    ):
+        yield RunningGateway(running.gateway, client)
+
+
+async def watch(gateway: RunningGateway, headers: Mapping[str, str]) -> list[Any]:
+    """Return all messages of a stream."""
+    given = {**headers, "content-type": "application/connect+json"}
+    watched = f"{STATUSES}/WatchInstanceStatuses"
+    async with gateway.client.stream("POST", watched, content=envelope(b"{}"), headers=given) as answer:
+        content = b"".join([piece async for piece in answer.aiter_raw()])
+    return [json.loads(message) for _, message in envelopes(content)]
+
+
+async def test_a_stream_ends_at_its_age_so_that_its_reader_opens_it_again(short: RunningGateway) -> None:
+    *messages, last = await watch(short, headers_of())
+    assert messages
+    assert last["error"]["code"] == "unavailable"
+    assert details_of(last["error"])["google.rpc.ErrorInfo"].reason == "STREAM_TOO_OLD"
+
+
+async def test_a_stream_whose_reader_left_over_http2_ends_in_the_service_at_its_age(
+    plane: ControlPlane, short: RunningGateway
+) -> None:
+    """HTTP/2 resets the stream and keeps the connection, of which the server says nothing."""
+    streams: Any = plane.status.app.server._interceptor.streams
+    places: Any = short.gateway.door._places[True]
+    before = len(streams._admit)
+    headers = {**headers_of(), "content-type": "application/connect+json"}
+    async with short.client.stream(
+        "POST", f"{STATUSES}/WatchInstanceStatuses", content=envelope(b"{}"), headers=headers
+    ) as answer:
+        assert answer.http_version == "HTTP/2"
+        assert await anext(answer.aiter_raw())
+        assert (len(streams._admit), places.taken) == (before + 1, 1)
+    await eventually(lambda: (len(streams._admit), places.taken) == (before, 0))
+    assert (await short.client.get("/healthz")).status_code == 200
 
 
 async def test_a_call_whose_caller_leaves_is_cancelled_in_the_service(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from devstack.postgres import Postgres
+from gateway.files import Opened
 from optaic import AsyncClient, errors
 from optaic.client.runs import RunHandle
 from optaic.common.v1 import flow_pb2
@@ -22,6 +24,7 @@ from optaic.run.v1 import data_move_service_pb2 as move_api
 from optaic.run.v1 import run_pb2, run_service_pb2
 from support.gateway import RunningGateway, gateway_of
 from support.identities import caller, token_of
+from support.polling import eventually
 from support.run_service import TENANT, RunningRunService, run_service
 
 CONTENT = os.urandom(700_000)
@@ -163,6 +166,34 @@ async def test_a_file_that_is_another_one_is_not_taken_for_it(
     assert reason(await get(gateway, run))[:2] == (500, "ARTIFACT_CORRUPT")
     place.unlink()
     assert reason(await get(gateway, run))[:2] == (503, "ARTIFACT_NOT_READABLE")
+
+
+async def test_a_file_whose_caller_has_gone_is_read_no_further(
+    service: RunningRunService, gateway: RunningGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = await complete(service, tmp_path)
+    streams: Any = gateway.gateway.door._places[True]
+    has_gone = threading.Event()
+    counts = []
+    read = Opened.read
+
+    def wait_from_the_second_on(self: Opened, count: int) -> bytes:
+        counts.append(count)
+        if len(counts) > 1:
+            has_gone.wait()
+        return read(self, count)
+
+    monkeypatch.setattr(Opened, "read", wait_from_the_second_on)
+    monkeypatch.setattr("gateway.downloads._READ_SECONDS", 3600)  # a read that hangs ends nothing
+    try:
+        path = f"/runs/{run.run_id}/artifacts/a"
+        async with gateway.client.stream("GET", path, headers=dict(caller("viewer"))) as answer:
+            assert await anext(answer.aiter_raw())
+            assert streams.taken == 1
+        await eventually(lambda: streams.taken == 0)
+    finally:
+        has_gone.set()
+    assert len(counts) == 2
 
 
 async def test_the_client_takes_a_file_from_the_gateway_where_it_cannot_reach_the_folder(
