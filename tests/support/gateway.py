@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import ssl
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from google.protobuf import json_format
+from google.rpc import error_details_pb2
 
 from gateway.app import Gateway, build
 from gateway.config import Settings
@@ -90,3 +93,14 @@ def envelopes(body: bytes) -> Iterator[tuple[int, bytes]]:
         length = int.from_bytes(body[1:_ENVELOPE], "big")
         yield body[0], body[_ENVELOPE : _ENVELOPE + length]
         body = body[_ENVELOPE + length :]
+
+
+def details_of(body: Any) -> dict[str, Any]:
+    """Return the details of an error by their types; each is readable, and says the same in bytes."""
+    found = {}
+    for detail in body["details"]:
+        kind = getattr(error_details_pb2, detail["type"].rpartition(".")[2])
+        message = kind.FromString(base64.b64decode(detail["value"] + "=="))
+        assert json_format.MessageToDict(message) == detail["debug"]
+        found[detail["type"]] = message
+    return found

@@ -7,8 +7,7 @@ import base64
 import contextlib
 import json
 import shlex
-import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError
 
-from devstack.certificates import Authority
-from devstack.postgres import Postgres
-from devstack.state import write_private
 from gateway.methods import Method, find_methods
 from optaic.instance.v1 import instance_service_pb2
 from servicekit.ids import new_id
 from servicekit.status import from_rpc_error
-from support.broker import NatsAccounts
-from support.control_plane import ControlPlane, control_plane
-from support.gateway import RunningGateway, envelope, envelopes, gateway_before, gateway_of
+from support.control_plane import ControlPlane
+from support.gateway import RunningGateway, details_of, envelope, envelopes, gateway_before, gateway_of
 from support.identities import caller, token_of
 from support.methods import CONTRACTS, PEOPLE, address, channel_to, full_answer
 from support.polling import eventually
@@ -41,14 +36,6 @@ INSTANCES = "/optaic.instance.v1.InstanceService"
 STATUSES = "/optaic.status.v1.StatusService"
 RUNS = "/optaic.run.v1.RunService"
 NO_ID = "00000000-0000-7000-8000-000000000001"
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def plane(postgres_server: Postgres, nats_accounts: NatsAccounts) -> AsyncIterator[ControlPlane]:
-    del postgres_server
-    settings = {service: {"auth": "tokens", "tenant_calls_per_second": 0} for service in CONTRACTS}
-    async with control_plane(nats_accounts.take(), settings) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -77,17 +64,6 @@ async def create_prices(gateway: RunningGateway, name: str) -> Any:
     answer = await gateway.post(f"{INSTANCES}/CreateInstance", {"instance": instance}, headers=headers_of())
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-def details_of(body: Any) -> dict[str, Any]:
-    """Return the details of an error by their types; each is readable, and says the same in bytes."""
-    found = {}
-    for detail in body["details"]:
-        kind = getattr(error_details_pb2, detail["type"].rpartition(".")[2])
-        message = kind.FromString(base64.b64decode(detail["value"] + "=="))
-        assert json_format.MessageToDict(message) == detail["debug"]
-        found[detail["type"]] = message
-    return found
 
 
 async def answer_of_grpc(plane: ControlPlane, method: Method, role: str, request: bytes) -> Any:
@@ -309,57 +285,6 @@ async def test_a_watch_shows_changes_and_ends_in_the_service_when_its_reader_lea
                 break
         assert len(streams._admit) == before + 1
     await eventually(lambda: len(streams._admit) == before)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def short(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[RunningGateway]:
-    """Yield a gateway with HTTPS whose streams last a second, and a client of HTTP/2."""
-    authority = Authority()
-    files = {"https_certificate": tmp_path / "own.pem", "https_key": tmp_path / "own.key"}
-    for path, text in zip(files.values(), authority.issue("gateway"), strict=True):
-        write_private(path, text)
-    context = ssl.create_default_context(cadata=authority.pem)
-    async with (
-        gateway_before(plane, auth="tokens", stream_seconds=1.0, verify=context, **files) as running,
-        httpx.AsyncClient(
-            base_url=running.url, http1=False, http2=True, trust_env=False, verify=context, timeout=30
-        ) as client,
-    ):
-        yield RunningGateway(running.gateway, client)
-
-
-async def watch(gateway: RunningGateway, headers: Mapping[str, str]) -> list[Any]:
-    """Return all messages of a stream."""
-    given = {**headers, "content-type": "application/connect+json"}
-    watched = f"{STATUSES}/WatchInstanceStatuses"
-    async with gateway.client.stream("POST", watched, content=envelope(b"{}"), headers=given) as answer:
-        content = b"".join([piece async for piece in answer.aiter_raw()])
-    return [json.loads(message) for _, message in envelopes(content)]
-
-
-async def test_a_stream_ends_at_its_age_so_that_its_reader_opens_it_again(short: RunningGateway) -> None:
-    *messages, last = await watch(short, headers_of())
-    assert messages
-    assert last["error"]["code"] == "unavailable"
-    assert details_of(last["error"])["google.rpc.ErrorInfo"].reason == "STREAM_TOO_OLD"
-
-
-async def test_a_stream_whose_reader_left_over_http2_ends_in_the_service_at_its_age(
-    plane: ControlPlane, short: RunningGateway
-) -> None:
-    """HTTP/2 resets the stream and keeps the connection, of which the server says nothing."""
-    streams: Any = plane.status.app.server._interceptor.streams
-    places: Any = short.gateway.door._places[True]
-    before = len(streams._admit)
-    headers = {**headers_of(), "content-type": "application/connect+json"}
-    async with short.client.stream(
-        "POST", f"{STATUSES}/WatchInstanceStatuses", content=envelope(b"{}"), headers=headers
-    ) as answer:
-        assert answer.http_version == "HTTP/2"
-        assert await anext(answer.aiter_raw())
-        assert (len(streams._admit), places.taken) == (before + 1, 1)
-    await eventually(lambda: (len(streams._admit), places.taken) == (before, 0))
-    assert (await short.client.get("/healthz")).status_code == 200
 
 
 async def test_a_call_whose_caller_leaves_is_cancelled_in_the_service(
