@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, Self
 
+from optaic.rules.locations import instance_folder
 from worker.written_files import FileGoneError, WrittenFile, list_files
 
 _MOST_FILES = 1_000
@@ -38,6 +39,16 @@ class Debt:
     files: Mapping[
         str, str
     ]  # URIs of files and folders in the run's output folder, by the names that they get there
+
+    def below(self, data_root: str) -> Self:
+        """Return it with its files below a data root: the tenant's data may have been moved there since the run."""
+        folder = f"/{instance_folder(self.tenant_id, self.instance_id)}/"
+
+        def moved(uri: str) -> str:
+            _, found, path = uri.partition(folder)
+            return f"{data_root}{folder}{path}" if found else uri
+
+        return replace(self, files={name: moved(uri) for name, uri in self.files.items()})
 
     def list_files(self) -> list[WrittenFile]:
         """Return the files, those below folders among them.

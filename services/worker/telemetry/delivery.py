@@ -152,7 +152,7 @@ class Telemetry:
                     await deliverer.withdraw(debt)
             elif debt.system in run.telemetry_pending:
                 try:
-                    found = await deliverer.deliver(debt)
+                    found = await deliverer.deliver(debt.below(self._settings.data_root))
                 except FileGoneError as error:
                     await self._report(peers, debt, _State.TELEMETRY_STATE_DROPPED, reason=str(error))
                 else:

@@ -101,6 +101,22 @@ async def test_a_run_completes_while_the_system_is_away_and_delivers_after_a_res
     assert bench.system.calls == calls
 
 
+async def test_a_debt_of_before_a_move_is_delivered_from_the_new_data_root(bench: _Bench) -> None:
+    bench.system.is_away = True
+    run = bench.submit()
+    await bench.execute(run)
+    moved = bench.folder / "moved"
+    moved.mkdir()
+    (bench.folder / TENANT).rename(moved / TENANT)
+    bench.system.is_away = False
+    settings = bench.world.settings(moved, telemetry_folder=str(bench.folder / "telemetry"))
+    async with connect_peers(settings) as peers:
+        assert await Telemetry(settings, {"mlflow": bench.system}).sweep(peers)
+    found = bench.system.given[run.run_id].list_files()
+    assert found
+    assert all(Path(each.uri).is_relative_to(moved) for each in found)
+
+
 async def test_a_slow_system_holds_a_run_for_a_limited_time(bench: _Bench) -> None:
     bench.system.is_slow = True
     bench.changes = {"telemetry_patience_seconds": 0.2}
