@@ -36,6 +36,7 @@ BENCHMARKS = (
     "expression",
     "incremental",
     "object_store",
+    "command_line",
 )
 SIZES = {
     "create": 300,

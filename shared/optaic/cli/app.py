@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -40,18 +41,7 @@ class _Nouns(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, or None if there is none of this name."""
         del ctx
-        if cmd_name in _NOUNS:
-            module, text = _NOUNS[cmd_name]
-            inner = typer.Typer()
-            inner.add_typer(import_module(f"optaic.cli.{module}").app, name=cmd_name, help=text)
-            inner.callback()(lambda: None)
-            group: Any = typer.main.get_command(inner)
-            return group.commands[cmd_name]
-        if cmd_name in _VERBS:
-            inner = typer.Typer(add_completion=False)
-            inner.command(cmd_name)(getattr(import_module(f"optaic.cli.{_VERBS[cmd_name]}"), cmd_name))
-            return typer.main.get_command(inner)
-        return None
+        return _command(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is called; suggest one where there is none of this name."""
@@ -60,6 +50,22 @@ class _Nouns(TyperGroup):
 
             ctx.fail(f"No such command {args[0]!r}{near(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
+
+
+@cache  # typer asks several times
+def _command(name: str) -> Any:
+    if name in _NOUNS:
+        module, text = _NOUNS[name]
+        inner = typer.Typer()
+        inner.add_typer(import_module(f"optaic.cli.{module}").app, name=name, help=text)
+        inner.callback()(lambda: None)
+        group: Any = typer.main.get_command(inner)
+        return group.commands[name]
+    if name in _VERBS:
+        inner = typer.Typer(add_completion=False)
+        inner.command(name)(getattr(import_module(f"optaic.cli.{_VERBS[name]}"), name))
+        return typer.main.get_command(inner)
+    return None
 
 
 app = typer.Typer(

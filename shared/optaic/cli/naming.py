@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 import grpc
 import typer
 
-from optaic.cli.output import ListFormat, visible
+from optaic.cli.output import ListFormat
+from optaic.cli.visible import visible
 from optaic.client import AsyncClient
 from optaic.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from optaic.instance.v1 import instance_pb2

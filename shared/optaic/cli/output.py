@@ -7,29 +7,15 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
+from optaic.cli.visible import visible
 from optaic.lineage.v1 import lineage_pb2
 from optaic.run.v1 import run_pb2
-
-_PLAIN_WIDTH = 200
-_STYLES = {
-    "READY": "green",
-    "COMPLETED": "green",
-    "RUNNING": "cyan",
-    "PENDING": "cyan",
-    "STALE": "yellow",
-    "ERROR": "red",
-    "FAILED": "red",
-}
 
 
 class Format(StrEnum):
@@ -74,25 +60,6 @@ def is_data(output: AnyFormat) -> bool:
     return output.value in {Format.JSON, Format.YAML}
 
 
-def _console(*, err: bool = False) -> Console:
-    """Return a console on the present standard output or error; a pipe gets wide lines instead of folded ones."""
-    stream = sys.stderr if err else sys.stdout
-    return Console(width=None if stream.isatty() else _PLAIN_WIDTH, highlight=False, stderr=err)
-
-
-def _text(part: str) -> Text:
-    """Return a part in its colour where it is a status word; what people wrote is never read as markup, nor by the terminal."""
-    return Text(visible(part), style=_STYLES.get(part, ""))
-
-
-def visible(text: str) -> str:
-    """Return a text in which each sign that a terminal would obey is written out."""
-    return "".join(
-        each if each.isprintable() or each in "\t\n" else each.encode("unicode_escape").decode()
-        for each in text
-    )
-
-
 def shown_cell(text: str) -> str:
     """Return a text for a program as it is, and for a terminal without signs that it would obey."""
     return visible(text) if sys.stdout.isatty() else text
@@ -105,34 +72,16 @@ def shown_name(text: str) -> str:
 
 def print_message(text: str, colour: str = "") -> None:
     """Write a message for the reader to standard error, in a colour where the terminal has any."""
-    _console(err=True).print(Text(visible(text), style=colour), soft_wrap=True)
+    from optaic.cli import drawing  # noqa: PLC0415 - it is slow to load, and who wants JSON needs none
+
+    drawing.print_message(text, colour)
 
 
 def print_line(*parts: str) -> None:
     """Write one line, whole however long; its parts apart by two spaces."""
-    _console().print(Text("  ").join(_text(part) for part in parts), soft_wrap=True)
+    from optaic.cli import drawing  # noqa: PLC0415 - the same
 
-
-class LiveLines:
-    """The lines of a terminal that change in place; elsewhere nothing is written."""
-
-    def __init__(self, is_live: bool) -> None:
-        self._live = Live(console=_console(), auto_refresh=False) if is_live else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def show(self, lines: Iterable[Sequence[str]]) -> None:
-        """Write the lines instead of those before; their parts are apart by two spaces."""
-        if self._live is not None:
-            texts = [Text("  ").join(_text(part) for part in line) for line in lines]
-            self._live.update(Group(*texts), refresh=True)
+    drawing.print_line(parts)
 
 
 def moment(message: Message, field: str) -> str:
@@ -205,12 +154,9 @@ def print_list(
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
     """Write a table; on standard error where it belongs to a question."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(Text(visible(column)), overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(cell) for cell in row))
-    _console(err=err).print(table)
+    from optaic.cli import drawing  # noqa: PLC0415 - the same
+
+    drawing.print_table(columns, rows, err=err)
 
 
 def message_dict(message: Message) -> dict[str, Any]:

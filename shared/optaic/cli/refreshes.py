@@ -16,7 +16,6 @@ from optaic.cli.output import (
     Format,
     ListFormat,
     ListOutputOption,
-    LiveLines,
     OutputOption,
     is_data,
     moment,
@@ -152,6 +151,8 @@ def resume(refresh_id: RefreshArgument, output: OutputOption = Format.TABLE) -> 
 async def _follow(handle: RefreshHandle, output: Format) -> None:
     """Show a refresh as a tree that changes in place on a terminal, and as one line for each change elsewhere."""
     flows: dict[tuple[str, int], refresh_pb2.RefreshFlow] = {}
+    from optaic.cli.drawing import LiveLines  # noqa: PLC0415 - it is slow to load, and lists need none
+
     is_live = output is Format.TABLE and sys.stdout.isatty()
     with LiveLines(is_live) as lines:
         async with aclosing(handle.watch()) as changes:

@@ -15,7 +15,6 @@ from optaic.cli.output import print_message
 from optaic.client import AsyncClient
 from optaic.client.silence import notify_while_waiting
 from optaic.errors import DeadlineExceededError, OptaicError, UnavailableError
-from redaction import redact
 
 InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
 ProjectOption = Annotated[str, typer.Option("--project", help="Id or name of the project.")]
@@ -74,7 +73,7 @@ def _give_notice(message: str) -> None:
 
 def warn(message: str) -> None:
     """Print a warning: no error, but worth knowing."""
-    print_message(f"warning: {redact(message)}", "yellow")
+    print_message(f"warning: {_redacted(message)}", "yellow")
 
 
 def fail(message: str, *, status: Exit = Exit.ERROR) -> NoReturn:
@@ -83,8 +82,14 @@ def fail(message: str, *, status: Exit = Exit.ERROR) -> NoReturn:
     Raises:
         typer.Exit: Always.
     """
-    print_message(f"error: {redact(message)}", "red")
+    print_message(f"error: {_redacted(message)}", "red")
     raise typer.Exit(status)
+
+
+def _redacted(message: str) -> str:
+    from redaction import redact  # noqa: PLC0415 - it compiles its patterns, and most commands say nothing is wrong
+
+    return redact(message)
 
 
 def confirm(question: str) -> None:

@@ -13,9 +13,10 @@ from optaic import errors
 from optaic.client.connection import Connection
 from optaic.client.instances import Instances
 from optaic.client.lineage import Lineage
-from optaic.client.reading import Date, Plugin, Selection, Stored, read_artifact, read_stored
 from optaic.client.references import FlowLike, flow_of
 from optaic.client.runs import Runs
+from optaic.client.selection import Date, Plugin, Selection, Stored
+from optaic.client.tables import read_artifact, read_stored
 from optaic.common.v1 import flow_pb2
 from optaic.definition.v1 import definition_pb2, definition_service_pb2
 from optaic.definition.v1.definition_service_pb2_grpc import DefinitionServiceStub
@@ -88,11 +89,11 @@ class Data:
             and output in {"", _DATA}
         ):
             stored = await self._describe(instance, dataset, found)
-            return await asyncio.to_thread(read_stored, stored, wanted, find)
+            return await read_stored(stored, wanted, find)
         if _kind_of(reference) in KEPT_FLOWS and output in {"", _DATA}:
             store, accessor = (Plugin(code_ref, {}, {}) for code_ref in (KEPT_BY, READ_BY))
             stored = Stored(instance.name, store, accessor, "", found.uri, found.physical_version)
-            return await asyncio.to_thread(read_stored, stored, wanted, find)
+            return await read_stored(stored, wanted, find)
         name = output or _FIRST.get(reference.flow_kind, "")
         run = await self._runs.get(found.version_id)
         artifacts = run.artifacts
@@ -103,9 +104,7 @@ class Data:
                 f"{instance.name} has no output {name!r} at this version; its outputs are {', '.join(sorted(artifacts)) or 'none'}",
             )
         fetch = self._connection.fetch_artifact
-        return await asyncio.to_thread(
-            read_artifact, f"{instance.name}, {name}", run, name, wanted, find, fetch
-        )
+        return await read_artifact(f"{instance.name}, {name}", run, name, wanted, find, fetch)
 
     async def _find(self, flow: flow_pb2.FlowRef, version: int | str | None) -> flow_pb2.VersionRef:
         """Return a version with the id of its run and the revision at which it is read."""

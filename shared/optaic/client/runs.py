@@ -14,8 +14,9 @@ from optaic.client import messages
 from optaic.client.connection import Connection
 from optaic.client.definitions import each_page
 from optaic.client.existence import require_instances
-from optaic.client.reading import Selection, read_artifact
 from optaic.client.references import InstanceLike, id_of
+from optaic.client.selection import Selection
+from optaic.client.tables import read_artifact
 from optaic.rules.pages import LARGEST_SIZE
 from optaic.rules.run_logs import NOTES
 from optaic.run.v1 import run_log_pb2, run_pb2
@@ -110,8 +111,7 @@ class RunHandle:
             )
         if not self.run.artifact_manifest:  # lists have none
             await self.refresh()
-        return await asyncio.to_thread(
-            read_artifact,
+        return await read_artifact(
             f"run {self.run_id}, {name}",
             self.run,
             name,

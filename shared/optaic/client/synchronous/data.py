@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optaic.client import data as asynchronous
-from optaic.client.reading import Date
 from optaic.client.references import FlowLike
+from optaic.client.selection import Date
 from optaic.client.synchronous.loop import Plain
 
 if TYPE_CHECKING:
