@@ -483,16 +483,58 @@ class WatchDispatchesResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    DISPATCHED_RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dispatched_run(self) -> Global___DispatchedRun:
+        """The flow run that was made. Absent: look into the work pool."""
+
     def __init__(
         self,
+        *,
+        dispatched_run: Global___DispatchedRun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispatched_run", b"dispatched_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatched_run", b"dispatched_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchDispatchesResponse: _TypeAlias = WatchDispatchesResponse  # noqa: Y015
+
+@_typing.final
+class DispatchedRun(_message.Message):
+    """A flow run that was made for a run, and that waited when Prefect answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORCHESTRATOR_RUN_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    FLOW_FIELD_NUMBER: _builtins.int
+    WORK_QUEUE_ID_FIELD_NUMBER: _builtins.int
+    orchestrator_run_id: _builtins.str
+    """The Prefect flow run."""
+    run_id: _builtins.str
+    work_queue_id: _builtins.str
+    """The queue of Prefect's work pool in which it waits."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow of the run."""
+
+    def __init__(
+        self,
+        *,
+        orchestrator_run_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        flow: _flow_pb2.FlowRef | None = ...,
+        work_queue_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "orchestrator_run_id", b"orchestrator_run_id", "run_id", b"run_id", "work_queue_id", b"work_queue_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DispatchedRun: _TypeAlias = DispatchedRun  # noqa: Y015
 
 @_typing.final
 class ReportTelemetryRequest(_message.Message):

@@ -117,8 +117,9 @@ class RunReportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchDispatches(self, request, context):
-        """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
-        that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+        """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant. If it
+        names the flow run, a worker may claim it in Prefect without a look into its work pool; otherwise the worker looks. It
+        is a hint: a worker that misses one finds the flow run at its next look, and Prefect decides who has claimed it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,8 +58,9 @@ class RunReportServiceStub:
     does not fit `artifacts`).
     """
     WatchDispatches: _grpc.UnaryStreamMultiCallable[_run_report_service_pb2.WatchDispatchesRequest, _run_report_service_pb2.WatchDispatchesResponse]
-    """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
-    that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+    """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant. If it
+    names the flow run, a worker may claim it in Prefect without a look into its work pool; otherwise the worker looks. It
+    is a hint: a worker that misses one finds the flow run at its next look, and Prefect decides who has claimed it.
     """
     ReportTelemetry: _grpc.UnaryUnaryMultiCallable[_run_report_service_pb2.ReportTelemetryRequest, _run_pb2.Run]
     """Says what has become of that which an ended run owes an outside system: takes the system out of `telemetry_pending`, once,
@@ -101,8 +102,9 @@ class RunReportServiceAsyncStub(RunReportServiceStub):
     does not fit `artifacts`).
     """
     WatchDispatches: _aio.UnaryStreamMultiCallable[_run_report_service_pb2.WatchDispatchesRequest, _run_report_service_pb2.WatchDispatchesResponse]  # type: ignore[assignment]
-    """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
-    that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+    """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant. If it
+    names the flow run, a worker may claim it in Prefect without a look into its work pool; otherwise the worker looks. It
+    is a hint: a worker that misses one finds the flow run at its next look, and Prefect decides who has claimed it.
     """
     ReportTelemetry: _aio.UnaryUnaryMultiCallable[_run_report_service_pb2.ReportTelemetryRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Says what has become of that which an ended run owes an outside system: takes the system out of `telemetry_pending`, once,
@@ -171,8 +173,9 @@ class RunReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_report_service_pb2.WatchDispatchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_report_service_pb2.WatchDispatchesResponse], _abc.AsyncIterator[_run_report_service_pb2.WatchDispatchesResponse]]:
-        """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant, so
-        that a worker looks into its work pool then. It is a hint: a worker that misses one finds the flow run at its next look.
+        """Sends a message at once, and then whenever this process of run-service has made a flow run for a run of the tenant. If it
+        names the flow run, a worker may claim it in Prefect without a look into its work pool; otherwise the worker looks. It
+        is a hint: a worker that misses one finds the flow run at its next look, and Prefect decides who has claimed it.
         """
 
     @_abc_1.abstractmethod
