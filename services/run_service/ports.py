@@ -44,6 +44,14 @@ def idempotency_key(run_id: str, number: int) -> str:
 
 
 @dataclass(frozen=True)
+class CreatedFlowRun:
+    """The flow run of a run, as the orchestrator answered."""
+
+    flow_run_id: str
+    queue_id: str = ""  # in which it waits; empty: it does not wait any more, or not yet
+
+
+@dataclass(frozen=True)
 class FlowRun:
     """A flow run as the orchestrator lists it; it may belong to another installation."""
 
@@ -63,8 +71,8 @@ class Orchestrator(Protocol):
         """Check that the orchestrator answers."""
         ...
 
-    async def create_flow_run(self, request: FlowRunRequest) -> str:
-        """Create the run's flow run, or find the one created before; return its id.
+    async def create_flow_run(self, request: FlowRunRequest) -> CreatedFlowRun:
+        """Create the run's flow run, or find the one created before.
 
         Raises:
             DeploymentMissingError: There is no deployment for the flow.

@@ -22,6 +22,7 @@ from run_service.config import Settings
 from run_service.domain.log_lines import LogLine, micros_of
 from run_service.domain.pairing import FlowRunState
 from run_service.ports import (
+    CreatedFlowRun,
     DeploymentMissingError,
     FlowRun,
     FlowRunRequest,
@@ -78,7 +79,7 @@ class PrefectOrchestrator:
         """Check that Prefect answers; raise OrchestratorUnavailableError if not."""
         _accepted(await self._call("GET", "/health"))
 
-    async def create_flow_run(self, request: FlowRunRequest) -> str:
+    async def create_flow_run(self, request: FlowRunRequest) -> CreatedFlowRun:
         """Create the run's flow run, or find the one created before."""
         flow = (request.tenant_id, request.instance_id, request.flow_kind)
         name = deployment_name(*flow)
@@ -97,7 +98,7 @@ class PrefectOrchestrator:
             if not is_cached:
                 raise DeploymentMissingError(name)
             return await self.create_flow_run(request)  # it was created again, with another id
-        return str(_accepted(response)["id"])
+        return _created_of(_accepted(response))
 
     async def find_flow_run(self, key: str) -> str | None:
         """Return the id of the flow run that was created with a key, or None."""
@@ -215,6 +216,16 @@ class PrefectOrchestrator:
 
 def _state_of(flow_run: dict[str, Any]) -> FlowRunState:
     return _STATES.get(flow_run["state_type"], FlowRunState.WAITING)
+
+
+def _created_of(found: dict[str, Any]) -> CreatedFlowRun:
+    """Return a flow run that waits with its queue. Both of its times are Prefect's."""
+    state = found["state"] or {}
+    waits = state.get("type") == "SCHEDULED" and (
+        datetime.fromisoformat(state["state_details"]["scheduled_time"])
+        <= datetime.fromisoformat(state["timestamp"])
+    )
+    return CreatedFlowRun(str(found["id"]), str(found["work_queue_id"] or "") if waits else "")
 
 
 def _lines_of(response: httpx.Response) -> list[LogLine]:

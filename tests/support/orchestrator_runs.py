@@ -12,6 +12,7 @@ from run_service.config import Settings
 from run_service.domain.log_lines import LogLine, micros_of, moment_of
 from run_service.domain.pairing import UNDER_WAY, FlowRunState
 from run_service.ports import (
+    CreatedFlowRun,
     DeploymentMissingError,
     FlowRun,
     FlowRunRequest,
@@ -21,6 +22,7 @@ from run_service.ports import (
 from run_service.prefect_adapter import PrefectOrchestrator
 from support.prefect_api import PrefectApi
 
+QUEUE_ID = str(uuid.uuid4())  # of the fake's only queue
 _WORDS = {FlowRunState.WAITING: "SCHEDULED", FlowRunState.CLAIMED: "PENDING"}  # Prefect's
 
 
@@ -77,7 +79,7 @@ class FakeOrchestrator:
     async def ping(self) -> None:
         self._check()
 
-    async def create_flow_run(self, request: FlowRunRequest) -> str:
+    async def create_flow_run(self, request: FlowRunRequest) -> CreatedFlowRun:
         self._check()
         key = (request.tenant_id, request.instance_id, request.flow_kind)
         if not self.has_every_deployment and key not in self.deployments:
@@ -92,7 +94,8 @@ class FakeOrchestrator:
             raise OrchestratorUnavailableError("the answer was lost")
         if self.before_answer is not None:
             await self.before_answer(flow_run_id)
-        return flow_run_id
+        waits = self.flow_runs[flow_run_id] is FlowRunState.WAITING
+        return CreatedFlowRun(flow_run_id, QUEUE_ID if waits else "")
 
     async def find_flow_run(self, key: str) -> str | None:
         self._check()
@@ -195,6 +198,7 @@ class PrefectGround:
     def __init__(self, orchestrator: PrefectOrchestrator, api: PrefectApi) -> None:
         self.orchestrator = orchestrator
         self._api = api
+        self._pool = ""
 
     async def deploy(self, tenant_id: str, instance_id: str, flow_kind: str) -> None:
         name = f"{tenant_id}.{instance_id}.{flow_kind}"
@@ -203,7 +207,11 @@ class PrefectGround:
         for old in await self._api.call("POST", "/deployments/filter", named):
             await self._api.call("DELETE", f"/deployments/{old['id']}")
         parameters = {"tenant_id": tenant_id, "instance_id": instance_id, "flow_kind": flow_kind}
+        if not self._pool:
+            self._pool = f"pool-{uuid.uuid4()}"
+            await self._api.call("POST", "/work_pools/", {"name": self._pool, "type": "process"})
         body = {"name": name, "flow_id": flow["id"], "entrypoint": "worker.flow.execute"}
+        body |= {"work_pool_name": self._pool}
         await self._api.call("POST", "/deployments/", {**body, "parameters": parameters})
 
     async def set(self, flow_run_id: str, state: FlowRunState) -> None:

@@ -7,10 +7,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from optaic.common.v1.flow_pb2 import FlowKind, FlowRef
+from optaic.run.v1.run_report_service_pb2 import DispatchedRun
 from redaction import redact
 from run_service.domain.pairing import FlowRunState
 from run_service.domain.statuses import ACTIVE, ENDED
 from run_service.ports import (
+    CreatedFlowRun,
     DeploymentMissingError,
     FlowRunRequest,
     Orchestrator,
@@ -25,6 +28,7 @@ from run_service.store.records import Record
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.ending import ending_of, is_its_own, make_ending
 from servicekit.backoff import backoff
+from servicekit.enums import enum_number
 
 _FIRST_DELAY = 0.5
 _log = structlog.get_logger(__name__)
@@ -83,7 +87,7 @@ class Dispatcher:
 
     async def _create(self, dispatch: Dispatch) -> None:
         deps, tenant_id = self._deps, dispatch.tenant_id
-        flow_run_id = await self._orchestrator.create_flow_run(
+        created = await self._orchestrator.create_flow_run(
             FlowRunRequest(
                 tenant_id=tenant_id,
                 instance_id=dispatch.instance_id,
@@ -94,7 +98,8 @@ class Dispatcher:
             )
         )
         # A worker claims it first, and starts its run when the pairing is stored; before that it is told to ask again.
-        deps.hints.tell(tenant_id)
+        deps.hints.tell(tenant_id, _named(dispatch, created))
+        flow_run_id = created.flow_run_id
         due_time = deps.clock.now() + timedelta(seconds=deps.settings.observe_interval_seconds)
         async with deps.database.transaction(tenant_id) as connection:
             await run_store.set_orchestrator_run(connection, tenant_id, dispatch.run_id, flow_run_id)
@@ -160,6 +165,18 @@ class Dispatcher:
                 {"due_time": due_time, "attempts": attempts, "last_error": redact(repr(error))[:1000]},
                 action=dispatch.action,
             )
+
+
+def _named(dispatch: Dispatch, created: CreatedFlowRun) -> DispatchedRun | None:
+    """Return a flow run that waits, for a worker to claim; None if workers have to look."""
+    if not created.queue_id:
+        return None
+    return DispatchedRun(
+        orchestrator_run_id=created.flow_run_id,
+        run_id=dispatch.run_id,
+        flow=FlowRef(instance_id=dispatch.instance_id, flow_kind=enum_number(FlowKind, dispatch.flow_kind)),
+        work_queue_id=created.queue_id,
+    )
 
 
 def dispatch_delay(attempts: int, longest: timedelta) -> timedelta:

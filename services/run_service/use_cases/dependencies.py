@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from optaic.run.v1.run_report_service_pb2 import DispatchedRun
 from run_service.config import Settings
 from run_service.peers_adapter import Peers
 from run_service.use_cases.hints import Hints
@@ -34,8 +35,8 @@ class Dependencies:
     watches: Watches
     tails: LogTails
     room: Room
-    hints: Hints = field(default_factory=Hints)
-    refresh_hints: Hints = field(default_factory=Hints)
+    hints: Hints[DispatchedRun] = field(default_factory=Hints)
+    refresh_hints: Hints[None] = field(default_factory=Hints)
     wake_dispatcher: Callable[[], None] = _wake_nothing
     wake_ender: Callable[[], None] = _wake_nothing
     wake_ticker: Callable[[], None] = _wake_nothing

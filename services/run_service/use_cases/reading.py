@@ -95,10 +95,10 @@ async def watch_run(
 async def watch_dispatches(
     deps: Dependencies, context: RequestContext
 ) -> AsyncGenerator[run_report_service_pb2.WatchDispatchesResponse, None]:
-    """Yield at once, and then whenever a flow run was made for a run of the tenant."""
+    """Yield at once, and then whenever a flow run was made for a run of the tenant; name it if it waits."""
     async with aclosing(deps.hints.listen(context.tenant_id)) as hints:
-        async for _ in hints:
-            yield run_report_service_pb2.WatchDispatchesResponse()
+        async for dispatched in hints:
+            yield run_report_service_pb2.WatchDispatchesResponse(dispatched_run=dispatched)
 
 
 async def list_runs(

@@ -72,7 +72,7 @@ async def test_an_answer_lost_on_the_way_is_found_by_the_next_attempt(prefect_ur
         with pytest.raises(OrchestratorUnavailableError):
             await orchestrator.create_flow_run(request)
         proxy.heal()
-        flow_run_id = await orchestrator.create_flow_run(request)
+        flow_run_id = (await orchestrator.create_flow_run(request)).flow_run_id
         found = await api.call(
             "POST", "/flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": [request.run_id]}}}
         )

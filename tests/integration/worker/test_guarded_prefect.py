@@ -73,7 +73,7 @@ async def test_runs_execute_with_valid_credentials_and_others_get_an_error(
         await eventually(is_ensured, 90)
         async with orchestrator:
             request = FlowRunRequest(*key, run.run_id, "probe-1")
-            flow_run_id = await orchestrator.create_flow_run(request)
+            flow_run_id = (await orchestrator.create_flow_run(request)).flow_run_id
 
             async def has_ended() -> bool:
                 return await orchestrator.get_states([flow_run_id]) == {flow_run_id: FlowRunState.COMPLETED}
