@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from optaic.run.v1.run_report_service_pb2 import DispatchedRun
 from redaction import redact
 from servicekit.backoff import backoff
 from servicekit.errors import DomainError
@@ -19,6 +20,7 @@ from worker.config import Settings
 from worker.execution import ABANDONED, execute_run
 from worker.isolation import StartGuardian
 from worker.log_delivery import LogDelivery
+from worker.named_runs import PoolViews, read_named
 from worker.peers import Peers
 from worker.prefect_adapter import (
     DueRun,
@@ -39,6 +41,7 @@ _FIRST_HINT_DELAY, _LONGEST_HINT_DELAY = 0.5, 30.0
 _CALM = 5  # how many times longer the worker waits between two looks while run-service tells it when to look
 _MORE = 8  # flow runs that are listed besides those for which there is room: some that nobody can claim hide no others
 _FRESH_SECONDS = 2.0  # for which a look counts: those that it has found, and that still wait, are taken without another one
+_MOST_NAMED = 1000  # whose ids are remembered, so that none is taken by its name twice
 _log = structlog.get_logger(__name__)
 
 
@@ -66,6 +69,8 @@ class Executor:
         self._found_time = 0.0
         self._begun: set[UUID] = set()  # under way at the last look, or begun since
         self._may_others_wait = True  # there was no room for all, or no look yet
+        self._views = PoolViews(pool)
+        self._named: deque[UUID] = deque(maxlen=_MOST_NAMED)  # taken without a look
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
         self._refused: set[UUID] = set()  # ended in Prefect between their claim and their start
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
@@ -75,6 +80,7 @@ class Executor:
         tasks = [
             asyncio.create_task(self._watch_cancellations(), name="cancellations"),
             asyncio.create_task(self._look_when(stop), name="stop"),
+            asyncio.create_task(self._views.run(), name="views"),
         ]
         if self._peers is not None:
             tasks += [
@@ -120,15 +126,37 @@ class Executor:
         failures = 0
         while True:
             try:
-                async for _ in peers.watch_dispatches(tenant_id):
+                async for named in peers.watch_dispatches(tenant_id):
                     failures = 0
                     self._told.add(tenant_id)
-                    self._hint.set()
+                    if named is None or not self._take_named(named, tenant_id):
+                        self._hint.set()
             except Exception as error:  # noqa: BLE001 - whatever it is, flow runs are found without it
                 _log.info("dispatches not watched", error=repr(error))
             self._told.discard(tenant_id)
             failures += 1
             await asyncio.sleep(backoff(failures, first=_FIRST_HINT_DELAY, longest=_LONGEST_HINT_DELAY))
+
+    def _take_named(self, dispatched: DispatchedRun, tenant_id: str) -> bool:
+        """Take a flow run that run-service names, if nothing else waits; return whether no look is needed for it."""
+        if self._may_others_wait or not self._has_room():
+            return False
+        named = read_named(dispatched, tenant_id)
+        if named is None:
+            return False
+        if named.flow_run_id in self._begun or named.flow_run_id in self._named:
+            return False  # told twice; a look shows what has become of it
+        self._views.note_name()
+        if not self._views.is_free(named.queue_id):
+            _log.debug("flow run looked for", flow_run_id=str(named.flow_run_id))
+            return False
+        _log.info("flow run taken by its name", flow_run_id=str(named.flow_run_id))
+        self._named.append(named.flow_run_id)
+        self._begin(
+            named.flow_run_id, functools.partial(self._claim_and_run, named.flow_run_id, named.ticket)
+        )
+        self._may_others_wait = not self._has_room()
+        return True
 
     async def _poll(self) -> None:
         """Fill the room with what the last look has found, if that is recent, or else with what a new look finds."""
@@ -184,8 +212,11 @@ class Executor:
             _log.warning("flow run refused", flow_run_id=str(flow_run.id), reason=text)
             await self._record(lambda: self._pool.record_failed(flow_run.id, text))
             return
-        if await self._claim(flow_run.id):
-            await self._run(flow_run.id, ticket)
+        await self._claim_and_run(flow_run.id, ticket)
+
+    async def _claim_and_run(self, flow_run_id: UUID, ticket: Ticket) -> None:
+        if await self._claim(flow_run_id):
+            await self._run(flow_run_id, ticket)
 
     async def _run(self, flow_run_id: UUID, ticket: Ticket) -> None:
         """Execute a claimed flow run to its end, and say in Prefect how it ended."""

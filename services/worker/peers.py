@@ -67,8 +67,10 @@ class Peers:
         self._patience = patience
         self._versions: OrderedDict[tuple[str, str], definition_pb2.DefinitionVersion] = OrderedDict()
 
-    async def watch_dispatches(self, tenant_id: str) -> AsyncIterator[None]:
-        """Yield when a flow run may be waiting in the work pool; until run-service ends the stream.
+    async def watch_dispatches(
+        self, tenant_id: str
+    ) -> AsyncIterator[run_report_service_pb2.DispatchedRun | None]:
+        """Yield the flow runs that run-service makes, and None when one may be waiting; until it ends the stream.
 
         Raises:
             grpc.aio.AioRpcError: run-service is away, or knows no such stream.
@@ -76,8 +78,8 @@ class Peers:
         request = run_report_service_pb2.WatchDispatchesRequest()
         with context.bind(context.RequestContext(tenant_id, "worker", new_id(), context.new_traceparent())):
             stream = self.runs.WatchDispatches(request)
-        async for _ in stream:
-            yield
+        async for hint in stream:
+            yield hint.dispatched_run if hint.HasField("dispatched_run") else None
 
     async def list_run_outputs(self, instance_id: str) -> dict[str, run_service_pb2.RunOutputs]:
         """Return what each run of an instance keeps of its output folder, by run id."""

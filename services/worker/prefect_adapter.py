@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import logging
@@ -117,6 +118,16 @@ class WorkPool:
             await self.ensure()
             return ()
         return [_due_run_of(each["flow_run"]) for each in response.json()]
+
+    async def list_free_queues(self) -> Collection[UUID]:
+        """Return the queues from which flow runs may be taken in any number; none while the pool is paused or limited."""
+        pool, queues = await asyncio.gather(
+            self._client.read_work_pool(self._name),
+            self._client.read_work_queues(work_pool_name=self._name),
+        )
+        if pool.is_paused or pool.concurrency_limit is not None:
+            return frozenset()
+        return frozenset(each.id for each in queues if not each.is_paused and each.concurrency_limit is None)
 
     async def list_waiting(self, ids: Collection[UUID]) -> Collection[UUID]:
         """Return those of `ids` that still wait and should have started by now."""

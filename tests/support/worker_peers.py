@@ -146,7 +146,8 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
         self.refusal = ""  # reason with which scheduled ticks are refused at the gate
         self.is_fenced = False
         self.is_unsupported = False
-        self.hints: asyncio.Queue[None] = asyncio.Queue()  # that a flow run was made
+        # That a flow run was made, and which.
+        self.hints: asyncio.Queue[run_report_service_pb2.DispatchedRun | None] = asyncio.Queue()
         self.ends: list[Any] = []  # the requests that ended runs
         self.refused_code: set[str] = set()  # definitions whose code is not the code on record
 
@@ -232,9 +233,10 @@ class Runs(run_report_service_pb2_grpc.RunReportServiceServicer):
 
     async def WatchDispatches(self, _request: Any, _: Any) -> Any:
         """Send a message at once and after each hint."""
+        named = None
         while True:
-            yield run_report_service_pb2.WatchDispatchesResponse()
-            await self.hints.get()
+            yield run_report_service_pb2.WatchDispatchesResponse(dispatched_run=named)
+            named = await self.hints.get()
 
     async def ListTrainedVersions(self, request: Any, _: Any) -> Any:
         """Return the completed trainings of the run's instance, newest first."""

@@ -17,6 +17,7 @@ from support.prefect_api import PrefectApi, prefect_api
 from support.sources import allow_server, allowed
 from support.sql_source import DAYS, PASSWORD, Database
 from support.worker import World, running_world
+from support.worker_process import WorkerProcess
 
 
 @pytest.fixture
@@ -29,6 +30,11 @@ async def prefect(prefect_url: str) -> AsyncIterator[PrefectApi]:
 async def world() -> AsyncIterator[World]:
     async with running_world() as running:
         yield running
+
+
+@pytest.fixture
+def fixture(world: World, prefect: PrefectApi, prefect_url: str, tmp_path: Path) -> WorkerProcess:
+    return WorkerProcess(world, prefect, prefect_url, tmp_path)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -110,3 +110,33 @@ async def test_a_claim_after_which_somebody_has_cancelled_is_not_undone(
     await prefect.call("POST", f"/flow_runs/{flow_run_id}/set_state", body)
     await pool.give_back(flow_run_id, refused.value.state_id)
     assert (await prefect.state(str(flow_run_id)))["type"] == "CANCELLED"
+
+
+async def test_the_queues_from_which_flow_runs_may_be_taken_freely(
+    prefect: PrefectApi, pool: WorkPool, tmp_path: Path
+) -> None:
+    path = f"/work_pools/{tmp_path.name}"
+    other = await prefect.call("POST", f"{path}/queues", {"name": "other"})
+    found = await prefect.call("POST", f"{path}/queues/filter", {})
+    both = {UUID(each["id"]) for each in found}
+    assert len(both) == 2
+    assert await pool.list_free_queues() == both
+    flow_run = await prefect.call("GET", f"/flow_runs/{await _make(prefect, tmp_path.name)}")
+    assert UUID(flow_run["work_queue_id"]) in both
+    rest = both - {UUID(other["id"])}
+    for change, expected in (
+        ({"is_paused": True}, rest),
+        ({"is_paused": False, "concurrency_limit": 0}, rest),
+        ({"concurrency_limit": 5}, rest),
+        ({"concurrency_limit": None}, both),
+    ):
+        await prefect.call("PATCH", f"{path}/queues/other", change)
+        assert await pool.list_free_queues() == expected
+    for change, expected in (
+        ({"is_paused": True}, set()),
+        ({"is_paused": False, "concurrency_limit": 0}, set()),
+        ({"concurrency_limit": 5}, set()),
+        ({"concurrency_limit": None}, both),
+    ):
+        await prefect.call("PATCH", path, change)
+        assert await pool.list_free_queues() == expected

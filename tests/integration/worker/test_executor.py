@@ -4,104 +4,26 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import json
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from optaic.common.v1 import flow_pb2
-from optaic.rules.deployments import work_pool_of
 from optaic.run.v1 import run_pb2
 from support.polling import eventually
-from support.prefect_api import ENTRYPOINT, PrefectApi
-from support.processes import is_running, list_run_processes
-from support.worker import World, running_process
-from support.worker_peers import TENANT, TOKEN
-
-REFRESH = flow_pb2.FLOW_KIND_REFRESH
-
-
-class Fixture:
-    """One test's pool, deployments and worker environment."""
-
-    def __init__(self, world: World, prefect: PrefectApi, url: str, folder: Path) -> None:
-        self.world, self.prefect, self.folder = world, prefect, folder
-        base = f"pool-{folder.name}"
-        self.pool = work_pool_of(base, TENANT)
-        self.log = folder / "worker.log"
-        self.pid = 0  # of the worker, once it runs
-        self.environment = {
-            "OPTAIC_INSTANCE_ADDRESS": world.address,
-            "OPTAIC_RUN_ADDRESS": world.address,
-            "OPTAIC_TENANTS": json.dumps([TENANT]),
-            "OPTAIC_EXECUTOR_TOKEN": TOKEN,
-            "OPTAIC_DATA_ROOT": str(folder / "data"),
-            "OPTAIC_PREFECT_API_URL": url,
-            "OPTAIC_WORK_POOL": base,
-            "OPTAIC_RUN_OUTPUT_FOLDER": str(folder / "run-output"),
-            "OPTAIC_POLL_SECONDS": "0.5",
-            "OPTAIC_CANCELLATION_POLL_SECONDS": "0.2",
-            "OPTAIC_CHILD_ISOLATION": "none",  # plugins tell by files of the test what they did
-            "PREFECT_HOME": str(folder / "prefect-home"),
-        }
-
-    @contextmanager
-    def worker(self, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Our warm worker."""
-        with running_process(["-m", "worker"], {**self.environment, **environment}, self.log) as process:
-            self.pid = process.pid
-            yield process
-
-    async def pool_exists(self) -> None:
-        """Wait for the pool that the worker makes."""
-
-        async def found() -> bool:
-            pools = await self.prefect.call("POST", "/work_pools/filter", {})
-            return any(pool["name"] == self.pool for pool in pools)
-
-        await eventually(found, 90)
-
-    async def trigger(
-        self, definition: str = "probe", *, entrypoint: str | None = ENTRYPOINT, **config: Any
-    ) -> tuple[run_pb2.Run, str]:
-        """Submit a run of a probe, or of another pipeline, and its flow run."""
-        run = self.world.runs.submit(self.world.dataset("dataset", definition, **config), REFRESH)
-        deployment = await self.prefect.deploy(f"{TENANT}.{run.instance_id}.refresh", self.pool, entrypoint)
-        return run, await self.prefect.trigger(
-            deployment,
-            tenant_id=TENANT,
-            instance_id=run.instance_id,
-            flow_kind="refresh",
-            run_id=run.run_id,
-        )
-
-    async def child(self) -> int:
-        """The process of user code of the only run."""
-
-        def found() -> list[int]:
-            assert self.pid
-            return list_run_processes(self.pid)[1:]  # after its guardian
-
-        return int((await eventually(found))[-1])
-
-
-@pytest.fixture
-def fixture(world: World, prefect: PrefectApi, prefect_url: str, tmp_path: Path) -> Fixture:
-    return Fixture(world, prefect, prefect_url, tmp_path)
+from support.processes import is_running
+from support.worker import running_process
+from support.worker_peers import TENANT
+from support.worker_process import WorkerProcess
 
 
 def _has_ended(pid: int) -> bool:
     return not is_running(pid)
 
 
-async def test_what_a_run_prints_is_in_prefects_log(fixture: Fixture) -> None:
+async def test_what_a_run_prints_is_in_prefects_log(fixture: WorkerProcess) -> None:
     with fixture.worker():
         await fixture.pool_exists()
         run, flow_run_id = await fixture.trigger(behaviour="talk")
@@ -118,7 +40,7 @@ async def test_what_a_run_prints_is_in_prefects_log(fixture: Fixture) -> None:
     assert list((fixture.folder / "run-output" / f"unsent-{TENANT}").iterdir()) == []
 
 
-async def test_a_worker_survives_every_failure_of_its_runs(fixture: Fixture) -> None:
+async def test_a_worker_survives_every_failure_of_its_runs(fixture: WorkerProcess) -> None:
     with fixture.worker() as worker:
         await fixture.pool_exists()
         await _both_records_agree_on_a_run(fixture)
@@ -134,21 +56,21 @@ async def test_a_worker_survives_every_failure_of_its_runs(fixture: Fixture) -> 
         assert worker.poll() is None
 
 
-async def _both_records_agree_on_a_run(fixture: Fixture) -> None:
+async def _both_records_agree_on_a_run(fixture: WorkerProcess) -> None:
     run, flow_run = await fixture.trigger()
     assert (await fixture.prefect.wait(flow_run))["type"] == "COMPLETED"
     assert run.status == run_pb2.RUN_STATUS_COMPLETED
     assert run.orchestrator_run_id == flow_run
 
 
-async def _both_records_agree_on_a_failure(fixture: Fixture) -> None:
+async def _both_records_agree_on_a_failure(fixture: WorkerProcess) -> None:
     run, flow_run = await fixture.trigger(behaviour="raise")
     state = await fixture.prefect.wait(flow_run)
     assert (state["type"], state["message"]) == ("FAILED", "ZeroDivisionError: nothing to divide by")
     assert run.error.type == "ZeroDivisionError"
 
 
-async def _a_run_that_run_service_has_cancelled_ends(fixture: Fixture) -> None:
+async def _a_run_that_run_service_has_cancelled_ends(fixture: WorkerProcess) -> None:
     run, flow_run = await fixture.trigger(behaviour="sleep", seconds=20)
     await fixture.prefect.wait(flow_run, "RUNNING")
     await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING)
@@ -156,7 +78,7 @@ async def _a_run_that_run_service_has_cancelled_ends(fixture: Fixture) -> None:
     assert (await fixture.prefect.wait(flow_run))["type"] == "CANCELLED"
 
 
-async def _cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
+async def _cancelling_in_prefect_ends_the_process(fixture: WorkerProcess) -> None:
     run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
     await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
     child = await fixture.child()
@@ -166,7 +88,7 @@ async def _cancelling_in_prefect_ends_the_process(fixture: Fixture) -> None:
     await eventually(lambda: not is_running(child))
 
 
-async def _what_ended_a_run_is_said(fixture: Fixture) -> None:
+async def _what_ended_a_run_is_said(fixture: WorkerProcess) -> None:
     run, flow_run = await fixture.trigger("dying", how="exit 7")
     state = await fixture.prefect.wait(flow_run)
     assert run.error.type == "PROCESS_EXITED"
@@ -175,7 +97,7 @@ async def _what_ended_a_run_is_said(fixture: Fixture) -> None:
     assert state["message"] == f"PROCESS_EXITED: {run.error.message}"
 
 
-async def _a_killed_flow_run_is_a_crash_and_says_so(fixture: Fixture) -> None:
+async def _a_killed_flow_run_is_a_crash_and_says_so(fixture: WorkerProcess) -> None:
     run, flow_run = await fixture.trigger(behaviour="sleep", seconds=60)
     await eventually(lambda: run.status == run_pb2.RUN_STATUS_RUNNING, 30)
     os.kill(await fixture.child(), signal.SIGKILL)
@@ -185,7 +107,7 @@ async def _a_killed_flow_run_is_a_crash_and_says_so(fixture: Fixture) -> None:
     assert "SIGKILL" in run.error.message
 
 
-async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: Fixture) -> None:
+async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: WorkerProcess) -> None:
     prefect = fixture.prefect
     deployment = await prefect.deploy("by.hand", fixture.pool)
     state = await prefect.wait(await prefect.trigger(deployment, instance_id="prices", start="2024-01-01"))
@@ -194,7 +116,7 @@ async def _a_flow_run_that_no_worker_can_execute_ends_and_says_why(fixture: Fixt
     assert "'start' is not a parameter of this flow" in state["message"]
 
 
-async def _a_flow_run_needs_no_deployment_once_it_is_claimed(fixture: Fixture) -> None:
+async def _a_flow_run_needs_no_deployment_once_it_is_claimed(fixture: WorkerProcess) -> None:
     run, flow_run = await fixture.trigger(behaviour="sleep", seconds=5)
     await fixture.prefect.wait(flow_run, "PENDING", "RUNNING")
     found = await fixture.prefect.call("GET", f"/flow_runs/{flow_run}")
@@ -207,13 +129,13 @@ async def _a_flow_run_needs_no_deployment_once_it_is_claimed(fixture: Fixture) -
         await fixture.prefect.state(waiting)
 
 
-async def _a_deployment_needs_no_code(fixture: Fixture) -> None:
+async def _a_deployment_needs_no_code(fixture: WorkerProcess) -> None:
     run, flow_run = await fixture.trigger(entrypoint=None)
     assert (await fixture.prefect.wait(flow_run))["type"] == "COMPLETED"
     assert run.orchestrator_run_id == flow_run
 
 
-async def test_a_terminated_worker_fails_its_runs_and_leaves_no_process(fixture: Fixture) -> None:
+async def test_a_terminated_worker_fails_its_runs_and_leaves_no_process(fixture: WorkerProcess) -> None:
     with fixture.worker(OPTAIC_WORKER_GRACE_SECONDS="0.2") as worker:
         await fixture.pool_exists()
         run, _ = await fixture.trigger(behaviour="sleep", seconds=60)
@@ -226,7 +148,7 @@ async def test_a_terminated_worker_fails_its_runs_and_leaves_no_process(fixture:
         await eventually(lambda: not is_running(child))
 
 
-async def test_a_killed_worker_leaves_no_process(fixture: Fixture) -> None:
+async def test_a_killed_worker_leaves_no_process(fixture: WorkerProcess) -> None:
     names = ("child", "other", "session", "daemon")
     files = [fixture.folder / f"{name}.pid" for name in names]
     with fixture.worker() as worker:
@@ -241,7 +163,7 @@ async def test_a_killed_worker_leaves_no_process(fixture: Fixture) -> None:
             await eventually(functools.partial(_has_ended, pid), message=file.name)
 
 
-async def test_prefects_own_process_worker_executes_the_same_flow(fixture: Fixture) -> None:
+async def test_prefects_own_process_worker_executes_the_same_flow(fixture: WorkerProcess) -> None:
     arguments = ["-m", "prefect", "worker", "start", "--pool", fixture.pool, "--type", "process"]
     environment = {
         **fixture.environment,
