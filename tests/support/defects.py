@@ -251,4 +251,11 @@ DEFECTS = (
         (("_PASSING = frozenset({100, 111})", "_PASSING = frozenset[int]()"),),
         "integration/servicekit/test_centrifugo_answers.py::test_an_error_within_an_answer_concerns_its_own_command",
     ),
+    Defect(
+        "a move of data removes files without a look at whether it is still the move",
+        "optaic/moving/copying.py",
+        (("            self._go_on()\n            self._permit()\n", "            self._go_on()\n"),),
+        "unit/optaic_client/test_cli_moving.py"
+        "::test_nothing_is_removed_or_switched_once_another_call_has_changed_the_move",
+    ),
 )  # fmt: skip

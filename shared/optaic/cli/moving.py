@@ -56,7 +56,7 @@ def move_data(
     """Move the tenant's data to another place: nothing becomes stale, and no flow or version changes.
 
     It copies while runs go on, then holds new runs, copies the rest, compares all by SHA-256, and switches. Interrupted, it goes on
-    where it was when it is called again. Then start the workers with the new OPTAIC_DATA_ROOT, and finish the move.
+    where it was when it is called again. Then start the tenant's workers with the new OPTAIC_DATA_ROOT, and finish the move.
     """
     if sum(map(bool, (to, finish, give_up, delete_source))) != 1:
         fail("name one of --to, --finish, --give-up and --delete-source", status=Exit.USAGE)
