@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,8 +33,15 @@ pytestmark = [
     needs_server,
     pytest.mark.skipif(not IS_FULL, reason="it starts a stack twice: OPTAIC_FAULTS=full"),
 ]
-# The last line before the command is killed; the first means at once.
-_MOMENTS = ("", "copied ", "runs are held", "copied ", "files are the same on both sides", "data is read at")
+# The lines at which the command is held; at the last one it is killed. Without any it is killed at once.
+_MOMENTS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("copied ",),
+    ("runs are held",),
+    ("runs are held", "copied "),  # in the last pass, of which a new file is left
+    ("files are the same on both sides",),
+    ("is read at",),
+)
 
 
 def _write(path: Path, days: int) -> None:
@@ -44,6 +53,7 @@ def _write(path: Path, days: int) -> None:
 
 def _command(stack: RunningStack, *arguments: str) -> tuple[Sequence[str], Mapping[str, str]]:
     environment = {**os.environ, **stack.client_environment(), "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     return [sys.executable, "-m", "optaic.cli", "admin", "move-data", *arguments], environment
 
 
@@ -54,17 +64,24 @@ def _move(stack: RunningStack, *arguments: str) -> str:
     return done.stdout
 
 
-def _kill_at(stack: RunningStack, moment: str, skipped: int, *arguments: str) -> None:
-    """Start the command, and kill it when it has printed a line for the last time."""
+def _kill_at(stack: RunningStack, moment: Sequence[str], new: Path, *arguments: str) -> None:
+    """Start the command, and kill it at a moment; where it is held before that, a new file comes."""
     command, environment = _command(stack, *arguments)
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "support.held_command", json.dumps(moment), *command[3:]]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        while moment and (line := process.stdout.readline()):
-            if moment in line:
-                if not skipped:
-                    break
-                skipped -= 1
-        process.kill()
+        try:
+            for number, text in enumerate(moment):
+                if number:
+                    new.write_bytes(b"of a run that has just ended")
+                    process.stdin.write("\n")
+                    process.stdin.flush()
+                assert any(text in line for line in process.stdout), f"it never printed {text!r}"
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL, moment
 
 
 async def _run(client: AsyncClient, instance: instance_pb2.Instance) -> run_pb2.Run:
@@ -113,8 +130,8 @@ async def test_a_moved_tenant_is_as_before_and_goes_on_incrementally(
             await _run(client, prices)
             before, content = await _states(client, both), await _content(client, both)
             runs = {each.run_id: each for each in await client.runs.list()}
-            for number, moment in enumerate(_MOMENTS):
-                _kill_at(stack, moment, 1 if number == 3 else 0, "--to", seaweedfs.DATA_ROOT)
+            for moment in _MOMENTS:
+                _kill_at(stack, moment, tmp_path / "data/default/new", "--to", seaweedfs.DATA_ROOT)
                 assert await _states(client, both) == before, moment
                 assert await _content(client, both) == content, moment
             _move(stack, "--to", seaweedfs.DATA_ROOT)
