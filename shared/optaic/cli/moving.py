@@ -257,7 +257,7 @@ def _tell_next(move: _Move) -> None:
     root, tenant_id = move.to_root, move.tenant_id
     print_line(f"data of the tenant {tenant_id} is read at {root} now, and its runs are held")
     print_line(f"next: start the workers of the tenant {tenant_id} with OPTAIC_DATA_ROOT={root}, no others")
-    print_line("let the gateway serve this root, too (docs/gateway.md)")
+    print_line("list this root for the gateway, too, in OPTAIC_FURTHER_DATA_ROOTS")
     print_line("start run-service with it only once every tenant has moved there")
     print_line("then: optaic admin move-data --finish")
 
