@@ -25,18 +25,25 @@ class Guardians:
     async def start(self) -> Line:
         """Start a guardian; it ends with its run, or when this process ends."""
         ours, guardians = make_lines()
+        starting = asyncio.create_task(self._start(guardians), name="guardian-start")
         try:
-            # Not tied to the forkserver: whatever dies, the guardian first ends what its run has started.
-            child = await self._forkserver.run(_be_guardian, guardians.orders, guardians.work, is_tied=False)
+            # A thread uses the descriptors also when nobody waits for it any more.
+            await asyncio.shield(starting)
         except BaseException:
             ours.close()
             raise
+        return ours
+
+    async def _start(self, line: Line) -> None:
+        """Start a guardian that has this line; let go of it here."""
+        try:
+            # Not tied to the forkserver: whatever dies, the guardian first ends what its run has started.
+            child = await self._forkserver.run(_be_guardian, line.orders, line.work, is_tied=False)
         finally:
-            guardians.close()
+            line.close()
         watch = asyncio.create_task(self._watch(child), name=f"guardian-{child.pid}")
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
-        return ours
 
     async def wait(self) -> None:
         """Wait until all guardians have ended."""

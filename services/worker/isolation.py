@@ -22,7 +22,7 @@ from worker.confinement import Confinement
 from worker.data_removal import Removal
 from worker.failures import Failure, describe_death, describe_unsupervised
 from worker.frames import Frame, Kind
-from worker.guardian import Line, Report, make_lines
+from worker.guardian import NOTHING_PRINTED, Line, Report, make_lines
 from worker.limits import Limits
 from worker.run_output import OutputLimits
 from worker.source_probe import SourceProbe
@@ -45,20 +45,31 @@ StartGuardian = Callable[[], Awaitable[Line]]
 async def start_guardian() -> Line:
     """Return a guardian in a new process, below Prefect's own worker."""
     ours, guardians = make_lines()
-    numbers = guardians.orders.fileno(), guardians.work.fileno()
-    # New descriptors: only the intended process inherits them, no other process started in the meantime.
-    given = [max(numbers) + place for place in (1, 2)]
-    argv = [sys.executable, "-P", "-m", "worker.guardian", *map(str, given)]
-    # It imports what this process can: a deployment may have more places than the environment names.
-    inherited = environment.clean(os.environ, Settings())
-    given_environment = {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    actions = [(os.POSIX_SPAWN_DUP2, *pair) for pair in zip(numbers, given, strict=True)]
+    spawning = asyncio.create_task(asyncio.to_thread(_spawn, guardians), name="spawn")
     try:
-        # Not by `subprocess`, which complains of children that outlive their parent, as a guardian may.
-        await asyncio.to_thread(os.posix_spawn, sys.executable, argv, given_environment, file_actions=actions)
-    finally:
-        guardians.close()
+        # The thread uses the descriptors also when nobody waits for it any more.
+        await asyncio.shield(spawning)
+    except BaseException:
+        ours.close()
+        raise
     return ours
+
+
+def _spawn(line: Line) -> None:
+    """Start a guardian that has this line; let go of it here."""
+    try:
+        numbers = line.orders.fileno(), line.work.fileno()
+        # New descriptors: only the intended process inherits them, no other process started in the meantime.
+        given = [max(numbers) + place for place in (1, 2)]
+        argv = [sys.executable, "-P", "-m", "worker.guardian", *map(str, given)]
+        # It imports what this process can: a deployment may have more places than the environment names.
+        inherited = environment.clean(os.environ, Settings())
+        given_environment = {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        actions = [(os.POSIX_SPAWN_DUP2, *pair) for pair in zip(numbers, given, strict=True)]
+        # Not by `subprocess`, which complains of children that outlive their parent, as a guardian may.
+        os.posix_spawn(sys.executable, argv, given_environment, file_actions=actions)
+    finally:
+        line.close()
 
 
 class Isolation:
@@ -78,20 +89,30 @@ class Isolation:
         self._reporting: asyncio.Task[Report] | None = None
         self._writers: list[asyncio.StreamWriter] = []
         self._is_answered = False
-        self.report = _UNKNOWN  # known once the block is left, or the child has died
+        # Of what was started it is known once the block is left, or the child has died.
+        self.report = NOTHING_PRINTED
 
     async def __aenter__(self) -> Self:
-        line = await self._start()
-        self._orders, orders = await asyncio.open_connection(sock=line.orders)
-        self._work, work = await asyncio.open_connection(sock=line.work)
-        self._writers = [orders, work]
-        self._reporting = asyncio.create_task(self._read_report(), name="guardian")
-        order = {
+        given = {
             **asdict(self._limits),
             "confinement": asdict(self._confinement),
             "bounds": asdict(self._bounds),
         }
-        orders.write(frames.pack(Kind.START, json.dumps(order).encode()))
+        order = frames.pack(Kind.START, json.dumps(given).encode())
+        line = await self._start()
+        try:
+            self._orders, orders = await asyncio.open_connection(sock=line.orders)
+            self._writers.append(orders)
+            self._work, work = await asyncio.open_connection(sock=line.work)
+            self._writers.append(work)
+        except BaseException:
+            for writer in self._writers:
+                writer.close()
+            line.close()  # which a transport does later, or not at all if there is none
+            raise
+        self.report = _UNKNOWN
+        self._reporting = asyncio.create_task(self._read_report(), name="guardian")
+        orders.write(order)
         # Read before the task is sent: to send it to a child that was refused closes the line, with what was on it.
         self._first = asyncio.create_task(frames.read(self._work), name="first-message")
         return self
