@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -175,9 +175,8 @@ class _Execution:
             code_hash = hash_code(code)
             if isinstance(recipe, PipelineRecipe):
                 recipe = check_code(recipe, run.base_version.code_hash, code_hash)
-            answer = await self._compute(
-                recipe, run, progress, lambda: self._report_code(run, code, reporter)
-            )
+            reporting = asyncio.create_task(self._report_code(run, code, reporter), name="code")
+            answer = await self._compute_beside(reporting, recipe, run, progress)
             if isinstance(answer, Ending):
                 return answer
             if isinstance(answer, Failure):
@@ -209,12 +208,22 @@ class _Execution:
         version = answer.output_version
         return Ending(Outcome.COMPLETED, f"{version.physical_version} at {version.uri}")
 
+    async def _compute_beside(
+        self, reporting: asyncio.Task[Ending | None], recipe: Recipe, run: run_pb2.Run, progress: Progress
+    ) -> Result | Failure | Ending:
+        """Have a child compute while the code is reported; whatever fails before, a refusal of the code comes first."""
+        try:
+            return await self._compute(reporting, recipe, run, progress)
+        except Exception:
+            if (refused := await reporting) is not None:
+                return refused
+            raise
+        finally:
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
+
     async def _compute(
-        self,
-        recipe: Recipe,
-        run: run_pb2.Run,
-        progress: Progress,
-        report_code: Callable[[], Awaitable[Ending | None]],
+        self, reporting: asyncio.Task[Ending | None], recipe: Recipe, run: run_pb2.Run, progress: Progress
     ) -> Result | Failure | Ending:
         """Have a child compute, unless its code is refused; when this returns, no process of the run is left."""
         settings = self._settings
@@ -233,16 +242,20 @@ class _Execution:
         async with self._keep_log(run) as log:
             limits = replace(limits, log=log)
             isolation = Isolation(self._prepared.take_guardian, limits, confinement, settings.bounds)
-            async with isolation:
-                # The child is born and confined meanwhile. It knows nothing of the run before it gets its task.
-                if (refused := await report_code()) is not None:
-                    return refused
-                try:
-                    async with asyncio.timeout(self._timeout or None):
-                        answer = await isolation.compute(task, progress.tell)
-                except TimeoutError:
-                    answer = describe_timeout(self._timeout)
-        report = self._report = isolation.report
+            try:
+                async with isolation:
+                    # The child is born and confined meanwhile. It executes no code of the run before it gets its
+                    # task; the run's secrets are in its memory already.
+                    if (refused := await reporting) is not None:
+                        return refused
+                    try:
+                        async with asyncio.timeout(self._timeout or None):
+                            answer = await isolation.compute(task, progress.tell)
+                    except TimeoutError:
+                        answer = describe_timeout(self._timeout)
+            finally:
+                self._report = isolation.report
+        report = self._report
         counts = {
             "output_bytes_dropped": report.dropped_bytes,
             "log_lines_lost": report.lost_lines,

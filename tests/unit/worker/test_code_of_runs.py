@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -15,8 +17,10 @@ from optaic.run.v1 import run_pb2
 from support.polling import eventually
 from support.worker import World, make_ticket
 from support.worker_peers import fill_composition
+from worker import frames
 from worker.execution import Ending, Outcome, execute_run
-from worker.guardian import Line
+from worker.guardian import NOTHING_PRINTED, Line, make_lines
+from worker.reports import Reporter
 
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
 BACKTEST = flow_pb2.FLOW_KIND_BACKTEST
@@ -95,6 +99,7 @@ async def test_the_child_is_born_while_the_code_is_reported(
 
     async def wait_for_birth(request: Any, grpc_context: Any) -> Any:
         if request.code:
+            await eventually(lambda: born, message="no guardian")
             before = max(born)
             await eventually(lambda: count() > before, message="no process besides the guardian")
         return await answer(request, grpc_context)
@@ -109,3 +114,66 @@ async def test_the_child_is_born_while_the_code_is_reported(
     await world.start()
     ending = await execute_run(make_ticket(run), world.settings(tmp_path), start)
     assert ending.outcome is Outcome.COMPLETED, ending.message
+
+
+def _fail_to_prepare(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError("no secrets here")
+
+    async def fail_later(*_: object) -> NoReturn:
+        fail()
+
+    monkeypatch.setattr(f"worker.execution.{where}", fail_later if where == "confine" else fail)
+
+
+@pytest.mark.parametrize("where", ["find_access", "confine"])
+async def test_a_refusal_of_the_code_is_not_hidden_by_what_fails_before_the_child(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    _fail_to_prepare(monkeypatch, where)
+    world.runs.refused_code = {"probe"}
+    run = world.runs.submit(world.dataset(definition="probe"), REFRESH)
+    ending = await execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    assert (ending, run.error.type) == (Ending(Outcome.FAILED, "CODE_CHANGED: probe"), "CODE_CHANGED")
+
+
+@pytest.mark.parametrize("where", ["find_access", "confine"])
+async def test_a_run_that_fails_before_its_child_has_said_its_code(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    _fail_to_prepare(monkeypatch, where)
+    run = world.runs.submit(world.dataset(definition="probe"), REFRESH)
+    ending = await execute_run(make_ticket(run), world.settings(tmp_path), world.guardians.start)
+    assert ending.message == run.error.type + ": " + run.error.message == "OSError: no secrets here"
+    assert "probe" in {code.definition_name for code in run.code}
+
+
+@pytest.mark.parametrize("said", [None, 1_700_000_000_000_000])
+async def test_a_run_whose_code_cannot_be_reported_says_what_its_guardian_knows_of_the_log(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int | None
+) -> None:
+    async def fail(*_: object) -> NoReturn:
+        raise ValueError("no answer")
+
+    async def be_guardian(line: Line) -> None:
+        await asyncio.to_thread(frames.receive, line.orders)
+        await asyncio.to_thread(frames.receive, line.orders)  # the end
+        if said is not None:
+            report = asdict(replace(NOTHING_PRINTED, last_line_time=said))
+            line.orders.sendall(frames.pack(frames.Kind.REPORT, json.dumps(report).encode()))
+        line.close()
+
+    async def start() -> Line:
+        ours, guardians = make_lines()
+        being.append(asyncio.create_task(be_guardian(guardians)))
+        return ours
+
+    being: list[asyncio.Task[None]] = []
+    monkeypatch.setattr(Reporter, "state_code", fail)
+    run = world.runs.submit(world.dataset(definition="probe"), REFRESH)
+    ending = await execute_run(make_ticket(run), world.settings(tmp_path), start)
+    await asyncio.gather(*being)
+    assert ending.message == "ValueError: no answer"
+    (end,) = world.runs.ends
+    found = end.last_log_time.ToMicroseconds() if end.HasField("last_log_time") else None
+    assert found == said
