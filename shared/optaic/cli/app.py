@@ -26,8 +26,14 @@ _NOUNS = {
     "lineage": ("lineage", "What depends on what, and why something is stale."),
     "admin": ("admin", "Who may do what."),
 }
-# verb -> module; the function has the name of the verb
-_VERBS = {"refresh": "refreshes", "apply": "apply", "diff": "apply", "export": "apply"}
+# verb -> module and function
+_VERBS = {
+    "refresh": "refreshes:refresh",
+    "apply": "apply:apply",
+    "diff": "apply:diff",
+    "export": "apply:export",
+    "open": "pages:open_page",
+}
 
 
 class _Nouns(TyperGroup):
@@ -63,7 +69,8 @@ def _command(name: str) -> Any:
         return group.commands[name]
     if name in _VERBS:
         inner = typer.Typer(add_completion=False)
-        inner.command(name)(getattr(import_module(f"optaic.cli.{_VERBS[name]}"), name))
+        module, _, function = _VERBS[name].partition(":")
+        inner.command(name)(getattr(import_module(f"optaic.cli.{module}"), function))
         return typer.main.get_command(inner)
     return None
 

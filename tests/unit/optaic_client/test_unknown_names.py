@@ -40,6 +40,7 @@ _KINDS: dict[str, str] = {
     "changed_within": _FREE, "as_of": _FREE, "start": _FREE, "end": _FREE, "before": _FREE, "after": _FREE,
     "upstream_depth": _NUMBER, "downstream_depth": _NUMBER, "depth": _NUMBER, "values": _FREE, "upstream": _FREE,
     "table": _FREE, "column": _FREE, "entity": _FREE, "to": _FREE, "source": _FREE, "delete_source": _FREE,
+    "only_print": _FLAG,
 }  # fmt: skip
 # Where a word means something else than elsewhere.
 _SPECIAL: dict[tuple[str, str], str] = {
@@ -47,6 +48,7 @@ _SPECIAL: dict[tuple[str, str], str] = {
     ("run report", "version"): _FREE,
     ("data read", "version"): _FREE,
     ("data read", "file"): _FREE,
+    ("open", "project"): _FREE,  # it needs an instance
 }
 _NEEDED = {  # what a command must be given besides
     "instance": "prices", "instances": "prices", "definition": "smooth", "version": "1.1.0", "from_revision": "1", "run_id": ID, "refresh_id": ID,
