@@ -33,6 +33,7 @@ _VERBS = {
     "diff": "apply:diff",
     "export": "apply:export",
     "open": "pages:open_page",
+    "doctor": "doctor:doctor",
 }
 
 

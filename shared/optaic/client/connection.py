@@ -44,6 +44,10 @@ _READ_PREFIXES = (
     "Retry",
 )
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
+_HEALTH = "/grpc.health.v1.Health/Check"
+_IS_SERVING = (
+    b"\x08\x01"  # HealthCheckResponse(status=SERVING): the client has no need of grpcio-health-checking
+)
 # Every mutation carries a request id, so that a repetition is recognised by the service.
 _SERVICE_CONFIG = {
     "methodConfig": [
@@ -166,6 +170,19 @@ class Connection:
         if keeps_tokens:
             self._remember(await call.trailing_metadata())
         return response
+
+    async def is_serving(self, service: str) -> bool:
+        """Return whether a service says that it can work: it answers, and so does what it depends on.
+
+        Raises:
+            OptaicError: It does not answer, or refuses the caller.
+        """
+        check = self.stub(service, lambda channel: channel.unary_unary(_HEALTH))
+        try:
+            answer: bytes = await check(b"", timeout=self._timeout, metadata=self._metadata(_HEALTH))
+        except grpc.aio.AioRpcError as error:
+            raise self._typed(service, error) from None
+        return answer == _IS_SERVING
 
     async def stream(
         self,

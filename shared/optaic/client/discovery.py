@@ -124,7 +124,32 @@ def _are_of(known: Mapping[str, Any], addresses: Mapping[str, str]) -> bool:
     return all(known.get(service) == address for service, address in addresses.items())
 
 
+def find_source(service: str) -> str:
+    """Return what says where a service is: the variable, or the state file of a stack; empty where nothing does."""
+    variable = f"OPTAIC_{service.upper()}_ADDRESS"
+    if os.environ.get(variable):
+        return variable
+    file, endpoints = _state_file()
+    return str(file) if endpoints.get(service) else ""
+
+
+def find_data_root(addresses: Mapping[str, str]) -> str:
+    """Return where a stack on this machine keeps its data; empty where the services are not the stack's."""
+    known = _state_endpoints()
+    return str(known.get("data_root") or "") if addresses and _are_of(known, addresses) else ""
+
+
+def find_state() -> Path | None:
+    """Return the folder of the stack that was started here, or in a folder above; None if there was none."""
+    file, _ = _state_file()
+    return file.parent if file else None
+
+
 def _state_endpoints() -> dict[str, Any]:
+    return _state_file()[1]
+
+
+def _state_file() -> tuple[Path | None, dict[str, Any]]:
     configured = os.environ.get("OPTAIC_STATE")
     folder = Path.cwd()
     candidates = (
@@ -137,5 +162,5 @@ def _state_endpoints() -> dict[str, Any]:
             continue
         endpoints = content.get("endpoints") if isinstance(content, dict) else None
         if isinstance(endpoints, dict):
-            return endpoints
-    return {}
+            return candidate / _FILE, endpoints
+    return None, {}

@@ -1,9 +1,13 @@
-"""Read files of runs from a gateway over HTTP, where the data itself is out of reach; blocks."""
+"""Read from a gateway over HTTP: files of runs whose data is out of reach, and whether it is ready; blocks."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlsplit
 
 import grpc
@@ -23,6 +27,36 @@ def fetch_artifact(
         OptaicError: The gateway or run-service refused, or the gateway did not answer.
         FailedPreconditionError: PLAINTEXT_REFUSED: the token would leave this machine without TLS. CERTIFICATE_UNREADABLE.
     """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    path = f"/runs/{run_id}/artifacts/{quote(name)}"
+    answer, content = _get(gateway, path, headers, timeout, certificates)
+    if answer.status == _OK:
+        return content
+    raise _refusal(gateway, answer.status, content)
+
+
+def fetch_readiness(
+    gateway: str, timeout: float, certificates: Certificates
+) -> tuple[dict[str, bool], datetime | None]:
+    """Return which services the gateway reaches, and the time of its machine if it tells it; no token is sent.
+
+    Raises:
+        UnavailableError: The gateway did not answer, or what answers is no gateway.
+        FailedPreconditionError: PLAINTEXT_REFUSED: the connection would leave this machine without TLS. CERTIFICATE_UNREADABLE.
+    """
+    answer, content = _get(gateway, "/readyz", {}, timeout, certificates)
+    try:
+        reached = {str(name): bool(value) for name, value in json.loads(content).items()}
+    except (ValueError, AttributeError):
+        raise _refusal(gateway, answer.status, b"") from None
+    with contextlib.suppress(ValueError):
+        return reached, parsedate_to_datetime(answer.headers.get("Date") or "")
+    return reached, None
+
+
+def _get(
+    gateway: str, path: str, headers: Mapping[str, str], timeout: float, certificates: Certificates
+) -> tuple[http.client.HTTPResponse, bytes]:
     parts = urlsplit(gateway)
     address = f"{parts.hostname}:{parts.port or 443}"
     if parts.scheme != "https" and leaves_in_plaintext(address):
@@ -36,24 +70,18 @@ def fetch_artifact(
         if parts.scheme == "https"
         else http.client.HTTPConnection(parts.netloc, timeout=timeout)
     )
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        connection.request(
-            "GET", f"{parts.path.rstrip('/')}/runs/{run_id}/artifacts/{quote(name)}", headers=headers
-        )
+        connection.request("GET", f"{parts.path.rstrip('/')}{path}", headers=dict(headers))
         answer = connection.getresponse()
-        content = answer.read()
+        return answer, answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise errors.UnavailableError(
             grpc.StatusCode.UNAVAILABLE,
             "GATEWAY_UNAVAILABLE",
-            f"the gateway at {gateway} did not send the whole file ({error!r}); retry, or set OPTAIC_GATEWAY_URL to one that answers",
+            f"the gateway at {gateway} did not send all of its answer ({error!r}); retry, or set OPTAIC_GATEWAY_URL to one that answers",
         ) from None
     finally:
         connection.close()
-    if answer.status == _OK:
-        return content
-    raise _refusal(gateway, answer.status, content)
 
 
 def _refusal(gateway: str, status: int, content: bytes) -> errors.OptaicError:
