@@ -1,4 +1,4 @@
-"""Tell workers what the runs of an instance keep of their output folders; nothing is changed."""
+"""Tell workers what the runs of an instance keep of their output folders and of their flows' data; nothing is changed."""
 
 from __future__ import annotations
 

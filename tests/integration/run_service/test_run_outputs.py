@@ -1,8 +1,10 @@
-"""What runs keep of their output folders, as a worker reads it that looks for files that nobody owns."""
+"""What runs keep of their output folders and of their flows' data, as a worker reads it that looks for files that nobody owns."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.instance.v1 import instance_pb2
@@ -33,6 +35,14 @@ async def _fail(service: RunningRunService, instance: instance_pb2.Instance, *na
     return failed
 
 
+async def _complete(service: RunningRunService, instance: instance_pb2.Instance, place: str) -> run_pb2.Run:
+    run = await service.submit(instance)
+    started = await service.start(run.run_id)
+    uri = f"{await service.folder(run.run_id)}/{place}"
+    version = flow_pb2.VersionRef(uri=uri.format(run.run_id), physical_version="7", digest="d1")
+    return await service.complete(run.run_id, started.fencing_token, output_version=version)
+
+
 async def test_each_run_of_the_instance_and_what_it_keeps(service: RunningRunService) -> None:
     instance, other = service.instances.add(), service.instances.add()
     failed = await _fail(service, instance, "deep/model/", "traceback.txt")
@@ -53,6 +63,28 @@ async def test_each_run_of_the_instance_and_what_it_keeps(service: RunningRunSer
         (active.run_id, run_pb2.RUN_STATUS_PENDING, []),
     ]
     assert {each.flow_kind for each in found} == {flow_pb2.FLOW_KIND_REFRESH}
+
+
+@pytest.mark.parametrize(("place", "kept"), [("data", "7"), ("runs/{}", ""), ("runs/{}/report", "")])
+async def test_a_completed_run_keeps_its_version_of_the_data_of_its_flow(
+    service: RunningRunService, place: str, kept: str
+) -> None:
+    instance = service.instances.add()
+    await _complete(service, instance, place)
+    await _fail(service, instance)
+    found = (await _list(service, instance.instance_id)).run_outputs
+    assert [each.physical_version for each in found] == [kept, ""]
+
+
+async def test_a_version_that_another_system_has_is_none_of_the_data_of_the_flow(
+    service: RunningRunService,
+) -> None:
+    instance = service.instances.add(external_url="file:///exports/prices.parquet")
+    await service.runs.ReportExternalVersion(
+        run_service_pb2.ReportExternalVersionRequest(instance_id=instance.instance_id, external_version="7")
+    )
+    (found,) = (await _list(service, instance.instance_id)).run_outputs
+    assert (found.status, found.physical_version) == (run_pb2.RUN_STATUS_COMPLETED, "")
 
 
 async def test_pages_have_every_run_once(service: RunningRunService) -> None:
