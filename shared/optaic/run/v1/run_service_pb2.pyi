@@ -1071,7 +1071,7 @@ Global___ListRunOutputsResponse: _TypeAlias = ListRunOutputsResponse  # noqa: Y0
 
 @_typing.final
 class RunOutputs(_message.Message):
-    """What a run keeps of its output folder."""
+    """What a run keeps of its output folder and of its flow's data."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1079,14 +1079,19 @@ class RunOutputs(_message.Message):
     FLOW_KIND_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
+    PHYSICAL_VERSION_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     flow_kind: _flow_pb2.FlowKind.ValueType
     status: _run_pb2.RunStatus.ValueType
     """A run that is active or COMPLETED keeps all of its folder."""
+    physical_version: _builtins.str
+    """Of a run that is COMPLETED, the version in its flow's data that it wrote or found unchanged, as the store calls it; it keeps this,
+    too. Empty if what it wrote lies in its own folder, or if another system has the version.
+    """
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of a run that is FAILED or CANCELLED, the files and folders below its folder that it keeps, which are its artifacts; "" is all of
-        the folder. It keeps nothing else.
+        the folder, and stands for a place that run-service does not understand, too. It keeps nothing else.
         """
 
     def __init__(
@@ -1096,10 +1101,11 @@ class RunOutputs(_message.Message):
         flow_kind: _flow_pb2.FlowKind.ValueType = ...,
         status: _run_pb2.RunStatus.ValueType = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
+        physical_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow_kind", b"flow_kind", "paths", b"paths", "run_id", b"run_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow_kind", b"flow_kind", "paths", b"paths", "physical_version", b"physical_version", "run_id", b"run_id", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -301,7 +301,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRunOutputs(self, request, context):
-        """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
+        """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds out which files nobody owns. In the order of run
         ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
         PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """

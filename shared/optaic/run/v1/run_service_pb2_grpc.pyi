@@ -108,7 +108,7 @@ class RunServiceStub:
     (ARTIFACT_NOT_SIGNABLE): the file lies in a folder and run-service knows no gateway, or run-service has no credential for S3.
     """
     ListRunOutputs: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunOutputsRequest, _run_service_pb2.ListRunOutputsResponse]
-    """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
+    """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds out which files nobody owns. In the order of run
     ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
     PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -221,7 +221,7 @@ class RunServiceAsyncStub(RunServiceStub):
     (ARTIFACT_NOT_SIGNABLE): the file lies in a folder and run-service knows no gateway, or run-service has no credential for S3.
     """
     ListRunOutputs: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunOutputsRequest, _run_service_pb2.ListRunOutputsResponse]  # type: ignore[assignment]
-    """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
+    """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds out which files nobody owns. In the order of run
     ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
     PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
@@ -427,7 +427,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListRunOutputsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListRunOutputsResponse, _abc.Awaitable[_run_service_pb2.ListRunOutputsResponse]]:
-        """What each run of an instance keeps of its output folder, so that a worker finds out which files nobody owns. In the order of run
+        """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds out which files nobody owns. In the order of run
         ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
         PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
