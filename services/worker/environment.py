@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import redaction
-from optaic import storage
 from worker import privileges
 from worker.config import Settings
+from worker.storage_access import renew_access
 
 _DESCRIPTOR = "OPTAIC_SETTINGS_DESCRIPTOR"
 _NAMES = frozenset(
@@ -105,9 +105,8 @@ def take() -> Settings:
         for name in given:
             os.environ.pop(name, None)
     _secrets.update({name: value for name, value in given.items() if name.startswith(redaction.PREFIX)})
-    stored = settings.storage
-    storage.install(stored)
-    redaction.remember((*_secrets.values(), *stored.secrets))
+    redaction.remember(_secrets.values())
+    renew_access(settings)
     return settings
 
 

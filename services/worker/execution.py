@@ -41,6 +41,7 @@ from worker.recipe_reading import list_version_ids, make_recipe
 from worker.reports import Progress, Reporter, RunLostError, persist
 from worker.run_access import find_access
 from worker.run_output import OutputLimits
+from worker.storage_access import reach
 from worker.telemetry import Telemetry, has_version, list_debts, make_telemetry
 from worker.ticket import Ticket
 from worker.trainings import Trainings, find_monitored, find_trainings
@@ -184,7 +185,7 @@ class _Execution:
             _tell_log(answer, self._report)
             answer.output_version.code_hash = code_hash
             outputs_uri = self._location.outputs_uri(run.run_id)
-            manifest = await asyncio.to_thread(list_artifacts, dict(answer.artifacts), outputs_uri)
+            manifest = await reach(self._settings, list_artifacts, dict(answer.artifacts), outputs_uri)
             answer.ClearField("artifact_manifest")  # it is not for user code to say
             answer.artifact_manifest.extend(manifest)
             if isinstance(recipe, InferenceRecipe):  # not for user code to say
@@ -348,8 +349,8 @@ class _Execution:
         _tell_log(request, self._report)
         if failure.trace:
             try:
-                trace_uri = await asyncio.to_thread(
-                    self._location.write_output, run.run_id, "traceback.txt", failure.trace
+                trace_uri = await reach(
+                    self._settings, self._location.write_output, run.run_id, "traceback.txt", failure.trace
                 )
             except OSError as error:  # a full disk may be why the run failed
                 _log.warning("traceback not written", run_id=run.run_id, error=repr(error))

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from optaic import storage
 from optaic.storage import Access
+from support.object_store import installed
 from worker import environment
 from worker.config import Settings
+from worker.storage_access import reach, renew_access
 
 NEEDED: dict[str, Any] = {
     "instance_address": "127.0.0.1:1",
@@ -75,3 +78,26 @@ def test_user_code_gets_the_variables_of_the_library_only_without_a_credential_o
     found = environment.clean(given, Settings(**NEEDED, **own))
     assert ("AWS_SECRET_ACCESS_KEY" in found) is kept
     assert "OPTAIC_S3_SECRET_ACCESS_KEY" not in found
+
+
+async def test_the_worker_goes_on_with_the_former_secret_where_the_file_is_away(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    settings = Settings(**NEEDED, s3_access_key_id="key", s3_secret_access_key_file=file)
+
+    def read_secret() -> str:
+        return storage.current().secret_access_key
+
+    with installed(Access(secret_access_key="of the start")):
+        assert await reach(settings, read_secret) == "of the start"
+        file.write_text("of now\n")
+        assert await reach(settings, read_secret) == "of now"
+        file.unlink()
+        assert await reach(settings, read_secret) == "of now"
+        with pytest.raises(FileNotFoundError):
+            renew_access(settings)
+
+
+async def test_a_folder_needs_no_secret(tmp_path: Path) -> None:
+    settings = Settings(**{**NEEDED, "data_root": str(tmp_path)}, **KEY)
+    with installed(Access(secret_access_key="of the start")):
+        assert (await reach(settings, storage.current)).secret_access_key == "of the start"
