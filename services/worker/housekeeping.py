@@ -1,4 +1,4 @@
-"""The periodic work of a worker: remove the data of deleted instances, by another process, and files that nobody has."""
+"""The periodic work of a worker: remove the data of deleted instances, by another process, and files that no run and no version has."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import structlog
 from worker.config import Settings
 from worker.data_sweep import sweep
 from worker.isolation import StartGuardian
+from worker.leftovers.memory import Memory
 from worker.leftovers.sweeping import sweep_leftovers
 
 _FIRST_REMOVAL, _FIRST_SWEEP = 60.0, 3600.0  # seconds
@@ -19,6 +20,7 @@ _log = structlog.get_logger(__name__)
 
 async def keep_house(settings: Settings, start: StartGuardian, stop: asyncio.Event) -> None:
     """Look for what is to be removed at intervals, until `stop` is set."""
+    memory = Memory()
     async with asyncio.TaskGroup() as group:
         group.create_task(
             _repeat(
@@ -32,7 +34,9 @@ async def keep_house(settings: Settings, start: StartGuardian, stop: asyncio.Eve
         if settings.leftover_sweep != "off":
             group.create_task(
                 _repeat(
-                    lambda: sweep_leftovers(settings, is_removing=settings.leftover_sweep == "remove"),
+                    lambda: sweep_leftovers(
+                        settings, is_removing=settings.leftover_sweep == "remove", memory=memory, stop=stop
+                    ),
                     settings.leftover_sweep_interval_seconds,
                     _FIRST_SWEEP,
                     stop,

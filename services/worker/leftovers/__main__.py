@@ -37,6 +37,8 @@ def _print(folder: str, swept: Swept, *, is_removed: bool) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
     for problem in swept.problems:
         sys.stderr.write(f"not swept: {problem}\n")
+    if swept.more_problems:
+        sys.stderr.write(f"not swept: {swept.more_problems} more\n")
 
 
 if __name__ == "__main__":

@@ -12,16 +12,25 @@ from optaic.storage import File
 
 MARGIN = timedelta(days=1)  # younger files may belong to what is just being written
 _FLOW = re.compile(r"[a-z_]+")
+_RUN = re.compile(
+    r"[a-z_]+/runs/([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})/.*", re.DOTALL
+)
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # A name that any other store might give is not in these.
 PART = re.compile(rf"part-[0-9]{{5}}-{_UUID}-c[0-9]{{3}}(?:\.[a-z0-9]+)?\.parquet")
 LOG = "_delta_log/"
 LOG_ENTRY = re.compile(r"_delta_log/([0-9]{20})\.json")
-VERSION_FILE = re.compile(rf"(?P<version>[0-9a-f]{{64}}(?:-[0-9a-f]{{16}})?)/{_UUID}-data\.parquet")
+LOG_NUMBER = re.compile(
+    r"(?<=[/.])[0-9]{20}(?=\.)"
+)  # in the name of a file of the log: an entry that there is, or was
+LAST_CHECKPOINT = "_delta_log/_last_checkpoint"
+DELTA_VERSION = re.compile(r"[0-9]{1,18}")
+PARQUET_VERSION = re.compile(r"[0-9a-f]{64}(?:-[0-9a-f]{16})?")
+VERSION_FILE = re.compile(rf"(?P<version>{PARQUET_VERSION.pattern})/{_UUID}-data\.parquet")
 MANIFEST = "manifest.json"
 # Names under which a file is written before it is renamed; nobody reads it there.
 _DRAFTS = (
-    re.compile(rf"[0-9a-f]{{64}}(?:-[0-9a-f]{{16}})?/{_UUID}-manifest\.json"),
+    re.compile(rf"{PARQUET_VERSION.pattern}/{_UUID}-manifest\.json"),
     re.compile(rf"_days/{_UUID}-[0-9]{{1,18}}\.json"),
     re.compile(rf"_delta_log/_commit_{_UUID}\.json\.tmp"),
     re.compile(r"(?:_delta_log/[0-9]{20}\.(?:json|checkpoint\.parquet)|_delta_log/_last_checkpoint)#[0-9]+"),
@@ -58,7 +67,7 @@ def output_path(flow_kind: str, run_id: str, path: str = "") -> str:
 
 
 def split(files: Iterable[File]) -> dict[str, Flow]:
-    """Return the files of an instance's folder by flow; what has another name is nobody's business here."""
+    """Return the files of an instance's folder by flow; what has another name is left out."""
     data: dict[str, list[File]] = defaultdict(list)
     outputs: dict[str, dict[str, list[File]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
@@ -79,6 +88,11 @@ def split(files: Iterable[File]) -> dict[str, Flow]:
         )
         for flow_kind in sorted(data.keys() | outputs.keys())
     }
+
+
+def list_runs(paths: Iterable[str]) -> set[str]:
+    """Return the runs that paths below an instance's folder name."""
+    return {found[1] for path in paths if (found := _RUN.fullmatch(path))}
 
 
 def is_draft(path: str) -> bool:

@@ -10,8 +10,8 @@ from optaic.run.v1 import run_pb2, run_service_pb2
 from servicekit.enums import enum_word
 from worker.leftovers.naming import Flow, Leftover, output_path
 
-_ACTIVE = frozenset({run_pb2.RUN_STATUS_PENDING, run_pb2.RUN_STATUS_RUNNING})
 _KEEPS_ARTIFACTS = frozenset({run_pb2.RUN_STATUS_FAILED, run_pb2.RUN_STATUS_CANCELLED})
+_ENDED = _KEEPS_ARTIFACTS | {run_pb2.RUN_STATUS_COMPLETED}
 
 
 def find_unowned(
@@ -36,8 +36,15 @@ def find_unowned(
 
 
 def list_active_flows(runs: Mapping[str, run_service_pb2.RunOutputs]) -> set[str]:
-    """Return the flows one of whose runs may still write."""
-    return {flow_of(run) for run in runs.values() if run.status in _ACTIVE}
+    """Return the flows one of whose runs may still write; a status of a later release may be that of such a run."""
+    return {flow_of(run) for run in runs.values() if run.status not in _ENDED}
+
+
+def list_versions(flow_kind: str, runs: Mapping[str, run_service_pb2.RunOutputs]) -> set[str]:
+    """Return the versions of a flow's data which its completed runs keep, as its store calls them."""
+    return {
+        run.physical_version for run in runs.values() if run.physical_version and flow_of(run) == flow_kind
+    }
 
 
 def flow_of(run: run_service_pb2.RunOutputs) -> str:

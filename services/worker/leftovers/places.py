@@ -18,6 +18,8 @@ from worker.locations import instance_uri
 from worker.written_files import FileGoneError, WrittenFile
 
 _LONGEST = 64 * 1024 * 1024  # of what is read: an entry of a log, a manifest
+_MOST_AT_ONCE = 500  # objects that one request removes
+_DEEPEST = 100  # folders in each other; each is open while what is below is listed
 _RUNS = 3  # a file of a run has so many parts before its name: flow, `runs`, run
 
 
@@ -28,13 +30,15 @@ class Place:
         self.uri = instance_uri(data_root, tenant_id, instance_id)
         self._root = data_root
         self._below = instance_folder(tenant_id, instance_id).split("/")
+        # So many files are removed together; in a folder each may fail for a reason of its own.
+        self.most_at_once = _MOST_AT_ONCE if storage.is_remote(data_root) else 1
         self._path = None if storage.is_remote(data_root) else Path(storage.local_place(self.uri))
 
     def list_files(self, folder: str = "") -> list[File]:
         """Return the files below the folder, or one in it.
 
         Raises:
-            OSError: it cannot be listed.
+            OSError: it cannot be listed, or has folders in each other that are too many to follow.
         """
         if self._path is None:
             return list(storage.list_files(f"{self.uri}/{folder}".rstrip("/")))
@@ -69,9 +73,18 @@ class Place:
         root = Path(storage.local_place(self._root))
         return _remove_safely(root, [*self._below, *path.split("/")], len(self._below) + _RUNS, before)
 
+    def remove_together(self, paths: Sequence[str], before: datetime) -> Sequence[str]:
+        """Remove files as `remove` does; return those that are gone now. If this fails, some of them may be gone, too."""
+        if self._path is None:
+            storage.remove_files(self.uri, paths)
+            return paths
+        return [path for path in paths if self.remove(path, before)]
+
 
 def _walk(top: Path) -> Iterator[File]:
     for folder, _, names, here in os.fwalk(top, follow_symlinks=False, onerror=_refuse):
+        if len(Path(folder).relative_to(top).parts) > _DEEPEST:
+            raise OSError(f"{top} has more than {_DEEPEST} folders in each other")
         for name in sorted(names):
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=here, follow_symlinks=False)

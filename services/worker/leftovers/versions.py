@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from urllib.parse import unquote
+from itertools import chain
 
 from optaic.storage import File
 from worker.leftovers import naming
+from worker.leftovers.delta_log import Known, Read, read_log
+from worker.leftovers.errors import UnclearError
 from worker.leftovers.naming import Leftover
 
-Read = Callable[[str], bytes]  # the content of a file below the folder
-_READERS = 16
 _NO_VERSION = "no version has it"
 
 
-class UnclearError(Exception):
-    """Which files versions have cannot be said, so none is a leftover; the message says why."""
-
-
 def find_unowned(
-    files: Sequence[File], listed: Iterable[str], read: Read, before: datetime
+    files: Sequence[File],
+    listed: Iterable[str],
+    read: Read,
+    before: datetime,
+    kept: Collection[str],
+    known: Known,
 ) -> Iterator[Leftover]:
     """Yield the files of a dataset that no version has, and drafts; paths are below its folder.
 
@@ -32,9 +32,12 @@ def find_unowned(
         listed: the paths of its files, listed afterwards: whoever wrote before has published by now, or never will.
         read: reads one of its files.
         before: only files that were changed before this.
+        kept: the versions that completed runs keep, as the store calls them.
+        known: of the log of the table in this folder, from an earlier sweep.
 
     Raises:
-        UnclearError: a log has gaps, or something has another form than the built-in stores write.
+        UnclearError: a version or an entry of a log is missing, or something has another form than the built-in stores write.
+            What was yielded before, which are drafts, stands.
         OSError: a file cannot be read.
     """
     old = [file for file in files if file.changed < before]
@@ -43,66 +46,55 @@ def find_unowned(
         if naming.is_draft(file.path):
             yield Leftover(file.path, file.size, "a draft")
     parts = [file for file in old if naming.PART.fullmatch(file.path)]
-    if parts:
-        known = _read_log(paths, read)
-        yield from (Leftover(file.path, file.size, _NO_VERSION) for file in parts if file.path not in known)
     by_version: dict[str, list[File]] = defaultdict(list)
     for file in old:
         if found := naming.VERSION_FILE.fullmatch(file.path):
             by_version[found["version"]].append(file)
-    for version, found_files in by_version.items():
-        kept = find_manifest_file(version, paths, read)
-        yield from (
-            Leftover(file.path, file.size, _NO_VERSION)
-            for file in found_files
-            if kept is None or file.path != f"{version}/{kept}"
-        )
+    if not parts and not by_version:
+        return
+    newest = _check_kept(kept, paths)
+    named = read_log(paths, read, newest, known) if parts else ()
+    own = {_find_own(version, paths, read) for version in by_version}
+    for file in (*parts, *chain.from_iterable(by_version.values())):
+        if file.path not in named and file.path not in own:
+            yield Leftover(file.path, file.size, _NO_VERSION)
 
 
-def find_manifest_file(version: str, paths: Iterable[str], read: Read) -> str | None:
-    """Return the data file that the manifest of a version of the store `parquet` names; None where it has no manifest.
+def _check_kept(kept: Collection[str], paths: Collection[str]) -> int:
+    """Return the newest version of a Delta table among those that runs keep; -1 where there is none.
+
+    Raises:
+        UnclearError: one of them has no manifest any more, or is of no built-in store.
+    """
+    newest = -1
+    for version in sorted(kept):
+        if naming.DELTA_VERSION.fullmatch(version):
+            newest = max(newest, int(version))
+        elif not naming.PARQUET_VERSION.fullmatch(version):
+            raise UnclearError(
+                f"a completed run has version {version[:100]!r}, which no built-in store names so"
+            )
+        elif f"{version}/{naming.MANIFEST}" not in paths:
+            raise UnclearError(
+                f"a completed run has version {version}, which has no manifest any more; restore {version}/{naming.MANIFEST}"
+            )
+    return newest
+
+
+def _find_own(version: str, paths: Collection[str], read: Read) -> str:
+    """Return the data file that the manifest of a version of the store `parquet` names; empty where it has no manifest.
 
     Raises:
         UnclearError: the manifest has another form, or names a file that is not there.
     """
     place = f"{version}/{naming.MANIFEST}"
-    there = set(paths)
-    if place not in there:
-        return None
+    if place not in paths:
+        return ""
     try:
         named = json.loads(read(place))["file"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UnclearError(f"{place} is no manifest") from None
-    if f"{version}/{named}" not in there:
-        raise UnclearError(f"{place} names the file {named}, which is not there")
-    return str(named)
-
-
-def _read_log(paths: set[str], read: Read) -> set[str]:
-    """Return the files that any entry of the log of a Delta table has ever named; empty where there is no log.
-
-    Raises:
-        UnclearError: an entry is missing, or has another form.
-    """
-    numbered = {int(found[1]): path for path in paths if (found := naming.LOG_ENTRY.fullmatch(path))}
-    if not numbered:
-        if any(path.startswith(naming.LOG) for path in paths if not naming.is_draft(path)):
-            raise UnclearError("the log of the table has no entries, but other files")
-        return set()
-    if max(numbered) != len(numbered) - 1:
-        raise UnclearError("the log of the table has gaps; restore its entries")
-    known: set[str] = set()
-    with ThreadPoolExecutor(min(_READERS, len(numbered))) as pool:
-        for path, content in zip(numbered.values(), pool.map(read, numbered.values()), strict=True):
-            known.update(_list_named(path, content))
-    return known
-
-
-def _list_named(path: str, content: bytes) -> Iterator[str]:
-    for line in content.splitlines():
-        try:
-            actions = json.loads(line)
-            named = [action["path"] for kind, action in actions.items() if kind in {"add", "remove", "cdc"}]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise UnclearError(f"{path} is no entry of a log") from None
-        yield from map(unquote, named)
+    own = f"{version}/{named}"
+    if own not in paths:
+        raise UnclearError(f"{place} names the file {named}, which is not there; restore it")
+    return own

@@ -6,7 +6,7 @@ an owner. An object has none of these, and appears at once. Local files go throu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import IO
@@ -43,6 +43,7 @@ __all__ = [
     "read_secret",
     "remove_below",
     "remove_file",
+    "remove_files",
     "replace",
     "sign",
     "size_of",
@@ -151,6 +152,11 @@ def remove_file(uri: str) -> None:
         remote.remove_file(uri)
     else:
         local.remove_file(local_place(uri))
+
+
+def remove_files(uri: str, paths: Sequence[str]) -> None:
+    """Remove some objects below a folder of an object store; raises as `write`, and then some may be gone."""
+    remote.remove_files(uri, paths)
 
 
 def remove_below(uri: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
@@ -134,6 +134,13 @@ def remove_file(uri: str) -> None:
     store, path = _open(uri)
     with _explained(uri):
         store.delete(path)
+
+
+def remove_files(uri: str, paths: Sequence[str]) -> None:
+    """Remove some objects below a folder in one request; where one is not, nothing is done."""
+    store, folder = _open(uri)
+    with _explained(uri):
+        store.delete([f"{folder}/{path}" for path in paths])
 
 
 def remove_below(uri: str) -> None:

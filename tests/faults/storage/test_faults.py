@@ -18,7 +18,7 @@ from optaic import storage
 from servicekit.ids import new_id
 from support import campaigns
 from support.http_faults import Fault, HttpFaults
-from support.leftovers import FAILED, TenantData, tenant_data
+from support.leftovers import FAILED, TenantData, tenant_data, unknown_run
 from support.object_store import ObjectStore, installed, needs_server
 from support.polling import eventually
 from support.proxy import Proxy
@@ -92,7 +92,7 @@ def choose(proxy: HttpFaults, kind: str, fault: str) -> Iterator[int]:
 def add_large(data: TenantData, kind: str) -> str:
     """Add an instance, and return where a large write of this kind goes."""
     flow = data.flow(data.add_instance("worker.builtin.parquet_store:ParquetStore"))
-    return flow.data_uri if kind in STORES else f"{flow.outputs_uri(new_id())}model.bin"
+    return flow.data_uri if kind in STORES else f"{flow.outputs_uri(unknown_run())}model.bin"
 
 
 @pytest.mark.parametrize("kind", sorted(STORES))

@@ -58,6 +58,25 @@ async def test_it_looks_again_and_again_until_it_stops(tmp_path: Path, sweep: Fa
     assert {given[1] for given in sweep.given} == {start_guardian}
 
 
+async def test_all_sweeps_of_leftovers_share_what_is_known_and_are_told_to_stop(
+    tmp_path: Path, sweep: FakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del sweep
+    stop = asyncio.Event()
+    given: list[dict[str, Any]] = []
+
+    async def sweep_leftovers(_: Settings, **named: Any) -> None:
+        given.append(named)
+        if len(given) == 2:
+            stop.set()
+
+    monkeypatch.setattr("worker.housekeeping.sweep_leftovers", sweep_leftovers)
+    sweeping = settings(tmp_path, 0.01).model_copy(update={"leftover_sweep_interval_seconds": 0.01})
+    await asyncio.wait_for(keep_house(sweeping, start_guardian, stop), 10)
+    assert [each["stop"] for each in given] == [stop, stop]
+    assert given[0]["memory"] is given[1]["memory"]
+
+
 @pytest.mark.parametrize("seconds", [1.0, 3600.0])
 async def test_a_worker_that_stops_at_once_has_not_looked(
     tmp_path: Path, seconds: float, sweep: FakeSweep
