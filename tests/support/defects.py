@@ -258,4 +258,56 @@ DEFECTS = (
         "unit/optaic_client/test_cli_moving.py"
         "::test_nothing_is_removed_or_switched_once_another_call_has_changed_the_move",
     ),
+    Defect(
+        "a sweep of leftovers takes the data of a flow that has an active run",
+        "worker/leftovers/outputs.py",
+        (("for run in runs.values() if run.status not in _ENDED}", "for run in runs.values() if False}"),),
+        "integration/storage/test_leftovers.py::test_nothing_of_a_flow_goes_that_has_an_active_run",
+    ),
+    Defect(
+        "a status of a later release counts as an end",
+        "worker/leftovers/outputs.py",
+        (("if run.status not in _ENDED}", "if run.status in {1, 2}}"),),
+        "integration/storage/test_leftovers.py::test_a_status_of_a_later_release_may_be_that_of_an_active_run",
+    ),
+    Defect(
+        "a sweep of leftovers takes the data of a table that has lost its log",
+        "worker/leftovers/delta_log.py",
+        (("    if committed > last:\n", "    if False:\n"),),
+        "integration/storage/test_leftover_versions.py"
+        "::test_nothing_of_a_table_goes_whose_log_lost_what_runs_have_recorded",
+    ),
+    Defect(
+        "a log that its checkpoints outlive counts as whole",
+        "worker/leftovers/delta_log.py",
+        (("known.entries - 1, _find_newest(paths, read))", "known.entries - 1)"),),
+        "integration/storage/test_leftover_versions.py"
+        "::test_nothing_of_a_table_goes_whose_log_tells_of_entries_that_are_lost",
+    ),
+    Defect(
+        "a sweep of leftovers takes the data of a version that has lost its manifest",
+        "worker/leftovers/versions.py",
+        (("""elif f"{version}/{naming.MANIFEST}" not in paths:""", "elif False:"),),
+        "integration/storage/test_leftover_versions.py"
+        "::test_nothing_goes_where_the_manifest_of_a_completed_run_is_lost",
+    ),
+    Defect(
+        "a sweep of leftovers takes the files of runs that a restored database lacks",
+        "worker/leftovers/sweeping.py",
+        (("in naming.list_runs(paths) if each > newest", "in naming.list_runs(paths) if False"),),
+        "integration/storage/test_leftovers.py::test_nothing_goes_where_the_record_of_the_newest_run_is_lost",
+    ),
+    Defect(
+        "the age of a leftover is that by the clock of the worker",
+        "worker/leftovers/sweeping.py",
+        (("await asyncio.to_thread(storage.now_at, self._folder) - MARGIN", "datetime.now().astimezone() - MARGIN"),),
+        "integration/storage/test_leftovers.py::test_a_clock_of_the_worker_that_is_wrong_removes_nothing",
+    ),
+    Defect(
+        "a late writer does not look whether its data is still there",
+        "worker/builtin/parquet_store.py",
+        (("        if not self._has(name):\n", "        if False:\n"),),
+        "integration/storage/test_publishing.py"
+        "::test_a_late_writer_whose_answer_was_lost_withdraws_its_version",
+    ),
 )  # fmt: skip
