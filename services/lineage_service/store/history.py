@@ -7,6 +7,7 @@ what is read here (`lineage_service.domain.past`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ from lineage_service.store.reads import FLOW_COLUMNS, in_slices, limited
 from servicekit import off_loop
 from servicekit.database import Connection
 
-_PART = 50_000  # flows, of those above some flows
+_FIRST_PART, _PART = 10_000, 50_000  # flows at most, of those above some flows
+_SOON, _LATE = 1.0, 4.0  # seconds that a part takes on a machine that is quick, and on one that is not
 _SLICE = 10_000  # characters
 _BASE = """
     is_defined, fingerprint, fingerprint_change, computed_fingerprint, verified_run_number, verified_fingerprint,
@@ -235,11 +237,21 @@ async def add_to_base(
     if not front:
         return
     known = await off_loop.run_if_large(len(base.versions), format_ids, base.versions)
+    part = min(_FIRST_PART, _PART)
     while front:  # in parts, so that no statement takes long and no answer is large
-        parameters = {**_scope(tenant_id, revision, front), "known_ids": known, "most": _PART}
+        parameters = {**_scope(tenant_id, revision, front), "known_ids": known, "most": part}
+        began = time.monotonic()
         row = (await connection.execute(_LIST_BASE, parameters)).one()
+        part = _paced(part, time.monotonic() - began)
         front = await off_loop.run_if_large(_size(row), _add_part, base, front, row)
         known = _joined(known, row[0])
+
+
+def _paced(part: int, seconds: float) -> int:
+    """Return the size of the next part: a busy machine must not take longer for one than a statement may."""
+    if seconds > _LATE:
+        return max(1, part // 2)
+    return min(part * 2, _PART) if seconds < _SOON else part
 
 
 def _add_part(base: Base, front: Collection[int], row: sa.Row[Any]) -> list[int]:
