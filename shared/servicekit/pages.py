@@ -9,6 +9,9 @@ from servicekit.signing import ForgedError, Signer
 
 T = TypeVar("T")
 MOST_BYTES = 3_000_000  # clients take four megabytes by default
+LONG_MOST_BYTES = (
+    12_000_000  # of an answer with up to ten thousand flows: who asks for it takes sixteen megabytes
+)
 
 
 class PageTokens:
@@ -38,12 +41,12 @@ class PageTokens:
         return position
 
 
-def fit(rows: Sequence[T], size: int, weigh: Callable[[T], int]) -> Sequence[T]:
-    """Return the rows of one page: at most `size` rows and as many bytes as any client takes, but at least one row."""
+def fit(rows: Sequence[T], size: int, weigh: Callable[[T], int], most_bytes: int = MOST_BYTES) -> Sequence[T]:
+    """Return the rows of one page: at most `size` rows, and as many bytes as may be, but at least one row."""
     total = 0
     for count, row in enumerate(rows[:size]):
         total += weigh(row)
-        if count and total > MOST_BYTES:
+        if count and total > most_bytes:
             return rows[:count]
     return rows[:size]
 

@@ -148,13 +148,15 @@ class Lineage:
 
     async def check(self, key: FlowKey) -> admission.Answer:
         """Ask for admission."""
-        (answer,) = await admission.answer_questions(self.deps, self.tenant_id, [admission.Question(key)])
+        questions = [admission.Question(key)]
+        (answer,) = [each async for each in admission.answer_questions(self.deps, self.tenant_id, questions)]
         return answer
 
     async def explain(self, key: FlowKey) -> tuple[State, list[Explanation]]:
         """Return the state of a flow, and the explanations of its staleness."""
         async with self.database.read(self.tenant_id) as connection:
-            return await reading.load_explanations(connection, self.tenant_id, key)
+            state, explanations = await reading.load_explanations(connection, self.tenant_id, key)
+            return state, list(explanations)
 
     async def invalidate(self, key: FlowKey) -> None:
         """Declare a flow invalid."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import itemgetter
@@ -227,24 +227,24 @@ def _edge_cause(upstream: Flow, flow: Flow, edge: Edge) -> Cause | None:
     return moved(upstream, edge.compared_version, upstream.version)
 
 
-def find_causes(graph: Graph, start: Flow) -> list[Explanation]:
-    """Return every root cause of a flow, nearest first, each with one shortest path from the cause to the flow.
+def find_causes(graph: Graph, start: Flow) -> Iterator[Explanation]:
+    """Yield every root cause of a flow, nearest first, each with one shortest path from the cause to the flow.
 
     The graph must hold all flows above `start` that are not fresh, and the direct upstreams of each.
     """
-    found: dict[Cause, Explanation] = {}
+    found = set[Cause]()
     below: dict[int, Flow | None] = {start.flow_id: None}
     queue = deque([] if start.is_fresh else [start])
     while queue:
         flow = queue.popleft()
         for cause in local_causes(graph, flow):
             if cause not in found:
-                found[cause] = Explanation(cause, _path(cause, flow, below))
+                found.add(cause)
+                yield Explanation(cause, _path(cause, flow, below))
         for upstream in graph.upstreams_of(flow):
             if not upstream.is_fresh and upstream.flow_id not in below:
                 below[upstream.flow_id] = flow
                 queue.append(upstream)
-    return list(found.values())
 
 
 def nearest_causes(graph: Graph, flows: Iterable[Flow]) -> dict[int, list[Cause]]:
@@ -299,21 +299,18 @@ def _path(cause: Cause, holder: Flow, below: dict[int, Flow | None]) -> tuple[Fl
     return tuple(path)
 
 
-def explain(graph: Graph, flow: Flow) -> list[Explanation]:
-    """Return the root causes of a flow for each affected direct upstream; the flow's own causes come first."""
+def explain(graph: Graph, flow: Flow) -> Iterator[Explanation]:
+    """Yield the root causes of a flow for each affected direct upstream; the flow's own causes come first."""
     if flow.is_fresh:
-        return []
-    explanations = []
+        return
     for cause in local_causes(graph, flow):
         if cause.kind is CauseKind.UPSTREAM_MOVED:
-            explanations.append(Explanation(cause, (cause.origin, flow), cause.origin))
+            yield Explanation(cause, (cause.origin, flow), cause.origin)
         else:
-            explanations.append(Explanation(cause, (flow,)))
+            yield Explanation(cause, (flow,))
     for upstream in graph.upstreams_of(flow):
-        explanations += [
-            Explanation(found.cause, (*found.path, flow), upstream) for found in find_causes(graph, upstream)
-        ]
-    return explanations
+        for found in find_causes(graph, upstream):
+            yield Explanation(found.cause, (*found.path, flow), upstream)
 
 
 def blocking_reason(flow: Flow, causes: Iterable[Cause]) -> str:

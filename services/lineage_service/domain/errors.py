@@ -11,6 +11,7 @@ from servicekit.errors import (
     HIDDEN,
     HIDDEN_BECAUSE,
     FailedPreconditionError,
+    FieldViolation,
     InvalidArgumentError,
     NotFoundError,
     OutOfRangeError,
@@ -107,6 +108,20 @@ def too_many_flows(limit: int) -> ResourceExhaustedError:
     """Return the refusal TOO_MANY_FLOWS for a plan with more flows than the caller takes."""
     text, metadata = refusals.too_many_flows(limit)
     return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
+
+
+def plan_too_large(flows: int) -> ResourceExhaustedError:
+    """Return the error TOO_MANY_FLOWS for a plan that does not fit into an answer."""
+    text, metadata = refusals.plan_too_large(flows)
+    return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
+
+
+def answers_too_large(asked: int) -> InvalidArgumentError:
+    """Return the error TOO_LARGE for flows whose answers do not fit together."""
+    text = f"the answers for {asked} flows are too large together, because many upstreams block them; ask for fewer at once"
+    return InvalidArgumentError(
+        "TOO_LARGE", f"requests: {text}", field_violations=[FieldViolation("requests", text, "TOO_LARGE")]
+    )
 
 
 def history_not_kept(field: str, start_revision: int, start_time: datetime) -> OutOfRangeError:

@@ -12,9 +12,12 @@ from lineage_service.domain.runs import Failure
 from lineage_service.domain.statuses import Activity, Outcome, Word, activity_of, word_of
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Flow:
-    """A stored flow, with the name of its instance and its current version; compared by identity."""
+    """A stored flow, with the name of its instance and its current version; compared by identity.
+
+    Nothing changes one. It is not frozen, because a frozen object takes six times as long to make, and some answers make a million.
+    """
 
     flow_id: int
     instance_id: str

@@ -67,11 +67,16 @@ _GET = sa.text(f"""
     where f.tenant_id = :tenant_id and f.instance_id = cast(:instance_id as uuid) and f.flow_kind = :flow_kind
       and f.is_defined
 """)  # noqa: S608 - constants of ours
+# One row: with ten thousand flows, rows of their own would take four times as long.
 _FIND_IDS = sa.text("""
-    select cast(f.instance_id as text), f.flow_kind, f.flow_id
-    from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[])) as d(instance_id, flow_kind)
-    join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
-    where f.is_defined
+    select array(
+        select f.flow_id
+        from unnest(cast(:instance_ids as uuid[]), cast(:flow_kinds as text[]))
+            with ordinality as d (instance_id, flow_kind, place)
+        left join flows f on f.tenant_id = :tenant_id and f.instance_id = d.instance_id and f.flow_kind = d.flow_kind
+                         and f.is_defined
+        order by d.place
+    )
 """)
 # The steps of closures are lookups in an index, as in `propagation`: a planner that misjudges a step reads all edges in each.
 # Selects each flow, its direct upstreams with what has changed in them by role, and every transitive upstream that is not READY.
@@ -163,32 +168,6 @@ _LIST_EDGES_INTO = limited("""
     from edges e where e.tenant_id = :tenant_id and e.downstream_id = any(:flow_ids)
                    and (e.is_connected or e.consumed_run_id is not null)
 """)
-_LIST_UPSTREAM_PAIRS = limited("""
-    with recursive closure (flow_id) as (
-        select unnest(cast(:flow_ids as bigint[]))
-        union
-        select e.upstream_id from closure c cross join lateral (
-            select e.upstream_id from edges e
-            where e.tenant_id = :tenant_id and e.downstream_id = c.flow_id and e.is_connected offset 0
-        ) e
-    )
-    select distinct e.upstream_id, e.downstream_id from closure c
-    join edges e on e.tenant_id = :tenant_id and e.downstream_id = c.flow_id and e.is_connected
-    order by 1, 2
-""")
-_LIST_DOWNSTREAM_PAIRS = limited("""
-    with recursive closure (flow_id) as (
-        select unnest(cast(:flow_ids as bigint[]))
-        union
-        select e.downstream_id from closure c cross join lateral (
-            select e.downstream_id from edges e
-            where e.tenant_id = :tenant_id and e.upstream_id = c.flow_id and e.is_connected offset 0
-        ) e
-    )
-    select distinct e.upstream_id, e.downstream_id from closure c
-    join edges e on e.tenant_id = :tenant_id and e.upstream_id = c.flow_id and e.is_connected
-    order by 1, 2
-""")
 _LIST_EDGES_AMONG = limited("""
     select e.upstream_id, e.downstream_id, e.role, e.kind, e.is_connected, e.consumed_version,
            e.accepted_version
@@ -224,8 +203,9 @@ async def get_flow(connection: Connection, tenant_id: str, key: FlowKey) -> Flow
 
 async def list_flows(connection: Connection, tenant_id: str, flow_ids: Iterable[int]) -> list[Flow]:
     """Return flows by their ids, in no particular order."""
-    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    return [Flow(*row) async for row in in_slices(connection, _LIST, parameters)]
+    ids = list(flow_ids)
+    parameters = {"tenant_id": tenant_id, "flow_ids": ids}
+    return [Flow(*row) async for row in in_slices(connection, _LIST, parameters, len(ids))]
 
 
 async def list_upstreams(
@@ -238,8 +218,8 @@ async def list_upstreams(
 
 async def find_ids(connection: Connection, tenant_id: str, keys: Collection[FlowKey]) -> dict[FlowKey, int]:
     """Return the ids of those flows that an instance defines."""
-    rows = await connection.execute(_FIND_IDS, _keys(tenant_id, keys))
-    return {FlowKey(row[0], row[1]): row[2] for row in rows}
+    found = (await connection.execute(_FIND_IDS, _keys(tenant_id, keys))).scalar_one()
+    return {key: flow_id for key, flow_id in zip(keys, found, strict=True) if flow_id is not None}
 
 
 async def get_admissions(
@@ -255,14 +235,23 @@ async def get_admissions(
 
 async def fetch_admissions(
     database: Database, tenant_id: str, keys: Collection[FlowKey]
-) -> dict[FlowKey, AdmissionFacts]:
-    """Return the same as `get_admissions`, as a rule in a single round trip, because every submission calls it."""
+) -> dict[FlowKey, AdmissionFacts] | None:
+    """Return the same as `get_admissions` in a single round trip, because every submission calls it; None if it has many rows.
+
+    Then ask for each flow alone: a thousand flows may have as many upstreams each as there are in the tenant.
+    """
     parameters = {**_keys(tenant_id, keys), "most": _FEW + 1}
     rows = await database.fetch(tenant_id, _GET_ADMISSIONS, parameters)
-    if len(rows) <= _FEW:
-        return _admissions(rows)
-    async with database.read(tenant_id) as connection:
-        return await get_admissions(connection, tenant_id, keys, expected=len(rows))
+    return _admissions(rows) if len(rows) <= _FEW else None
+
+
+async def fetch_admission(database: Database, tenant_id: str, key: FlowKey) -> AdmissionFacts | None:
+    """Return the admission facts of a flow, as a rule in a single round trip; None if it is unknown."""
+    found = await fetch_admissions(database, tenant_id, [key])
+    if found is None:
+        async with database.read(tenant_id) as connection:
+            found = await get_admissions(connection, tenant_id, [key], expected=_FEW + 1)
+    return found.get(key)
 
 
 def _keys(tenant_id: str, keys: Collection[FlowKey]) -> dict[str, object]:
@@ -304,22 +293,27 @@ async def _load_graph(
     connection: Connection, tenant_id: str, flow_ids: Collection[int], edges_of: sa.TextClause
 ) -> Graph:
     parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    edges = [Edge(*row) async for row in in_slices(connection, edges_of, parameters)]
+    edges = [Edge(*row) async for row in in_slices(connection, edges_of, parameters, len(flow_ids))]
     members = {*flow_ids, *(edge.upstream_id for edge in edges), *(edge.downstream_id for edge in edges)}
     flows = await list_flows(connection, tenant_id, members)
     return await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, Graph, flows, edges)
 
 
 async def in_slices(
-    connection: Connection, statement: sa.TextClause, parameters: Mapping[str, object], expected: int = 0
+    connection: Connection,
+    statement: sa.TextClause,
+    parameters: Mapping[str, object],
+    expected: int = 0,
+    most: int | None = None,
 ) -> AsyncIterator[sa.Row[Any]]:
-    """Yield the rows of a statement that may be very many; others have their turn of the event loop in between.
+    """Yield the rows of a statement, `most` of them, that may be very many; others have their turn of the event loop in between.
 
     Few rows, as usual, take one round trip. More are read again, through a cursor of the server; at once, if so many are expected.
     """
     rows: Sequence[sa.Row[Any]]
     if expected <= _SLICE:
-        rows = (await connection.execute(statement, {**parameters, "most": _SLICE + 1})).all()
+        few = _SLICE + 1 if most is None else min(most, _SLICE + 1)
+        rows = (await connection.execute(statement, {**parameters, "most": few})).all()
         if len(rows) <= _SLICE:
             for row in rows:
                 yield row
@@ -328,21 +322,12 @@ async def in_slices(
         await asyncio.sleep(0)  # rows that have arrived already cost no turn of the loop
     options = {"yield_per": _SLICE}
     async with connection.stream(
-        statement, {**parameters, "most": None}, execution_options=options
+        statement, {**parameters, "most": most}, execution_options=options
     ) as result:
         async for rows in result.partitions(_SLICE):
             await asyncio.sleep(0)
             for row in rows:
                 yield row
-
-
-async def list_closure(
-    connection: Connection, tenant_id: str, flow_ids: Collection[int], *, is_upstream: bool
-) -> list[tuple[int, int]]:
-    """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
-    statement = _LIST_UPSTREAM_PAIRS if is_upstream else _LIST_DOWNSTREAM_PAIRS
-    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    return [(row[0], row[1]) async for row in in_slices(connection, statement, parameters)]
 
 
 async def list_edges_among(connection: Connection, tenant_id: str, flow_ids: Sequence[int]) -> list[Edge]:

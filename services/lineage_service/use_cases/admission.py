@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from lineage_service import conversion
+from lineage_service import admission_conversion, conversion
 from lineage_service.domain.causes import Cause, CauseKind, Graph, blocking_reason, nearest_causes
-from lineage_service.domain.errors import flow_not_found, only_services_attach
+from lineage_service.domain.errors import answers_too_large, flow_not_found, only_services_attach
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.increments import why_full
 from lineage_service.domain.keys import FlowKey
@@ -17,19 +17,21 @@ from lineage_service.domain.snapshots import Snapshot
 from lineage_service.store import reads, versions
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_run_facts, apply_snapshots
+from optaic.lineage.v1.lineage_pb2 import BlockingFlow
 from optaic.lineage.v1.lineage_service_pb2 import (
     BatchCheckUpstreamFreshnessRequest,
     BatchCheckUpstreamFreshnessResponse,
     CheckUpstreamFreshnessRequest,
     CheckUpstreamFreshnessResponse,
 )
-from servicekit import off_loop
+from servicekit import off_loop, pages
 from servicekit.consumer import insert_consumed
 from servicekit.context import RequestContext
 
 # The inbox of this consumer also holds the attached events, so that they are not applied a second time.
 RUN_CONSUMER = "lineage-run-events"
 _BYTES_OF_A_FLOW = 300  # about
+_MOST_BLOCKING, _MOST_LATE = 10_000, 1_000  # flows that an answer lists
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,11 @@ class Answer:
     """The facts that decide whether a run may start, all read from one database snapshot."""
 
     admission: reads.AdmissionFacts
-    blocking: list[Blocking]
-    late: list[Flow]  # upstreams whose data is late, which does not block
+    blocking: list[Blocking]  # as many as an answer lists
+    late: list[Flow]  # upstreams whose data is late, which does not block; as many as an answer lists
+    blocking_count: int = 0  # with those that are not listed
+    missing_count: int = 0  # of these, those without a version to read
+    late_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,14 +94,15 @@ async def _check(
         raise only_services_attach()
     size = sum(request.ByteSize() for request in requests)
     questions = await off_loop.run_if_large(size, lambda: list(map(_question, requests)))
-    answers = await answer_questions(deps, context.tenant_id, questions)
-
-    def messages() -> list[CheckUpstreamFreshnessResponse]:
-        return [_message(answer, is_service=context.is_service) for answer in answers]
-
-    return await off_loop.run_if_large(
-        sum(len(answer.blocking) for answer in answers) * _BYTES_OF_A_FLOW, messages
-    )
+    messages, left = list[CheckUpstreamFreshnessResponse](), pages.LONG_MOST_BYTES
+    async for answer in answer_questions(deps, context.tenant_id, questions):
+        size = len(answer.blocking) * _BYTES_OF_A_FLOW
+        message = await off_loop.run_if_large(size, _message, answer, is_service=context.is_service)
+        left -= message.ByteSize()
+        if left < 0 and messages:  # before the others are read: all of them may be as large
+            raise answers_too_large(len(requests))
+        messages.append(message)
+    return messages
 
 
 def _question(request: CheckUpstreamFreshnessRequest) -> Question:
@@ -111,25 +117,41 @@ def _message(answer: Answer, *, is_service: bool) -> CheckUpstreamFreshnessRespo
     found = answer.admission
     blocking = [
         # The runs may be those of projects that a person may not read.
-        conversion.blocking_message(
+        admission_conversion.blocking_message(
             each.flow, each.reason, each.causes, each.unread_run_ids if is_service else ()
         )
         for each in answer.blocking
     ]
     full_because = why_full(found.flow, found.direct)
-    return conversion.admission_message(
-        found.revision, found.flow, found.direct, blocking, answer.late, full_because
+    message = admission_conversion.admission_message(
+        found.revision, found.flow, found.direct, answer.late, full_because
     )
+    message.all_ready = answer.blocking_count == 0
+    message.blocking_count = answer.blocking_count
+    message.missing_input_count = answer.missing_count
+    message.late_input_count = answer.late_count
+    message.blocking.extend(pages.fit(blocking, len(blocking), BlockingFlow.ByteSize, pages.LONG_MOST_BYTES))
+    return message
 
 
-async def answer_questions(deps: Dependencies, tenant_id: str, questions: Sequence[Question]) -> list[Answer]:
-    """Answer all questions by a single read, if they bring no new facts, which is usual.
+async def answer_questions(
+    deps: Dependencies, tenant_id: str, questions: Sequence[Question]
+) -> AsyncIterator[Answer]:
+    """Yield the answers to all questions, from a single read if they bring no new facts and have few upstreams, which is usual.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
     """
-    found = await reads.fetch_admissions(deps.database, tenant_id, [question.key for question in questions])
-    return [await _answer(deps, tenant_id, question, found.get(question.key)) for question in questions]
+    found = None
+    if len(questions) > 1:
+        keys = [question.key for question in questions]
+        found = await reads.fetch_admissions(deps.database, tenant_id, keys)
+    for question in questions:
+        if found is None:
+            facts = await reads.fetch_admission(deps.database, tenant_id, question.key)
+        else:
+            facts = found.get(question.key)
+        yield await _answer(deps, tenant_id, question, facts)
 
 
 async def _answer(
@@ -154,10 +176,10 @@ async def _answer(
             news = [fact for fact in facts if fact.event_id in new]
             if news:
                 await apply_run_facts(deps, connection, tenant_id, news)
-    found = await reads.fetch_admissions(deps.database, tenant_id, [question.key])
-    if question.key not in found:
+    found = await reads.fetch_admission(deps.database, tenant_id, question.key)
+    if found is None:
         raise flow_not_found(question.key)
-    return await _explained(deps, tenant_id, found[question.key])
+    return await _explained(deps, tenant_id, found)
 
 
 async def _explained(deps: Dependencies, tenant_id: str, admission: reads.AdmissionFacts) -> Answer:
@@ -176,13 +198,21 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
         ids = [flow.flow_id for flow in admission.blocking]
         graph = await reads.load_causes_graph(connection, tenant_id, ids)
         size = len(graph.flows) * _BYTES_OF_A_FLOW
-        ready, causes, moves = await off_loop.run_if_large(size, _causes, graph, ids)
+        ready = await off_loop.run_if_large(
+            size, lambda: count_as_ready(graph, [graph.flows[each] for each in ids])
+        )
+        unready = sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key))
+        blocking = [flow for flow in unready if flow.flow_id not in ready]
+        listed = blocking
+        if len(blocking) > _MOST_BLOCKING:
+            listed = sorted(blocking, key=lambda flow: flow.version > 0)[:_MOST_BLOCKING]
+        causes, moves = await off_loop.run_if_large(size, _causes, graph, [flow.flow_id for flow in listed])
         unread = await versions.list_unread(
             connection, tenant_id, {move for some in moves.values() for move in some}
         )
 
     def answer() -> Answer:
-        unready = sorted(admission.blocking, key=lambda flow: (flow.instance_name, flow.key))
+        late = [flow for flow in unready if flow.flow_id in ready and flow.is_late]
         return Answer(
             admission,
             [
@@ -192,10 +222,12 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
                     causes[flow.flow_id],
                     [unread.get(move, "") for move in moves[flow.flow_id]],
                 )
-                for flow in unready
-                if flow.flow_id not in ready
+                for flow in listed
             ],
-            [flow for flow in unready if flow.flow_id in ready and flow.is_late],
+            late[:_MOST_LATE],
+            blocking_count=len(blocking),
+            missing_count=sum(flow.version == 0 for flow in blocking),
+            late_count=len(late),
         )
 
     return await off_loop.run_if_large(size, answer)
@@ -203,12 +235,11 @@ async def _explained(deps: Dependencies, tenant_id: str, admission: reads.Admiss
 
 def _causes(
     graph: Graph, ids: Sequence[int]
-) -> tuple[set[int], dict[int, list[Cause]], dict[int, list[tuple[int, int]]]]:
-    """Return which of the flows count as ready, and of the others the causes and the versions that were not consumed."""
-    ready = count_as_ready(graph, [graph.flows[each] for each in ids])
-    causes = nearest_causes(graph, [graph.flows[each] for each in ids if each not in ready])
+) -> tuple[dict[int, list[Cause]], dict[int, list[tuple[int, int]]]]:
+    """Return the causes of flows, and the versions that they have not consumed."""
+    causes = nearest_causes(graph, [graph.flows[each] for each in ids])
     moves = {each: [_consumed(cause) for cause in causes[each] if _has_moved(cause)] for each in causes}
-    return ready, causes, moves
+    return causes, moves
 
 
 def _has_moved(cause: Cause) -> bool:

@@ -84,11 +84,17 @@ async def diff_lineage(
         result = api.DiffLineageResponse(
             is_truncated=is_truncated, before_revision=revisions[0], after_revision=revisions[1]
         )
+        left = pages.LONG_MOST_BYTES
         for difference in found[start : start + size]:
-            result.flows.append(_message(difference, one, other, refs, names))
-        if len(found) > start + size:
+            message = _message(difference, one, other, refs, names)
+            left -= message.ByteSize()
+            if left < 0 and result.flows:
+                break
+            result.flows.append(message)
+        place = start + len(result.flows)
+        if len(found) > place:
             result.next_page_token = tokens.encode(
-                {"place": start + size, "before": revisions[0], "after": revisions[1]}
+                {"place": place, "before": revisions[0], "after": revisions[1]}
             )
         return result
 

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 
 from lineage_service.domain.flows import Edge
 from lineage_service.domain.keys import FlowKey
-from lineage_service.domain.order import adjacency, distances
 from lineage_service.use_cases.views import State, View
-from servicekit import off_loop
 
 GRAPH_LIMIT = 10_000
-_BYTES_OF_A_PAIR = 16  # about
 
 
 @dataclass(frozen=True)
@@ -23,25 +20,12 @@ class Surroundings:
     is_truncated: bool
 
 
-async def nearest_first(
-    view: View, flow_id: int, max_depth: int, *, is_upstream: bool
-) -> list[tuple[int, int]]:
-    """Return (distance, flow id) of all upstream flows, or of all downstream flows, nearest first."""
-    pairs = await view.list_closure([flow_id], is_upstream=is_upstream)
-
-    def order() -> list[tuple[int, int]]:
-        neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
-        return sorted((depth, found) for found, depth in distances([flow_id], neighbours, max_depth).items())
-
-    return await off_loop.run_if_large(len(pairs) * _BYTES_OF_A_PAIR, order)
-
-
 async def list_around(
     view: View, flow_id: int, upstream_depth: int, downstream_depth: int
 ) -> list[tuple[int, int]]:
-    """Return (distance, flow id) of a flow and all above and below it, nearest first."""
-    above = await nearest_first(view, flow_id, upstream_depth, is_upstream=True)
-    below = await nearest_first(view, flow_id, downstream_depth, is_upstream=False)
+    """Return (distance, flow id) of a flow and of those above and below it, nearest first: all, or more than GRAPH_LIMIT."""
+    above = await view.list_nearest(flow_id, GRAPH_LIMIT, upstream_depth, is_upstream=True)
+    below = await view.list_nearest(flow_id, GRAPH_LIMIT, downstream_depth, is_upstream=False)
     return [(0, flow_id), *sorted(above + below)]
 
 

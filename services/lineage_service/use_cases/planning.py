@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from lineage_service import conversion
 from lineage_service.domain.causes import Graph, blocking_reason, state_causes
-from lineage_service.domain.errors import too_many_flows
+from lineage_service.domain.errors import plan_too_large, too_many_flows
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.lateness import lateness_of
 from lineage_service.domain.planning import Place, members_of_plan, places_of_plan
 from lineage_service.domain.statuses import Word
-from lineage_service.store import plans, reads
+from lineage_service.store import closures, plans, reads
 from lineage_service.store.propagation import format_ids
 from lineage_service.use_cases.dependencies import Dependencies
 from optaic.common.v1.flow_pb2 import FlowRef
 from optaic.lineage.v1.lineage_service_pb2 import PlanFlowsRequest, PlanFlowsResponse
-from servicekit import off_loop
+from servicekit import off_loop, pages
 from servicekit.database import Connection
 
 _BYTES_OF_A_FLOW, _BYTES_OF_A_PAIR = 300, 16  # about
@@ -61,9 +61,9 @@ async def _choose(connection: Connection, tenant_id: str, request: PlanFlowsRequ
         targets |= await plans.find_flows_of(connection, tenant_id, request.instance_ids)
     wanted = {**planned, **targets}
     if request.include_downstream or request.all:
-        below = await reads.list_closure(connection, tenant_id, list(targets), is_upstream=False)
+        below = await closures.list_closure(connection, tenant_id, list(targets), is_upstream=False)
         wanted |= await plans.list_states(connection, tenant_id, await _others(below, wanted))
-    pairs = await reads.list_closure(connection, tenant_id, list(wanted), is_upstream=True)
+    pairs = await closures.list_closure(connection, tenant_id, list(wanted), is_upstream=True)
     if request.include_upstream:
         wanted |= await plans.list_states(connection, tenant_id, await _others(pairs, wanted))
 
@@ -99,10 +99,10 @@ def _answer(graph: Graph, chosen: _Chosen, revision: int) -> PlanFlowsResponse:
     ids = sorted(chosen.places, key=order)
     indexes = {flow_id: index for index, flow_id in enumerate(ids)}
     late = lateness_of(graph)
-    answer = PlanFlowsResponse(lineage_revision=revision)
+    answer, left = PlanFlowsResponse(lineage_revision=revision), pages.LONG_MOST_BYTES
     for flow_id in ids:
         flow, place = graph.flows[flow_id], chosen.places[flow_id]
-        answer.flows.add(
+        planned = answer.flows.add(
             flow=conversion.flow_ref(*flow.key),
             instance_name=flow.instance_name,
             status=conversion.status_of(flow),
@@ -115,6 +115,9 @@ def _answer(graph: Graph, chosen: _Chosen, revision: int) -> PlanFlowsResponse:
             level=place.level,
             active_run_id=flow.last_run_id if flow.word is Word.RUNNING else "",
         )
+        left -= planned.ByteSize()
+        if left < 0:
+            raise plan_too_large(len(ids))
     return answer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from lineage_service import conversion
 from lineage_service.domain.causes import Explanation, explain, state_causes
@@ -10,9 +10,9 @@ from lineage_service.domain.errors import flow_not_found
 from lineage_service.domain.flows import Flow
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.order import execution_levels
-from lineage_service.store import reads
+from lineage_service.store import closures, reads
 from lineage_service.use_cases.dependencies import Dependencies
-from lineage_service.use_cases.graphs import load_surroundings, nearest_first
+from lineage_service.use_cases.graphs import GRAPH_LIMIT, load_surroundings
 from lineage_service.use_cases.views import Past, Present, State, open_past
 from optaic.lineage.v1.lineage_pb2 import FlowState, PathStep, StalenessExplanation
 from optaic.lineage.v1.lineage_service_pb2 import (
@@ -67,8 +67,8 @@ async def load_state(connection: Connection, tenant_id: str, key: FlowKey) -> St
 
 async def load_explanations(
     connection: Connection, tenant_id: str, key: FlowKey
-) -> tuple[State, list[Explanation]]:
-    """Return a flow's state and every root cause through every affected direct upstream.
+) -> tuple[State, Iterator[Explanation]]:
+    """Return a flow's state and every root cause through every affected direct upstream; they are found when they are taken.
 
     Raises:
         NotFoundError: FLOW_NOT_FOUND.
@@ -77,10 +77,7 @@ async def load_explanations(
     graph = await reads.load_causes_graph(connection, tenant_id, [found.flow_id])
     flow = graph.flows[found.flow_id]
 
-    def explained() -> tuple[State, list[Explanation]]:
-        return State(flow, state_causes(graph, flow)), explain(graph, flow)
-
-    return await off_loop.run_if_large(len(graph.flows) * _BYTES_OF_A_FLOW, explained)
+    return State(flow, state_causes(graph, flow)), explain(graph, flow)
 
 
 def state_message(state: State) -> FlowState:
@@ -135,27 +132,36 @@ async def _list_neighbours(
     request: ListUpstreamsRequest | ListDownstreamsRequest,
     *,
     is_upstream: bool,
-) -> tuple[list[FlowState], str]:
+) -> tuple[Sequence[FlowState], str]:
     key, max_depth = conversion.flow_key(request.flow), request.max_depth
     method = "ListUpstreams" if is_upstream else "ListDownstreams"
     tokens = pages.PageTokens(deps.signer, tenant_id, method, key, max_depth)
     position = tokens.decode(request.page_token) or {"depth": 0, "flow": 0}
     after = (int(position["depth"]), int(position["flow"]))
+    told = int(position.get("told", 0))  # a token of an earlier release does not say it
     size = request.page_size or LONG_DEFAULT_SIZE
     async with deps.database.read(tenant_id) as connection:
         flow = await get_flow(connection, tenant_id, key)
         view = Present(connection, tenant_id)
-        order = await nearest_first(view, flow.flow_id, max_depth, is_upstream=is_upstream)
+        enough = told + size + 1
+        order = await view.list_nearest(flow.flow_id, enough, max_depth, is_upstream=is_upstream)
         rest = [place for place in order if place > after]
-        page = rest[:size]
-        states = await view.list_states([flow_id for _, flow_id in page])
-    messages = await off_loop.run_if_large(
-        len(states) * _BYTES_OF_A_FLOW, lambda: list(map(state_message, states))
-    )
-    if len(rest) <= size:
+        while (
+            len(order) >= enough and len(rest) <= size
+        ):  # flows of earlier pages have gone, or were not counted
+            enough *= 2
+            order = await view.list_nearest(flow.flow_id, enough, max_depth, is_upstream=is_upstream)
+            rest = [place for place in order if place > after]
+        states = await view.list_states([flow_id for _, flow_id in rest[:size]])
+
+    def page() -> Sequence[FlowState]:
+        return pages.fit(list(map(state_message, states)), size, FlowState.ByteSize, pages.LONG_MOST_BYTES)
+
+    messages = await off_loop.run_if_large(len(states) * _BYTES_OF_A_FLOW, page)
+    if len(rest) == len(messages):
         return messages, ""
-    depth, flow_id = page[-1]
-    return messages, tokens.encode({"depth": depth, "flow": flow_id})
+    depth, flow_id = rest[len(messages) - 1]
+    return messages, tokens.encode({"depth": depth, "flow": flow_id, "told": told + len(messages)})
 
 
 async def get_lineage_graph(
@@ -182,12 +188,26 @@ async def get_lineage_graph(
             result.as_of_revision = view.moment.revision
             if view.moment.time is not None:
                 set_time(result.as_of_time, view.moment.time)
-        for state in states:  # one by one: a long list is copied without letting other threads run
-            result.flows.append(conversion.state_message(state.flow, state.causes))
-        for edge in edges:
-            result.edges.append(conversion.edge_message(edge, refs))
+        places = {state.flow.flow_id: place for place, state in enumerate(states)}
+        sizes = [0] * len(states)  # of the edges between each flow and those before it
+        inside = [max(places[edge.upstream_id], places[edge.downstream_id]) for edge in edges]
+        messages = [conversion.edge_message(edge, refs) for edge in edges]
+        for place, edge_message in zip(inside, messages, strict=True):
+            sizes[place] += edge_message.ByteSize()
+        left = pages.LONG_MOST_BYTES
+        for state, size in zip(states, sizes, strict=True):  # one by one, so that other threads may run
+            message = conversion.state_message(state.flow, state.causes)
+            left -= message.ByteSize() + size
+            if left < 0 and result.flows:
+                result.is_truncated = True
+                break
+            result.flows.append(message)
+        for place, edge_message in zip(inside, messages, strict=True):
+            if place < len(result.flows):
+                result.edges.append(edge_message)
         off_loop.free(states)
         off_loop.free(edges)
+        off_loop.free(messages)
         return result
 
     return await off_loop.run_if_large(len(found.states) * _BYTES_OF_A_FLOW, answer)
@@ -207,10 +227,10 @@ async def get_execution_order(
         for key in keys:
             if key not in ids:
                 raise flow_not_found(key)
-        pairs = await reads.list_closure(connection, tenant_id, list(ids.values()), is_upstream=True)
+        pairs = await closures.list_closure(connection, tenant_id, list(ids.values()), is_upstream=True)
 
     def answer() -> GetExecutionOrderResponse:
-        refs = {flow_id: conversion.flow_ref(*key) for key, flow_id in ids.items()}
+        refs = {ids[key]: ref for key, ref in zip(keys, request.flows, strict=True)}
         levels = execution_levels(refs, pairs)
         return GetExecutionOrderResponse(
             levels=[ExecutionLevel(flows=[refs[flow_id] for flow_id in level]) for level in levels]
@@ -230,19 +250,26 @@ async def explain_staleness(
     key = conversion.flow_key(request.flow)
     async with deps.database.read(tenant_id) as connection:
         state, explanations = await load_explanations(connection, tenant_id, key)
-    return ExplainStalenessResponse(
-        flow_state=state_message(state),
-        explanations=[
-            StalenessExplanation(
-                cause=conversion.cause_message(each.cause),
-                direct_upstream=conversion.flow_ref(*each.direct_upstream.key)
-                if each.direct_upstream
-                else None,
-                path=[
-                    PathStep(flow=conversion.flow_ref(*flow.key), instance_name=flow.instance_name)
-                    for flow in each.path
-                ],
-            )
-            for each in explanations
-        ],
-    )
+
+    def answer() -> ExplainStalenessResponse:
+        result, size = ExplainStalenessResponse(flow_state=state_message(state)), 0
+        for each in explanations:
+            message = _explanation_message(each)
+            size += message.ByteSize()
+            if len(result.explanations) == GRAPH_LIMIT or size > pages.LONG_MOST_BYTES:
+                result.is_truncated = True
+                break
+            result.explanations.append(message)
+        return result
+
+    # How many there are is not known before.
+    return answer() if state.flow.is_fresh else await off_loop.run(answer)
+
+
+def _explanation_message(explanation: Explanation) -> StalenessExplanation:
+    message = StalenessExplanation(cause=conversion.cause_message(explanation.cause))
+    if explanation.direct_upstream is not None:
+        message.direct_upstream.CopyFrom(conversion.flow_ref(*explanation.direct_upstream.key))
+    for flow in explanation.path:
+        message.path.append(PathStep(flow=conversion.flow_ref(*flow.key), instance_name=flow.instance_name))
+    return message

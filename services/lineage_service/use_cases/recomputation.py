@@ -10,7 +10,7 @@ import structlog
 from lineage_service import conversion
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.recomputation import is_right
-from lineage_service.store import edges, policies, propagation, reads, recomputation, versions
+from lineage_service.store import closures, edges, policies, propagation, reads, recomputation, versions
 from lineage_service.use_cases.dependencies import Dependencies
 from lineage_service.use_cases.facts import apply_own_causes
 from optaic.lineage.v1.lineage_service_pb2 import RecomputeFreshnessRequest, RecomputeFreshnessResponse
@@ -113,7 +113,7 @@ async def _repair(
     wrong = await _find_wrong(connection, tenant_id, suspects)
     if not wrong:
         return []
-    pairs = await reads.list_closure(connection, tenant_id, wrong, is_upstream=True)
+    pairs = await closures.list_closure(connection, tenant_id, wrong, is_upstream=True)
     above = sorted({upstream for upstream, _ in pairs} - wrong)
     for start in range(0, len(above), PART):
         wrong |= await _find_wrong(connection, tenant_id, above[start : start + PART])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Protocol
@@ -11,14 +11,15 @@ from lineage_service.domain.causes import Cause, Graph, state_causes
 from lineage_service.domain.errors import flow_not_found, history_not_kept, revision_unknown
 from lineage_service.domain.flows import Edge, Flow
 from lineage_service.domain.keys import FlowKey
+from lineage_service.domain.order import adjacency, distances
 from lineage_service.domain.past import Base, Moment, stale_flows
 from lineage_service.domain.snapshots import SCHEMA
-from lineage_service.store import history, reads
+from lineage_service.store import closures, history, reads
 from optaic.lineage.v1.lineage_service_pb2 import AsOf
 from servicekit import off_loop
 from servicekit.database import Connection
 
-_BYTES_OF_A_FLOW, _BYTES_OF_AN_EDGE = 300, 50  # about
+_BYTES_OF_A_FLOW, _BYTES_OF_AN_EDGE, _BYTES_OF_A_PAIR = 300, 50, 16  # about
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ class View(Protocol):
     async def list_states(self, flow_ids: Sequence[int]) -> list[State]:
         """Return the states of flows, in the order of the ids."""
 
-    async def list_closure(self, flow_ids: Collection[int], *, is_upstream: bool) -> list[tuple[int, int]]:
-        """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
+    async def list_nearest(
+        self, flow_id: int, enough: int, max_depth: int, *, is_upstream: bool
+    ) -> list[tuple[int, int]]:
+        """Return (distance, flow id) of upstream flows, or of downstream flows, nearest first: `enough` of them, or all."""
 
     async def list_schema_neighbours(self, flow_ids: Sequence[int]) -> list[tuple[int, int]]:
         """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
@@ -72,13 +75,35 @@ class Present:
 
     async def list_states(self, flow_ids: Sequence[int]) -> list[State]:
         """Return the states of flows, in the order of the ids."""
-        return await _states(
-            await reads.load_direct_graph(self.connection, self.tenant_id, flow_ids), flow_ids
-        )
+        flows = await reads.list_flows(self.connection, self.tenant_id, flow_ids)
+        states = {flow.flow_id: State(flow, []) for flow in flows}
+        stale = [flow.flow_id for flow in flows if not flow.is_fresh]
+        if stale:  # a fresh flow has no cause to look for
+            graph = await reads.load_direct_graph(self.connection, self.tenant_id, stale)
+            states |= {state.flow.flow_id: state for state in await _states(graph, stale)}
+        return [states[flow_id] for flow_id in flow_ids]
 
-    async def list_closure(self, flow_ids: Collection[int], *, is_upstream: bool) -> list[tuple[int, int]]:
-        """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
-        return await reads.list_closure(self.connection, self.tenant_id, flow_ids, is_upstream=is_upstream)
+    async def list_nearest(
+        self, flow_id: int, enough: int, max_depth: int, *, is_upstream: bool
+    ) -> list[tuple[int, int]]:
+        """Return (distance, flow id) of upstream flows, or of downstream flows, nearest first: `enough` of them, or all.
+
+        Those as far away as the last flow that was read are all known, because what lies before it has been read.
+        """
+        most = enough + 1  # with the flow itself
+        while True:
+            neighbours = await closures.list_nearest(
+                self.connection, self.tenant_id, flow_id, most, is_upstream=is_upstream
+            )
+            size = len(neighbours) * _BYTES_OF_AN_EDGE
+            depths = await off_loop.run_if_large(size, distances, [flow_id], neighbours, max_depth)
+            farthest = depths.get(next(reversed(neighbours)))
+            if len(neighbours) < most or farthest is None:  # there are no more, or they are too far away
+                return _nearest_first(depths)
+            known = {found: depth for found, depth in depths.items() if depth <= farthest}
+            if len(known) >= enough or farthest == max_depth:
+                return _nearest_first(known)
+            most *= 4
 
     async def list_schema_neighbours(self, flow_ids: Sequence[int]) -> list[tuple[int, int]]:
         """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""
@@ -124,13 +149,26 @@ class Past:
         graph = await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, Graph, flows, edges)
         return await _states(graph, flow_ids)
 
-    async def list_closure(self, flow_ids: Collection[int], *, is_upstream: bool) -> list[tuple[int, int]]:
-        """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
+    async def list_nearest(
+        self, flow_id: int, enough: int, max_depth: int, *, is_upstream: bool
+    ) -> list[tuple[int, int]]:
+        """Return (distance, flow id) of all upstream flows, or of all downstream flows, nearest first."""
+        del enough  # freshness of then is computed from all that was above
+        pairs = await self._list_closure(flow_id, is_upstream=is_upstream)
+
+        def order() -> list[tuple[int, int]]:
+            neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
+            return _nearest_first(distances([flow_id], neighbours, max_depth))
+
+        return await off_loop.run_if_large(len(pairs) * _BYTES_OF_A_PAIR, order)
+
+    async def _list_closure(self, flow_id: int, *, is_upstream: bool) -> list[tuple[int, int]]:
+        """Return (upstream, downstream) pairs for all edges above a flow, or for all edges below it."""
         revision = self.moment.revision
         if not is_upstream:
-            return await history.list_downstream_pairs(self.connection, self.tenant_id, revision, flow_ids)
-        self._base = Base()  # of these flows only
-        await history.add_to_base(self.connection, self.tenant_id, revision, flow_ids, self._base)
+            return await history.list_downstream_pairs(self.connection, self.tenant_id, revision, [flow_id])
+        self._base = Base()  # of this flow only
+        await history.add_to_base(self.connection, self.tenant_id, revision, [flow_id], self._base)
         size = len(self._base.upstream_ids) * _BYTES_OF_AN_EDGE
         return await off_loop.run_if_large(size, self._base.pairs)
 
@@ -168,6 +206,10 @@ class Past:
             for edge in await history.list_edges_into(self.connection, self.tenant_id, revision, missing):
                 self._edges[edge.downstream_id].append(edge)
         return [edge for flow_id in flow_ids for edge in self._edges[flow_id]]
+
+
+def _nearest_first(depths: Mapping[int, int]) -> list[tuple[int, int]]:
+    return sorted((depth, flow_id) for flow_id, depth in depths.items())
 
 
 async def _states(graph: Graph, flow_ids: Sequence[int]) -> list[State]:

@@ -14,6 +14,8 @@ from run_service.domain.errors import (
 )
 from servicekit.errors import HIDDEN, HIDDEN_BECAUSE, FailedPreconditionError, PreconditionViolation
 
+_MOST_NAMED = 100  # flows of one refusal: more do not fit into the details of an error
+
 
 @dataclass(frozen=True)
 class Blocking:
@@ -48,29 +50,33 @@ def check_allow_deletion(reason: str, *, allow_deletion: bool) -> None:
         raise allow_deletion_reason_required()
 
 
-def check_upstreams(blocking: Sequence[Blocking], *, all_ready: bool, force: bool) -> None:
+def check_upstreams(blocking: Sequence[Blocking], *, count: int, missing_count: int, force: bool) -> None:
     """Refuse a run whose upstream flows are not READY; force overrides every reason except a missing input.
 
+    `count` flows block, and `missing_count` of them have no output; `blocking` may be a part of them.
+
     Raises:
-        FailedPreconditionError: UPSTREAM_NOT_READY, or MISSING_INPUT, with one violation for each flow.
+        FailedPreconditionError: UPSTREAM_NOT_READY, or MISSING_INPUT, with one violation for each of the flows that are given.
     """
-    if all_ready:
+    if count == 0:
         return
     if not force:
-        raise _refusal(upstreams_not_ready, blocking)
-    missing = [flow for flow in blocking if flow.is_missing_input]
-    if missing:
-        raise _refusal(missing_input, missing)
+        raise _refusal(upstreams_not_ready, blocking, count)
+    if missing_count:
+        missing = [flow for flow in blocking if flow.is_missing_input]
+        raise _refusal(missing_input, missing, missing_count)
 
 
 def _refusal(
-    make: Callable[[Sequence[PreconditionViolation]], FailedPreconditionError],
+    make: Callable[[Sequence[PreconditionViolation], int], FailedPreconditionError],
     flows: Sequence[Blocking],
+    count: int,
     hidden: Collection[str] = (),
 ) -> FailedPreconditionError:
-    error = make([_violation(flow, hidden) for flow in flows])
+    flows = flows[:_MOST_NAMED]
+    error = make([_violation(flow, hidden) for flow in flows], count)
     error.about = {each for flow in flows for each in (flow.instance_id, *flow.named) if each}
-    error.without = lambda ids: _refusal(make, flows, ids)
+    error.without = lambda ids: _refusal(make, flows, count, ids)
     return error
 
 

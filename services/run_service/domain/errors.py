@@ -80,29 +80,30 @@ def flow_not_found(instance_id: str, flow_kind: str) -> NotFoundError:
     return NotFoundError("FLOW_NOT_FOUND", text, metadata=metadata)
 
 
-def upstreams_not_ready(flows: Sequence[PreconditionViolation]) -> FailedPreconditionError:
-    """Return the refusal UPSTREAM_NOT_READY, naming the flows."""
+def upstreams_not_ready(flows: Sequence[PreconditionViolation], count: int) -> FailedPreconditionError:
+    """Return the refusal UPSTREAM_NOT_READY, naming some of the `count` flows."""
     return FailedPreconditionError(
         "UPSTREAM_NOT_READY",
-        f"upstream flows are not READY: {_names(flows)}; run them first; force (with force_reason) admits a run only if all of them have output",
-        metadata={"blocking": str(len(flows))},
+        f"upstream flows are not READY: {_names(flows, count)}; run them first; force (with force_reason) admits a run only if all of them "
+        "have output",
+        metadata={"blocking": str(count)},
         preconditions=flows,
     )
 
 
-def missing_input(flows: Sequence[PreconditionViolation]) -> FailedPreconditionError:
-    """Return the refusal MISSING_INPUT, naming the flows."""
+def missing_input(flows: Sequence[PreconditionViolation], count: int) -> FailedPreconditionError:
+    """Return the refusal MISSING_INPUT, naming some of the `count` flows."""
     return FailedPreconditionError(
         "MISSING_INPUT",
-        f"upstream flows have no output to read: {_names(flows)}; run them first; force does not help",
-        metadata={"blocking": str(len(flows))},
+        f"upstream flows have no output to read: {_names(flows, count)}; run them first; force does not help",
+        metadata={"blocking": str(count)},
         preconditions=flows,
     )
 
 
-def _names(flows: Sequence[PreconditionViolation]) -> str:
+def _names(flows: Sequence[PreconditionViolation], count: int) -> str:
     named = ", ".join(f"{flow.subject} is {flow.type}" for flow in flows[:_SHOWN])
-    return named + (", ..." if len(flows) > _SHOWN else "")
+    return named + (f", ... ({count} in all)" if count > min(len(flows), _SHOWN) else "")
 
 
 def full_range_required(instance_name: str) -> FailedPreconditionError:

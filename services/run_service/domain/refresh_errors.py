@@ -56,6 +56,12 @@ def too_many_flows(limit: int) -> ResourceExhaustedError:
     return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
 
 
+def plan_too_large(flows: int) -> ResourceExhaustedError:
+    """Return the refusal TOO_MANY_FLOWS for a plan that does not fit into an answer."""
+    text, metadata = refusals.plan_too_large(flows)
+    return ResourceExhaustedError("TOO_MANY_FLOWS", text, metadata=metadata)
+
+
 def too_many_upstream_flows(limit: int) -> ResourceExhaustedError:
     """Return the refusal TOO_MANY_FLOWS for a scheduled time with more flows above it than its refresh may have."""
     text, metadata = refusals.too_many_flows(limit, "refresh some of those above the scheduled time before")

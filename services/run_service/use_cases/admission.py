@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from datetime import datetime
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -19,20 +19,25 @@ from run_service.domain.errors import flow_external, instance_deleting, instance
 from run_service.domain.kinds import choose_flow, run_kind
 from run_service.domain.parameters import is_partial_range
 from run_service.domain.retries import DEFAULT_DELAY, DEFAULT_MAX_DELAY, RetryPolicy
-from run_service.domain.statuses import ENDED, RunStatus
+from run_service.domain.statuses import RunStatus
 from run_service.store import runs as run_store
 from run_service.store.runs import NewestRun
 from run_service.use_cases.attachments import attached_event, attached_instance
 from run_service.use_cases.dependencies import Dependencies
-from servicekit.enums import enum_number, enum_word
+from run_service.use_cases.unknown_runs import (
+    Answer,
+    FlowKey,
+    find_unknown,
+    key_of,
+    key_of_run,
+    known_numbers,
+)
+from servicekit.enums import enum_word
 from servicekit.errors import DomainError
-
-_FlowKey = tuple[str, flow_pb2.FlowKind.ValueType]
-_Answer = lineage_service_pb2.CheckUpstreamFreshnessResponse
-
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_MOST_EVENTS = 1_000  # of one question: the limit of CheckUpstreamFreshnessRequest.run_events
 _JUDGEMENT = object()  # only `admit` hands it to an Admission
 
 
@@ -88,7 +93,7 @@ class FoundFlow:
 class _Answered(NamedTuple):
     """The answer of lineage-service, and the runs of the flow that it knows."""
 
-    answer: _Answer
+    answer: Answer
     run_number: int  # of the run that may follow
     newest_completed: NewestRun | None
 
@@ -99,7 +104,7 @@ class Admission:
 
     found: FoundFlow
     wanted: WantedRun
-    answer: _Answer
+    answer: Answer
     # If the flow has another run by now, this number is taken and the admission is outdated.
     run_number: int
     newest_completed: NewestRun | None  # the flow's newest run that completed
@@ -157,7 +162,7 @@ async def admit(
     wanted: WantedRun,
     *,
     must_compare: bool = False,
-    ignored: Callable[[_Answer], Awaitable[frozenset[tuple[str, str]]]] | None = None,
+    ignored: Callable[[Answer], Awaitable[frozenset[tuple[str, str]]]] | None = None,
 ) -> Admission:
     """Ask lineage-service about the flow, and decide whether the run may be inserted.
 
@@ -201,14 +206,28 @@ def _judge(
     if wanted.is_partial_range:
         computed_with = answered.answer.base_version.compute_fingerprint
         check_full_range(found.instance.name, computed_with, found.flow.compute_fingerprint)
-    blocking = [_blocking(flow) for flow in answered.answer.blocking]
-    blocking = [flow for flow in blocking if (flow.instance_id, flow.flow_kind) not in ignored]
+    answer = answered.answer
+    listed = [_blocking(flow) for flow in answer.blocking]
+    blocking = [flow for flow in listed if (flow.instance_id, flow.flow_kind) not in ignored]
+    missing = sum(flow.is_missing_input for flow in listed) - sum(flow.is_missing_input for flow in blocking)
     check_upstreams(
         blocking,
-        all_ready=answered.answer.all_ready or (bool(ignored) and not blocking),
+        count=blocking_count(answer) - (len(listed) - len(blocking)),
+        missing_count=missing_count(answer) - missing,
         force=wanted.force,
     )
     return Admission(found, wanted, *answered, judgement=_JUDGEMENT)
+
+
+def blocking_count(answer: Answer) -> int:
+    """Return how many upstream flows block, those that an answer does not list included."""
+    # lineage-service of an earlier release does not count, and lists all.
+    return max(answer.blocking_count, len(answer.blocking), int(not answer.all_ready))
+
+
+def missing_count(answer: Answer) -> int:
+    """Return how many of them have no version to read."""
+    return max(answer.missing_input_count, sum(each.is_missing_input for each in answer.blocking))
 
 
 async def _ask(
@@ -224,77 +243,101 @@ async def _ask(
         if found.instance.state != instance_pb2.INSTANCE_STATE_DELETING
     }
     answers = await _check(deps, questions)
-    compared = {
-        number: _keys_to_compare(founds[number], answer, must_compare=must_compare)
-        for number, answer in answers.items()
-        if not isinstance(answer, DomainError)
-    }
-    ours = await _list_newest(deps, founds, {key for keys in compared.values() for key in keys})
-    unknown = {
-        number: _unknown_to(
-            answer,
-            _known_numbers(answer),
-            _own(founds[number]),
-            [run for key in compared[number] for run in ours[key]],
-            founds[number].flow.compute_fingerprint,
-        )
-        for number, answer in answers.items()
-        if not isinstance(answer, DomainError)
-    }
-    lacking = {number: run_ids for number, run_ids in unknown.items() if run_ids}
-    if lacking:
-        async with deps.database.read(founds[0].tenant_id) as connection:
-            records = await run_store.list_runs_by_id(
-                connection, founds[0].tenant_id, set().union(*lacking.values())
+    ours, told = dict[FlowKey, list[NewestRun]](), set[str]()
+    pending = set(answers)
+    while pending:
+        given = {
+            number: answer for number in pending if not isinstance(answer := answers[number], DomainError)
+        }
+        compared = {
+            number: _keys_to_compare(founds[number], answer, must_compare=must_compare)
+            for number, answer in given.items()
+        }
+        ours |= await _list_newest(deps, founds, {key for keys in compared.values() for key in keys})
+        unknown = {
+            number: find_unknown(
+                answer,
+                known_numbers(answer),
+                _own(founds[number]),
+                [run for key in compared[number] for run in ours.get(key, [])],
+                founds[number].flow.compute_fingerprint,
             )
-        for number, run_ids in lacking.items():
-            questions[number].run_events.extend(
-                attached_event(record.status, record.run, record.last_event_id)
-                for record in records
-                if record.run.run_id in run_ids
-            )
+            - told
+            for number, answer in given.items()
+        }
+        lacking = {number: sorted(run_ids)[:_MOST_EVENTS] for number, run_ids in unknown.items() if run_ids}
+        if not lacking:
+            break
+        told |= await _attach(deps, founds[0].tenant_id, questions, lacking)
         answers |= await _check(deps, {number: questions[number] for number in lacking})
+        # What was left out, or was not listed, may be unknown there too.
+        pending = {
+            number
+            for number in lacking
+            if len(unknown[number]) > _MOST_EVENTS
+            or len(given[number].blocking) < blocking_count(given[number])
+        }
     return [
-        _answered(answers[number], ours[_own(found)])
+        _answered(answers[number], ours.get(_own(found), []))
         if number in answers
         else instance_deleting(found.instance.instance_id)
         for number, found in enumerate(founds)
     ]
 
 
+async def _attach(
+    deps: Dependencies,
+    tenant_id: str,
+    questions: Mapping[int, lineage_service_pb2.CheckUpstreamFreshnessRequest],
+    lacking: Mapping[int, Sequence[str]],
+) -> set[str]:
+    """Attach the newest events of runs to the questions whose answers lack them; return the runs."""
+    wanted = set[str]().union(*lacking.values())
+    async with deps.database.read(tenant_id) as connection:
+        records = await run_store.list_runs_by_id(connection, tenant_id, wanted)
+    for number, run_ids in lacking.items():
+        del questions[number].run_events[:]
+        questions[number].run_events.extend(
+            attached_event(record.status, record.run, record.last_event_id)
+            for record in records
+            if record.run.run_id in run_ids
+        )
+    return wanted
+
+
 async def _check(
     deps: Dependencies, questions: Mapping[int, lineage_service_pb2.CheckUpstreamFreshnessRequest]
-) -> dict[int, _Answer | DomainError]:
+) -> dict[int, Answer | DomainError]:
     if len(questions) > 1:
         answers = await deps.peers.check_all_upstreams(list(questions.values()))
         return dict(zip(questions, answers, strict=True))
     return {number: await deps.peers.check_upstreams(question) for number, question in questions.items()}
 
 
-def _own(found: FoundFlow) -> _FlowKey:
+def _own(found: FoundFlow) -> FlowKey:
     return (found.instance.instance_id, found.flow.flow_kind)
 
 
-def _keys_to_compare(found: FoundFlow, answer: _Answer, *, must_compare: bool) -> set[_FlowKey]:
+def _keys_to_compare(found: FoundFlow, answer: Answer, *, must_compare: bool) -> set[FlowKey]:
     """Return the flows of which our runs may differ from those that the answer knows."""
-    own, known = _own(found), _known_numbers(answer)
+    own, known = _own(found), known_numbers(answer)
     if not found.flow.upstreams and not answer.blocking and not known.get(own) and not must_compare:
         return set()
-    return {own, *known, *(_key(edge.upstream) for edge in found.flow.upstreams if has_versions(edge))}
+    return {own, *known, *(key_of(edge.upstream) for edge in found.flow.upstreams if has_versions(edge))}
 
 
 async def _list_newest(
-    deps: Dependencies, founds: Sequence[FoundFlow], keys: Collection[_FlowKey]
-) -> dict[_FlowKey, list[NewestRun]]:
-    found = defaultdict[_FlowKey, list[NewestRun]](list)
+    deps: Dependencies, founds: Sequence[FoundFlow], keys: Collection[FlowKey]
+) -> dict[FlowKey, list[NewestRun]]:
+    found = defaultdict[FlowKey, list[NewestRun]](list)
     if keys:
         flows = [(instance_id, enum_word(flow_pb2.FlowKind, kind)) for instance_id, kind in sorted(keys)]
         for run in await run_store.list_newest_runs(deps.database, founds[0].tenant_id, flows):
-            found[_flow_key(run)].append(run)
+            found[key_of_run(run)].append(run)
     return found
 
 
-def _answered(answer: _Answer | DomainError, own: Sequence[NewestRun]) -> _Answered | DomainError:
+def _answered(answer: Answer | DomainError, own: Sequence[NewestRun]) -> _Answered | DomainError:
     if isinstance(answer, DomainError):
         return answer
     completed = [run for run in own if run.status is RunStatus.COMPLETED]
@@ -305,61 +348,6 @@ def _answered(answer: _Answer | DomainError, own: Sequence[NewestRun]) -> _Answe
 def has_versions(edge: instance_pb2.FlowEdge) -> bool:
     """Return whether a run reads a version over an edge; of others it reads the definition and settings alone."""
     return edge.kind != instance_pb2.EDGE_KIND_SCHEMA
-
-
-def _key(flow: flow_pb2.FlowRef) -> _FlowKey:
-    return (flow.instance_id, flow.flow_kind)
-
-
-def _flow_key(run: NewestRun) -> _FlowKey:
-    return (run.instance_id, enum_number(flow_pb2.FlowKind, run.flow_kind))
-
-
-def _known_numbers(answer: _Answer) -> dict[_FlowKey, int]:
-    known = {_key(item.flow): item.run_number for item in answer.known_runs}
-    known.update({_key(item.flow): item.run_number for item in answer.blocking})
-    return known
-
-
-def _unknown_to(
-    answer: _Answer,
-    known: dict[_FlowKey, int],
-    own: _FlowKey,
-    ours: Iterable[NewestRun],
-    fingerprint: str,
-) -> set[str]:
-    """Return our runs that the answer does not know, because they are newer, have ended, or have another output."""
-    running = {_key(item.flow) for item in answer.blocking if item.status == flow_pb2.STATUS_RUNNING}
-    base = answer.base_version
-    outputs = {
-        (item.instance_id, item.flow_kind): (item.version_id, item.digest, item.readers_hash)
-        for item in answer.input_versions
-    }
-    outputs[own] = (base.version_id, base.digest, base.readers_hash)
-    unknown = set()
-    for run in ours:
-        key = _flow_key(run)
-        is_newer = run.run_number > known.get(key, 0)
-        has_ended_meanwhile = key in running and run.status in ENDED
-        # Another configuration than the answer names may have computed equal content.
-        is_recomputed = (
-            key == own
-            and run.status is RunStatus.COMPLETED
-            and not run.is_partial_range  # which leaves the fingerprint as it is
-            and base.compute_fingerprint not in {"", fingerprint, run.compute_fingerprint}
-        )
-        if is_newer or has_ended_meanwhile or is_recomputed or _has_other_output(run, outputs.get(key)):
-            unknown.add(run.run_id)
-    return unknown
-
-
-def _has_other_output(run: NewestRun, output: tuple[str, str, str] | None) -> bool:
-    if output is None or run.status is not RunStatus.COMPLETED:
-        return False
-    version_id, digest, readers_hash = output
-    # An equal digest with equal readers keeps the version, and with it the id of an older run.
-    is_same = run.run_id == version_id or (digest != "" and digest in {run.digest, run.former_digest})
-    return not is_same or readers_hash != run.readers_hash
 
 
 def _blocking(item: lineage_pb2.BlockingFlow) -> Blocking:

@@ -20,7 +20,7 @@ from run_service.store import code_hashes, ticks
 from run_service.store import runs as run_store
 from run_service.store.auto_refreshes import FlowKey, Following
 from run_service.store.records import Record
-from run_service.use_cases.admission import Admission, FoundFlow, WantedRun, admit, find_flow
+from run_service.use_cases.admission import Admission, FoundFlow, WantedRun, admit, find_flow, missing_count
 from run_service.use_cases.dependencies import Dependencies
 from run_service.use_cases.submission import insert_run
 from servicekit.access import SERVICE_ROLES
@@ -163,9 +163,10 @@ async def _follow(deps: Dependencies, found: FoundFlow, following: Following, *,
         has_moved=is_new or not kinds.isdisjoint(_MOVED),
         is_ready=state.status == flow_pb2.STATUS_READY,
         all_ready=answer.all_ready,
-        misses_input=any(each.is_missing_input for each in answer.blocking),
+        misses_input=missing_count(answer) > 0,
         has_failed=ended is not None,
         has_changed=ended is not None and ended.has_changed,
+        # Perhaps a part of them: as long as one of these blocks, the others decide nothing.
         blocking={each.flow.instance_id for each in answer.blocking},
     )
     verdict = judge(facts, deps.clock.now())

@@ -30,7 +30,7 @@ from run_service.events import wait_event
 from run_service.store import locations, ticks, upstream_work, waits
 from run_service.store.records import time_of
 from run_service.store.upstream_work import Work
-from run_service.use_cases.admission import FoundFlow
+from run_service.use_cases.admission import FoundFlow, blocking_count
 from run_service.use_cases.attachments import attached_instance
 from run_service.use_cases.dependencies import Dependencies
 from servicekit import outbox
@@ -151,12 +151,15 @@ async def _ignored_upstreams(
             connection, found.tenant_id, unread, without_refresh=refresh_id
         )
     blocking = {_key(each.flow): each for each in answer.blocking}
+    are_all = len(blocking) == blocking_count(answer)
     upstreams = {}
     for key, state in states.items():
         work, blocker = works.get(key, Work()), blocking.get(key)
         upstreams[key] = Upstream(
             name=state.instance_name,
-            readiness=_readiness(state, blocker, scheduled_time, times),
+            readiness=_readiness(state, blocker, scheduled_time, times)
+            if are_all or blocker is not None
+            else _unlisted_readiness(state),
             planned_times=[time for time in planned.get(key, ()) if (key, time) not in recorded],
             waiting_time=work.waiting_time,
             active_time=work.active_time,
@@ -271,6 +274,15 @@ def _readiness(
     own = _key(blocker.flow)
     has_own = any(cause.kind not in _OTHERS_CAUSES and _key(cause.origin) == own for cause in blocker.causes)
     return Readiness.BROKEN if has_own else Readiness.STALE
+
+
+def _unlisted_readiness(state: lineage_pb2.FlowState) -> Readiness:
+    """Return what can be said of a flow that may block and is not listed, because too many do."""
+    if state.status == flow_pb2.STATUS_READY:
+        return Readiness.READY
+    if state.outcome != lineage_pb2.FLOW_OUTCOME_SUCCEEDED:
+        return Readiness.BROKEN
+    return Readiness.LATE if state.freshness_status in _LATE else Readiness.STALE
 
 
 def _is_ahead(blocker: lineage_pb2.BlockingFlow, is_later: Callable[[str], bool]) -> bool:

@@ -77,6 +77,8 @@ def explain(
             print_line(f"  {cause.origin_name}: {what}")
             if path:
                 print_line(f"    {path}")
+        if answer.is_truncated:
+            print_line("  there are more causes; explain an upstream of it to see them")
 
     run(command)
 

@@ -44,6 +44,14 @@ def instance_deleting(instance_id: str) -> Refusal:
     )
 
 
+def plan_too_large(flows: int) -> Refusal:
+    """Return TOO_MANY_FLOWS for a plan whose flows do not fit into one answer."""
+    return Refusal(
+        f"the plan of {flows} flows is too large for one answer; choose fewer, for example by project or by label",
+        {"flows": str(flows)},
+    )
+
+
 def too_many_flows(limit: int, advice: str = "choose fewer, for example by project or by label") -> Refusal:
     """Return TOO_MANY_FLOWS for a refresh with more flows than one may have."""
     return Refusal(

@@ -11,7 +11,7 @@ from devstack.postgres import Postgres
 from lineage_service.domain.keys import FlowKey
 from lineage_service.domain.past import Base, stale_flows
 from lineage_service.domain.snapshots import EdgeSpec, FlowSpec, Snapshot
-from lineage_service.store import history, reads
+from lineage_service.store import closures, history, reads
 from servicekit.database import Database
 from servicekit.direct import DirectConnection
 from servicekit.ids import new_id
@@ -30,8 +30,8 @@ async def _read(database: Database, tenant: str, flows: list[FlowKey]) -> list[A
         ids = await reads.find_ids(connection, tenant, flows)
         first, *_, last = (ids[flow] for flow in flows)
         found: list[Any] = [
-            await reads.list_closure(connection, tenant, [last], is_upstream=True),
-            await reads.list_closure(connection, tenant, [first], is_upstream=False),
+            sorted(await closures.list_closure(connection, tenant, [last], is_upstream=True)),
+            sorted(await closures.list_closure(connection, tenant, [first], is_upstream=False)),
             await reads.list_edges_among(connection, tenant, list(ids.values())),
             sorted(map(astuple, await reads.list_flows(connection, tenant, ids.values()))),
         ]

@@ -102,7 +102,7 @@ def test_each_flow_of_a_circle_has_the_causes_of_all_of_it(size: int, asked_firs
     assert [[each.origin for each in causes[number]] for number in range(size)] == [[flows[0]]] * size
     assert count_as_ready(graph, asked) == set()
     assert lateness_of(graph) == (frozenset(), frozenset())
-    assert all(explain(graph, each) for each in flows)
+    assert all(list(explain(graph, each)) for each in flows)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -18,12 +18,12 @@ _MISSING = Blocking("signal", "refresh", "NOT_INITIALIZED", "never ran", is_miss
 
 
 def test_ready_upstreams_pass() -> None:
-    check_upstreams([], all_ready=True, force=False)
+    check_upstreams([], count=0, missing_count=0, force=False)
 
 
 def test_an_unforced_refusal_names_every_blocking_flow() -> None:
     with pytest.raises(FailedPreconditionError) as refusal:
-        check_upstreams([_STALE, _MISSING], all_ready=False, force=False)
+        check_upstreams([_STALE, _MISSING], count=2, missing_count=1, force=False)
     assert refusal.value.reason == "UPSTREAM_NOT_READY"
     assert refusal.value.metadata == {"blocking": "2"}
     assert [(v.type, v.subject, v.description) for v in refusal.value.preconditions] == [
@@ -33,12 +33,12 @@ def test_an_unforced_refusal_names_every_blocking_flow() -> None:
 
 
 def test_force_overrides_stale_upstreams() -> None:
-    check_upstreams([_STALE], all_ready=False, force=True)
+    check_upstreams([_STALE], count=1, missing_count=0, force=True)
 
 
 def test_force_never_overrides_a_missing_input() -> None:
     with pytest.raises(FailedPreconditionError) as refusal:
-        check_upstreams([_STALE, _MISSING], all_ready=False, force=True)
+        check_upstreams([_STALE, _MISSING], count=2, missing_count=1, force=True)
     assert refusal.value.reason == "MISSING_INPUT"
     assert [v.subject for v in refusal.value.preconditions] == ["signal/refresh"]
 
