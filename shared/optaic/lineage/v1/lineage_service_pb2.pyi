@@ -226,6 +226,9 @@ class CheckUpstreamFreshnessResponse(_message.Message):
     LATE_INPUTS_FIELD_NUMBER: _builtins.int
     ALLOWS_INCREMENTAL_FIELD_NUMBER: _builtins.int
     FULL_BECAUSE_FIELD_NUMBER: _builtins.int
+    BLOCKING_COUNT_FIELD_NUMBER: _builtins.int
+    MISSING_INPUT_COUNT_FIELD_NUMBER: _builtins.int
+    LATE_INPUT_COUNT_FIELD_NUMBER: _builtins.int
     all_ready: _builtins.bool
     """True: nothing blocks."""
     lineage_revision: _builtins.int
@@ -239,9 +242,17 @@ class CheckUpstreamFreshnessResponse(_message.Message):
     """
     full_because: _builtins.str
     """Where that is false although the flow has inputs: the reason, as text for readers."""
+    blocking_count: _builtins.int
+    """How many upstreams block, those that `blocking` does not list included."""
+    missing_input_count: _builtins.int
+    """How many of them have no version to read, so that `force` does not help."""
+    late_input_count: _builtins.int
+    """How many upstreams have late data and do not block, those that `late_inputs` does not list included."""
     @_builtins.property
     def blocking(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.BlockingFlow]:
-        """Every transitive upstream that is not READY and does not count as ready."""
+        """The transitive upstreams that are not READY and do not count as ready, by name: 10,000 and 12 megabytes at most. If there are
+        more than 10,000, those without a version to read come first. `blocking_count` says how many there are.
+        """
 
     @_builtins.property
     def input_versions(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.InputVersion]:
@@ -257,7 +268,9 @@ class CheckUpstreamFreshnessResponse(_message.Message):
 
     @_builtins.property
     def late_inputs(self) -> _containers.RepeatedCompositeFieldContainer[_flow_pb2.LateInput]:
-        """The transitive upstreams whose data is late by their policies, except those in `blocking`."""
+        """The transitive upstreams whose data is late by their policies, except those that block: by name, 1,000 at most.
+        `late_input_count` says how many there are.
+        """
 
     def __init__(
         self,
@@ -272,10 +285,13 @@ class CheckUpstreamFreshnessResponse(_message.Message):
         late_inputs: _abc.Iterable[_flow_pb2.LateInput] | None = ...,
         allows_incremental: _builtins.bool = ...,
         full_because: _builtins.str = ...,
+        blocking_count: _builtins.int = ...,
+        missing_input_count: _builtins.int = ...,
+        late_input_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_ready", b"all_ready", "allows_incremental", b"allows_incremental", "base_version", b"base_version", "blocking", b"blocking", "full_because", b"full_because", "input_versions", b"input_versions", "instance_revision", b"instance_revision", "known_runs", b"known_runs", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_ready", b"all_ready", "allows_incremental", b"allows_incremental", "base_version", b"base_version", "blocking", b"blocking", "blocking_count", b"blocking_count", "full_because", b"full_because", "input_versions", b"input_versions", "instance_revision", b"instance_revision", "known_runs", b"known_runs", "late_input_count", b"late_input_count", "late_inputs", b"late_inputs", "lineage_revision", b"lineage_revision", "missing_input_count", b"missing_input_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -532,7 +548,7 @@ class ListUpstreamsRequest(_message.Message):
     max_depth: _builtins.int
     """How many edges away at most; 0 means no limit."""
     page_size: _builtins.int
-    """At most this many; 0 means 1,000; 10,000 at most."""
+    """At most this many, and 12 megabytes; 0 means 1,000; 10,000 at most."""
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property
@@ -590,7 +606,7 @@ class ListDownstreamsRequest(_message.Message):
     max_depth: _builtins.int
     """How many edges away at most; 0 means no limit."""
     page_size: _builtins.int
-    """At most this many; 0 means 1,000; 10,000 at most."""
+    """At most this many, and 12 megabytes; 0 means 1,000; 10,000 at most."""
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property
@@ -688,10 +704,12 @@ class GetLineageGraphResponse(_message.Message):
     """With `as_of`: the lineage revision for which the answer holds. The `revision` of each flow is 0 then."""
     @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.FlowState]:
-        """10,000 at most, nearest first."""
+        """10,000 at most, nearest first; fewer if they have more than 12 megabytes together with the edges."""
 
     @_builtins.property
-    def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Edge]: ...
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.Edge]:
+        """Those among `flows`."""
+
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
         """With `as_of`: when that revision was made; absent if nothing had happened yet."""
@@ -729,7 +747,7 @@ class DiffLineageRequest(_message.Message):
     downstream_depth: _builtins.int
     """How many edges downstream at most, at either moment; 0 means no limit."""
     page_size: _builtins.int
-    """At most this many; 0 means 1,000; 10,000 at most."""
+    """At most this many, and 12 megabytes; 0 means 1,000; 10,000 at most."""
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property
@@ -992,19 +1010,25 @@ class ExplainStalenessResponse(_message.Message):
 
     FLOW_STATE_FIELD_NUMBER: _builtins.int
     EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    IS_TRUNCATED_FIELD_NUMBER: _builtins.int
+    is_truncated: _builtins.bool
+    """True: there are more explanations. Ask for those of the affected direct upstreams."""
     @_builtins.property
     def flow_state(self) -> _lineage_pb2.FlowState: ...
     @_builtins.property
-    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.StalenessExplanation]: ...
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.StalenessExplanation]:
+        """The flow's own causes first, then those through each affected direct upstream, nearest first: 10,000 and 12 megabytes at most."""
+
     def __init__(
         self,
         *,
         flow_state: _lineage_pb2.FlowState | None = ...,
         explanations: _abc.Iterable[_lineage_pb2.StalenessExplanation] | None = ...,
+        is_truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow_state", b"flow_state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanations", b"explanations", "flow_state", b"flow_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanations", b"explanations", "flow_state", b"flow_state", "is_truncated", b"is_truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -124,7 +124,7 @@ class LineageServiceServicer:
 
     def CheckUpstreamFreshness(self, request, context):
         """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
-        versions a run admitted now would read. An upstream that is stale only because data is late counts as ready, unless the
+        versions a run admitted now would read. `all_ready` and the counts hold for all upstreams, however many of them are listed. An upstream that is stale only because data is late counts as ready, unless the
         policy of the late flow says `blocks_readers`. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,7 +132,8 @@ class LineageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchCheckUpstreamFreshness(self, request, context):
-        """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND); INVALID_ARGUMENT (TOO_LARGE) if the
+        answers have more than 12 megabytes together: ask for fewer flows at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +142,7 @@ class LineageServiceServicer:
     def PlanFlows(self, request, context):
         """Which flows a refresh of the given ones has to look at, level by level, from one snapshot: those that are not READY, and READY
         ones that may become stale while these run. Flows and instances that are not known are left out. Errors: RESOURCE_EXHAUSTED
-        (TOO_MANY_FLOWS) for more than `max_flows`.
+        (TOO_MANY_FLOWS) for more than `max_flows`, or if the plan has more than 12 megabytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

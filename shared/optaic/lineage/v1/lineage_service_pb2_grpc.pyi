@@ -36,15 +36,17 @@ class LineageServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LineageServiceAsyncStub: ...
     CheckUpstreamFreshness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.CheckUpstreamFreshnessRequest, _lineage_service_pb2.CheckUpstreamFreshnessResponse]
     """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
-    versions a run admitted now would read. An upstream that is stale only because data is late counts as ready, unless the
+    versions a run admitted now would read. `all_ready` and the counts hold for all upstreams, however many of them are listed. An upstream that is stale only because data is late counts as ready, unless the
     policy of the late flow says `blocks_readers`. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     BatchCheckUpstreamFreshness: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]
-    """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND); INVALID_ARGUMENT (TOO_LARGE) if the
+    answers have more than 12 megabytes together: ask for fewer flows at once.
+    """
     PlanFlows: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.PlanFlowsRequest, _lineage_service_pb2.PlanFlowsResponse]
     """Which flows a refresh of the given ones has to look at, level by level, from one snapshot: those that are not READY, and READY
     ones that may become stale while these run. Flows and instances that are not known are left out. Errors: RESOURCE_EXHAUSTED
-    (TOO_MANY_FLOWS) for more than `max_flows`.
+    (TOO_MANY_FLOWS) for more than `max_flows`, or if the plan has more than 12 megabytes.
     """
     GetFlowState: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetFlowStateRequest, _lineage_pb2.FlowState]
     """The state of a flow, as it is or as of an earlier moment; freshness and causes of then are computed from what was recorded.
@@ -111,15 +113,17 @@ class LineageServiceAsyncStub(LineageServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckUpstreamFreshness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.CheckUpstreamFreshnessRequest, _lineage_service_pb2.CheckUpstreamFreshnessResponse]  # type: ignore[assignment]
     """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
-    versions a run admitted now would read. An upstream that is stale only because data is late counts as ready, unless the
+    versions a run admitted now would read. `all_ready` and the counts hold for all upstreams, however many of them are listed. An upstream that is stale only because data is late counts as ready, unless the
     policy of the late flow says `blocks_readers`. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
     """
     BatchCheckUpstreamFreshness: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.BatchCheckUpstreamFreshnessRequest, _lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]  # type: ignore[assignment]
-    """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND); INVALID_ARGUMENT (TOO_LARGE) if the
+    answers have more than 12 megabytes together: ask for fewer flows at once.
+    """
     PlanFlows: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.PlanFlowsRequest, _lineage_service_pb2.PlanFlowsResponse]  # type: ignore[assignment]
     """Which flows a refresh of the given ones has to look at, level by level, from one snapshot: those that are not READY, and READY
     ones that may become stale while these run. Flows and instances that are not known are left out. Errors: RESOURCE_EXHAUSTED
-    (TOO_MANY_FLOWS) for more than `max_flows`.
+    (TOO_MANY_FLOWS) for more than `max_flows`, or if the plan has more than 12 megabytes.
     """
     GetFlowState: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetFlowStateRequest, _lineage_pb2.FlowState]  # type: ignore[assignment]
     """The state of a flow, as it is or as of an earlier moment; freshness and causes of then are computed from what was recorded.
@@ -189,7 +193,7 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_service_pb2.CheckUpstreamFreshnessResponse, _abc.Awaitable[_lineage_service_pb2.CheckUpstreamFreshnessResponse]]:
         """Answers from one snapshot whether every transitive upstream is READY, what blocks, and exactly which
-        versions a run admitted now would read. An upstream that is stale only because data is late counts as ready, unless the
+        versions a run admitted now would read. `all_ready` and the counts hold for all upstreams, however many of them are listed. An upstream that is stale only because data is late counts as ready, unless the
         policy of the late flow says `blocks_readers`. A read: it locks nothing. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
 
@@ -199,7 +203,9 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_service_pb2.BatchCheckUpstreamFreshnessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_service_pb2.BatchCheckUpstreamFreshnessResponse, _abc.Awaitable[_lineage_service_pb2.BatchCheckUpstreamFreshnessResponse]]:
-        """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+        """The same for several flows, in the order asked for. Errors: NOT_FOUND (FLOW_NOT_FOUND); INVALID_ARGUMENT (TOO_LARGE) if the
+        answers have more than 12 megabytes together: ask for fewer flows at once.
+        """
 
     @_abc_1.abstractmethod
     def PlanFlows(
@@ -209,7 +215,7 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lineage_service_pb2.PlanFlowsResponse, _abc.Awaitable[_lineage_service_pb2.PlanFlowsResponse]]:
         """Which flows a refresh of the given ones has to look at, level by level, from one snapshot: those that are not READY, and READY
         ones that may become stale while these run. Flows and instances that are not known are left out. Errors: RESOURCE_EXHAUSTED
-        (TOO_MANY_FLOWS) for more than `max_flows`.
+        (TOO_MANY_FLOWS) for more than `max_flows`, or if the plan has more than 12 megabytes.
         """
 
     @_abc_1.abstractmethod

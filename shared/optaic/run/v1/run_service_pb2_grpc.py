@@ -311,7 +311,7 @@ class RunServiceServicer:
 
     def PlanRefresh(self, request, context):
         """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
-        SubmitRefresh, without those of limits on refreshes.
+        SubmitRefresh, without those of limits on refreshes; RESOURCE_EXHAUSTED (TOO_MANY_FLOWS) also for a plan of more than 12 megabytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

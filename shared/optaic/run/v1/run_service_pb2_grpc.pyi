@@ -114,7 +114,7 @@ class RunServiceStub:
     """
     PlanRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]
     """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
-    SubmitRefresh, without those of limits on refreshes.
+    SubmitRefresh, without those of limits on refreshes; RESOURCE_EXHAUSTED (TOO_MANY_FLOWS) also for a plan of more than 12 megabytes.
     """
     SubmitRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SubmitRefreshRequest, _refresh_pb2.Refresh]
     """Records a refresh and answers; its runs are submitted one after the other, each as SubmitRun would and as soon as what it reads
@@ -227,7 +227,7 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     PlanRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]  # type: ignore[assignment]
     """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
-    SubmitRefresh, without those of limits on refreshes.
+    SubmitRefresh, without those of limits on refreshes; RESOURCE_EXHAUSTED (TOO_MANY_FLOWS) also for a plan of more than 12 megabytes.
     """
     SubmitRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SubmitRefreshRequest, _refresh_pb2.Refresh]  # type: ignore[assignment]
     """Records a refresh and answers; its runs are submitted one after the other, each as SubmitRun would and as soon as what it reads
@@ -439,7 +439,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.PlanRefreshResponse, _abc.Awaitable[_run_service_pb2.PlanRefreshResponse]]:
         """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
-        SubmitRefresh, without those of limits on refreshes.
+        SubmitRefresh, without those of limits on refreshes; RESOURCE_EXHAUSTED (TOO_MANY_FLOWS) also for a plan of more than 12 megabytes.
         """
 
     @_abc_1.abstractmethod
