@@ -89,7 +89,7 @@ async def _rows(name: str, call: Callable[[], Awaitable[Any]]) -> list[Row]:
     keep_memory_dense()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    async with _longest_hold() as holds:
+    async with longest_hold() as holds:
         await call()
     elapsed = time.perf_counter() - began
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -101,7 +101,7 @@ async def _rows(name: str, call: Callable[[], Awaitable[Any]]) -> list[Row]:
 
 
 @contextlib.asynccontextmanager
-async def _longest_hold() -> AsyncIterator[list[float]]:
+async def longest_hold() -> AsyncIterator[list[float]]:
     """Yield a list that gets, again and again, how much longer than asked the loop let a task sleep."""
     holds: list[float] = []
 

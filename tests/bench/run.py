@@ -25,6 +25,7 @@ BENCHMARKS = (
     "propagation",
     "lineage_reads",
     "history",
+    "refresh",
     "beside_peers",
     "status_reads",
     "live_messages",
@@ -49,6 +50,7 @@ SIZES = {
     "propagation": 1_000_000,
     "lineage_reads": 1_000_000,
     "history": 1_000_000,
+    "refresh": 10_000,
     "beside_peers": 1_000,
 }  # instances, rows, runs, changes, sessions or flows; where it can be chosen
 

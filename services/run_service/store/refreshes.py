@@ -21,6 +21,7 @@ from run_service.store.refresh_records import (
     refresh_row,
 )
 from run_service.store.refresh_tables import refresh_flows, refreshes
+from servicekit import off_loop
 from servicekit.database import Connection
 from servicekit.schema import UUID_TEXT
 from servicekit.turns import MOST, NOW, UNTIL, in_turns
@@ -56,6 +57,7 @@ _WRITE_FLOWS = sa.text(rf"""
         is_joined = excluded.is_joined, level = excluded.level, is_target = excluded.is_target,
         attempt = excluded.attempt, is_refused = excluded.is_refused, revision = excluded.revision
 """)  # noqa: S608 - constants of ours
+_BYTES_OF_A_FLOW = 200  # about
 _COUNT = sa.text("""
     select cast(refresh_id as text), status, count(*) from refresh_flows
     where tenant_id = :tenant_id and refresh_id = any(cast(:refresh_ids as uuid[])) group by refresh_id, status
@@ -178,8 +180,12 @@ async def list_flows(
         statement = statement.where(
             refresh_flows.c.instance_id == only.instance_id, refresh_flows.c.flow_kind == only.flow_kind
         )
-    rows = (await connection.execute(statement)).mappings()
-    return {FlowKey(row["instance_id"], row["flow_kind"]): entry_of(row) for row in rows}
+    rows = (await connection.execute(statement)).mappings().all()
+
+    def entries() -> dict[FlowKey, Entry]:
+        return {FlowKey(row["instance_id"], row["flow_kind"]): entry_of(row) for row in rows}
+
+    return await off_loop.run_if_large(len(rows) * _BYTES_OF_A_FLOW, entries)
 
 
 async def list_changed_flows(
@@ -227,9 +233,13 @@ async def write_flows(
     connection: Connection, tenant_id: str, refresh_id: str, entries: Mapping[FlowKey, Entry], revision: int
 ) -> None:
     """Insert or replace flows of a refresh."""
-    rows = [entry_row(key, entry) for key, entry in entries.items()]
+
+    def rows() -> str:
+        return json.dumps([entry_row(key, entry) for key, entry in entries.items()])
+
+    text = await off_loop.run_if_large(len(entries) * _BYTES_OF_A_FLOW, rows)
     parameters = {"tenant_id": tenant_id, "refresh_id": refresh_id, "revision": revision}
-    await connection.execute(_WRITE_FLOWS, {**parameters, "entries": json.dumps(rows)})
+    await connection.execute(_WRITE_FLOWS, {**parameters, "entries": text})
 
 
 async def update_refresh(

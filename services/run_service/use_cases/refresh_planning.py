@@ -9,16 +9,18 @@ from optaic.common.v1 import flow_pb2
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import refresh_pb2, run_service_pb2
 from run_service.domain.errors import UPSTREAMS_BLOCKED
-from run_service.domain.refresh_errors import too_many_flows
-from run_service.domain.refreshing import Entry, FlowKey, Options, Planned, advance
+from run_service.domain.refresh_errors import plan_too_large, too_many_flows
+from run_service.domain.refreshing import Entries, Entry, FlowKey, Options, Planned, RunState, advance
 from run_service.domain.selections import check_selection
 from run_service.store import locations
 from run_service.store.refresh_records import flow_message
 from run_service.use_cases.dependencies import Dependencies
+from servicekit import off_loop, pages
 from servicekit.context import RequestContext
 from servicekit.enums import enum_number, enum_word
 
 MOST_PLANNED = 10_000  # flows of one plan: the limit of PlanFlowsRequest.max_flows
+_BYTES_OF_A_FLOW = 200  # about
 _PlanRequest = lineage_service_pb2.PlanFlowsRequest
 
 
@@ -34,8 +36,15 @@ async def plan_refresh(
     """
     is_forced = request.mode == refresh_pb2.REFRESH_MODE_FORCE
     entries = await first_entries(deps, context, request.selection, is_forced=is_forced)
-    flows = [flow_message(key, entry) for key, entry in _in_order(entries)]
-    return run_service_pb2.PlanRefreshResponse(flows=shown_flows(context, flows))
+
+    def answer() -> run_service_pb2.PlanRefreshResponse:
+        flows = [flow_message(key, entry) for key, entry in _in_order(entries)]
+        return run_service_pb2.PlanRefreshResponse(flows=shown_flows(context, flows))
+
+    response = await off_loop.run_if_large(len(entries) * _BYTES_OF_A_FLOW, answer)
+    if response.ByteSize() > pages.LONG_MOST_BYTES:
+        raise plan_too_large(len(entries))
+    return response
 
 
 async def find_plan(
@@ -48,11 +57,20 @@ async def find_plan(
         UnavailableError: lineage-service does not answer as it should.
     """
     answer = await deps.peers.plan_flows(request)
+    plan = await off_loop.run_if_large(answer.ByteSize(), _planned, answer)
+    if only is None:
+        return plan
+    async with deps.database.read(tenant_id) as connection:
+        projects = await locations.locate(connection, tenant_id, {key.instance_id for key in plan})
+    return {key: planned for key, planned in plan.items() if projects.get(key.instance_id) in only}
+
+
+def _planned(answer: lineage_service_pb2.PlanFlowsResponse) -> dict[FlowKey, Planned]:
     keys = [
         FlowKey(each.flow.instance_id, enum_word(flow_pb2.FlowKind, each.flow.flow_kind))
         for each in answer.flows
     ]
-    plan = {
+    return {
         key: Planned(
             instance_name=each.instance_name,
             status=enum_word(flow_pb2.Status, each.status),
@@ -67,11 +85,6 @@ async def find_plan(
         )
         for key, each in zip(keys, answer.flows, strict=True)
     }
-    if only is None:
-        return plan
-    async with deps.database.read(tenant_id) as connection:
-        projects = await locations.locate(connection, tenant_id, {key.instance_id for key in plan})
-    return {key: planned for key, planned in plan.items() if projects.get(key.instance_id) in only}
 
 
 async def first_entries(
@@ -100,7 +113,15 @@ async def first_entries(
         max_flows=most,
     )
     plan = await find_plan(deps, context.tenant_id, request, context.readable_projects)
-    return advance({}, plan, {}, Options(is_forced=is_forced, max_parallel_runs=0))
+    return await next_entries({}, plan, {}, Options(is_forced=is_forced, max_parallel_runs=0))
+
+
+async def next_entries(
+    entries: Entries, plan: Mapping[FlowKey, Planned], runs: Mapping[str, RunState], options: Options
+) -> dict[FlowKey, Entry]:
+    """Return what `advance` returns, without holding the event loop: a refresh may have ten thousand flows."""
+    size = (len(entries) + len(plan)) * _BYTES_OF_A_FLOW
+    return await off_loop.run_if_large(size, advance, entries, plan, runs, options)
 
 
 def shown_flows(

@@ -20,7 +20,6 @@ from run_service.domain.refreshing import (
     FlowKey,
     Progress,
     RefreshStatus,
-    advance,
     refused,
     status_of,
     submitted,
@@ -31,7 +30,7 @@ from run_service.store.refresh_records import StoredRefresh
 from run_service.store.refreshes import RefreshKey
 from run_service.use_cases.admission import WantedRun
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.refresh_planning import MOST_PLANNED, find_plan, flow_refs
+from run_service.use_cases.refresh_planning import MOST_PLANNED, find_plan, flow_refs, next_entries
 from run_service.use_cases.refreshes import cancel_runs, end_refresh, write_flows
 from run_service.use_cases.submission import submit_once
 from run_service.use_cases.transitions import announce
@@ -90,7 +89,7 @@ async def _step(deps: Dependencies, tenant_id: str, refresh_id: str) -> bool:
         # Read before the plan, which so knows of each run at least what is read here.
         runs = await refreshes.list_run_states(connection, tenant_id, run_ids)
     plan = await find_plan(deps, tenant_id, _request(refresh, entries), refresh.project_ids)
-    decided = advance(entries, plan, runs, refresh.options)
+    decided = await next_entries(entries, plan, runs, refresh.options)
     changed = {key: entry for key, entry in decided.items() if entry != entries.get(key)}
     status = status_of(decided)
     if changed or status is not RefreshStatus.RUNNING:

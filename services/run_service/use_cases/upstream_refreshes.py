@@ -5,13 +5,13 @@ from __future__ import annotations
 from optaic.lineage.v1 import lineage_service_pb2
 from optaic.run.v1 import refresh_pb2
 from run_service.domain.refresh_errors import too_many_upstream_flows
-from run_service.domain.refreshing import FlowKey, Options, Planned, RefreshStatus, advance
+from run_service.domain.refreshing import FlowKey, Options, Planned, RefreshStatus
 from run_service.domain.upstream_waits import Verdict
 from run_service.store import ticks
 from run_service.store.refresh_records import StoredRefresh
 from run_service.use_cases.admission import FoundFlow
 from run_service.use_cases.dependencies import Dependencies
-from run_service.use_cases.refresh_planning import MOST_PLANNED, find_plan
+from run_service.use_cases.refresh_planning import MOST_PLANNED, find_plan, next_entries
 from run_service.use_cases.refreshes import (
     DEFAULT_PARALLEL_RUNS,
     check_room,
@@ -76,7 +76,7 @@ async def explained(deps: Dependencies, found: FoundFlow, wait: MustWaitError) -
 async def _submit(deps: Dependencies, found: FoundFlow, tick: ticks.Tick, actor: str) -> bool:
     tenant_id, project_id = found.tenant_id, found.instance.project_id
     plan = await _find_plan(deps, found)
-    entries = advance({}, plan, {}, Options(max_parallel_runs=0))
+    entries = await next_entries({}, plan, {}, Options(max_parallel_runs=0))
     refresh = StoredRefresh(
         refresh_id=deps.ids(),
         status=RefreshStatus.RUNNING,
