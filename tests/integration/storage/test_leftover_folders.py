@@ -14,8 +14,11 @@ from support.leftovers import (
     FAILED,
     PART,
     TenantData,
+    days,
+    draft,
     unknown_run,
 )
+from worker.builtin.parquet_store import ParquetStore
 from worker.leftovers.places import Place
 
 DAY = dt.timedelta(days=1)
@@ -92,3 +95,19 @@ async def test_folders_in_each_other_without_end_keep_their_instance_and_end_no_
     swept = await folder.sweep()
     assert [each.partition(": ")[0] for each in swept.problems] == [deep]
     assert [instance_id for instance_id, _ in swept.leftovers] == [other]
+
+
+async def test_a_writer_that_was_killed_between_its_two_names_for_a_manifest_delays_one_sweep(
+    folder: TenantData,
+) -> None:
+    """A manifest gets its name before the draft loses its own; a file with two names is not read."""
+    one = folder.add_instance("worker.builtin.parquet_store:ParquetStore")
+    uri = folder.flow(one).data_uri
+    version = ParquetStore().write(days(3), None, uri).physical_version
+    kept = folder.list(one)
+    os.link(f"{uri}/{version}/manifest.json", f"{uri}/{version}/{draft('manifest.json')}")
+    folder.put(one, f"refresh/data/{version}/{draft('data.parquet')}")
+    first, second = await folder.sweep(), await folder.sweep()
+    assert (len(first.leftovers), len(first.problems)) == (1, 1)
+    assert (len(second.leftovers), len(second.problems)) == (1, 0)
+    assert folder.list(one) == kept
