@@ -40,7 +40,7 @@ _DRAFTS = (
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nobody has."""
+    """A file that no run and no version has."""
 
     path: str  # below the instance's folder
     size: int

@@ -1,4 +1,4 @@
-"""What runs keep of their output folders and of their flows' data, as a worker reads it that looks for files that nobody owns."""
+"""What runs keep of their output folders and of their flows' data, as a worker reads it that looks for files that no run has."""
 
 from __future__ import annotations
 
