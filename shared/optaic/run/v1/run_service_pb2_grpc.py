@@ -301,9 +301,9 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRunOutputs(self, request, context):
-        """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds out which files nobody owns. In the order of run
-        ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
-        PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds the files that no run and
+        no version has. In the order of run ids; empty for an instance that never had a run. A run that begins later is not in it. For
+        executors only. Errors: PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -108,9 +108,9 @@ class RunServiceStub:
     (ARTIFACT_NOT_SIGNABLE): the file lies in a folder and run-service knows no gateway, or run-service has no credential for S3.
     """
     ListRunOutputs: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunOutputsRequest, _run_service_pb2.ListRunOutputsResponse]
-    """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds out which files nobody owns. In the order of run
-    ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
-    PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds the files that no run and
+    no version has. In the order of run ids; empty for an instance that never had a run. A run that begins later is not in it. For
+    executors only. Errors: PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     PlanRefresh: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]
     """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
@@ -221,9 +221,9 @@ class RunServiceAsyncStub(RunServiceStub):
     (ARTIFACT_NOT_SIGNABLE): the file lies in a folder and run-service knows no gateway, or run-service has no credential for S3.
     """
     ListRunOutputs: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunOutputsRequest, _run_service_pb2.ListRunOutputsResponse]  # type: ignore[assignment]
-    """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds out which files nobody owns. In the order of run
-    ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
-    PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+    """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds the files that no run and
+    no version has. In the order of run ids; empty for an instance that never had a run. A run that begins later is not in it. For
+    executors only. Errors: PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
     """
     PlanRefresh: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PlanRefreshRequest, _run_service_pb2.PlanRefreshResponse]  # type: ignore[assignment]
     """What SubmitRefresh would run, level by level; records nothing. A flow of it may still turn out not to need a run. Errors: as
@@ -427,9 +427,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListRunOutputsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListRunOutputsResponse, _abc.Awaitable[_run_service_pb2.ListRunOutputsResponse]]:
-        """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds out which files nobody owns. In the order of run
-        ids; empty for an instance that never had a run. A run that begins later is not in it. For executors only. Errors:
-        PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+        """What each run of an instance keeps of its output folder and of its flow's data, so that a worker finds the files that no run and
+        no version has. In the order of run ids; empty for an instance that never had a run. A run that begins later is not in it. For
+        executors only. Errors: PERMISSION_DENIED; INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
         """
 
     @_abc_1.abstractmethod
