@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import grpc
 import typer
@@ -83,7 +83,7 @@ def get(definition: DefinitionArgument, kind: KindOption = "", output: OutputOpt
     """Show one definition and its versions."""
 
     async def command(client: AsyncClient) -> None:
-        found = await _find(client, definition, kind)
+        found = await find_definition(client, definition, kind)
         if is_data(output):
             print_data(found, output)
             return
@@ -216,7 +216,13 @@ def check_kind(kind: str) -> int:
     return int(asked.kind)
 
 
-async def _find(client: AsyncClient, text: str, kind: str) -> Any:
+async def find_definition(client: AsyncClient, text: str, kind: str = "") -> definition_pb2.Definition:
+    """Return the definition given by id or name.
+
+    Raises:
+        NotFoundError: There is none.
+        ValueError: Several have this name, or it is of another kind.
+    """
     wanted = check_kind(kind)
     if is_id(text):
         given = await client.definitions.get(text)
@@ -242,7 +248,7 @@ async def find_version(
     client: AsyncClient, definition: str, version: str, kind: str
 ) -> definition_pb2.DefinitionVersion:
     """Return a version of the definition given by id or name."""
-    found = await _find(client, definition, kind)
+    found = await find_definition(client, definition, kind)
     versions = await client.definitions.versions(found.definition_id)
     for each in versions:
         if each.version == version:

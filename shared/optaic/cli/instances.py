@@ -10,7 +10,9 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 
 from optaic.cli import editing, promotions
+from optaic.cli.definitions import find_definition
 from optaic.cli.deletions import ask, count, show_preview
+from optaic.cli.filters import FilterOption, combine
 from optaic.cli.naming import find_instance, find_project, is_unattended, paths_of
 from optaic.cli.output import (
     Format,
@@ -35,6 +37,7 @@ from optaic.cli.session import (
     run,
 )
 from optaic.cli.shown import show_instance
+from optaic.cli.values import parse_labels
 from optaic.client import AsyncClient, word
 from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
@@ -55,12 +58,36 @@ _WIDE = ("PROJECT", "DEFINITION", "VERSION", "OWNER", "LABELS", "UPDATED")
 def list_instances(
     project: ProjectOption = "",
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state, for example paused.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Only with this label, name=value; may be repeated.")
+    ] = None,
+    owner: Annotated[str, typer.Option(help="Only of this owner.")] = "",
+    name: Annotated[str, typer.Option(help="Only of this name.")] = "",
+    definition: Annotated[
+        str,
+        typer.Option(help="Only those that use this definition, by id or name, directly or in a component."),
+    ] = "",
+    filters: FilterOption = None,
     output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
-    """List instances, sorted by name."""
+    """List instances to which all filters apply, sorted by name."""
+    several, single = combine(
+        filters,
+        {"kind": kind, "state": state, "label": label},
+        {"owner": owner, "name": name, "definition": definition},
+    )
 
     async def command(client: AsyncClient) -> None:
-        found = await client.instances.list(project=await find_project(client, project), kinds=kind or ())
+        found = await client.instances.list(
+            project=await find_project(client, project),
+            kinds=several["kind"],
+            states=several["state"],
+            labels=parse_labels(several["label"]),
+            owner=single["owner"],
+            name=single["name"],
+            definition=await find_definition(client, used) if (used := single["definition"]) else "",
+        )
         paths = await paths_of(client, output)
         print_list(
             found,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from optaic.cli.exits import Exit
+from optaic.cli.filters import FilterOption, combine
 from optaic.cli.naming import find_instances, find_project, is_unattended
 from optaic.cli.output import (
     AnyFormat,
@@ -94,12 +95,14 @@ def list_refreshes(
     status: Annotated[
         list[str] | None, typer.Option(help="Only refreshes with this status, for example running.")
     ] = None,
+    filters: FilterOption = None,
     output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List refreshes, newest first."""
+    several, _ = combine(filters, {"status": status})
 
     async def command(client: AsyncClient) -> None:
-        _show(await client.refreshes.list(statuses=status or ()), output)
+        _show(await client.refreshes.list(statuses=several["status"]), output)
 
     run(command)
 

@@ -11,6 +11,7 @@ import typer
 
 from optaic.cli import artifacts, run_steps
 from optaic.cli.exits import Exit
+from optaic.cli.filters import FilterOption, combine
 from optaic.cli.naming import find_instance, find_project, is_unattended
 from optaic.cli.output import (
     AnyFormat,
@@ -219,11 +220,14 @@ def list_runs(
     status: Annotated[
         list[str] | None, typer.Option(help="Only runs with this status, for example failed.")
     ] = None,
+    flow: Annotated[str, typer.Option(help="Only runs of this flow kind, for example training.")] = "",
+    filters: FilterOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many runs.")] = 20,
     project: ProjectOption = "",
     output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """List runs, newest first."""
+    several, single = combine(filters, {"status": status}, {"flow": flow})
 
     async def command(client: AsyncClient) -> None:
         instances: list[instance_pb2.Instance] = []
@@ -234,7 +238,10 @@ def list_runs(
             if not instances:
                 _show([], output)
                 return
-        _show(await client.runs.list(instances=instances, statuses=status or (), limit=limit), output)
+        found = await client.runs.list(
+            instances=instances, statuses=several["status"], flow_kind=single["flow"] or 0, limit=limit
+        )
+        _show(found, output)
 
     run(command)
 

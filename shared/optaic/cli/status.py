@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from optaic.cli import realtime
+from optaic.cli.filters import FilterOption
 from optaic.cli.naming import find_instance, find_instances, find_past_instance, find_project, paths_of
 from optaic.cli.output import (
     Format,
@@ -26,43 +26,28 @@ from optaic.cli.output import (
     print_next,
 )
 from optaic.cli.session import InstanceArgument, ProjectOption, run, when_it_answers
-from optaic.cli.values import MOMENT, NO_ZONE, parse_labels, parse_moment, parse_time
+from optaic.cli.status_filters import (
+    Asked,
+    AsOfOption,
+    CauseOption,
+    ChangedWithinOption,
+    FlowOption,
+    KindOption,
+    LabelOption,
+    NameOption,
+    NamePrefixOption,
+    OwnerOption,
+    UnchangedForOption,
+    read_times,
+)
+from optaic.cli.values import NO_ZONE, parse_time
 from optaic.client import AsyncClient, word
-from optaic.client.moments import MomentLike
 from optaic.instance.v1 import instance_pb2
 from optaic.lineage.v1 import lineage_pb2
 from optaic.status.v1 import status_pb2, status_service_pb2
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(realtime.token)
-_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-_DURATION = re.compile(r"(\d+)([dhms])")
-KindOption = Annotated[list[str] | None, typer.Option(help="Only this kind, for example dataset.")]
-CauseOption = Annotated[
-    list[str] | None, typer.Option(help="Only with a cause of this kind, for example overdue.")
-]
-FlowOption = Annotated[
-    list[str] | None, typer.Option(help="Only with a flow of this kind, for example training.")
-]
-LabelOption = Annotated[
-    list[str] | None, typer.Option(help="Only with this label, name=value; may be repeated.")
-]
-OwnerOption = Annotated[str, typer.Option(help="Only of this owner.")]
-NameOption = Annotated[str, typer.Option(help="Only of this name.")]
-NamePrefixOption = Annotated[str, typer.Option(help="Only names that begin with this.")]
-UnchangedForOption = Annotated[
-    str,
-    typer.Option(
-        help="Only with the same status for at least this long, until now or until --as-of; for example 2d, 6h or 30m."
-    ),
-]
-ChangedWithinOption = Annotated[
-    str,
-    typer.Option(
-        help="Only with a status that changed within this time before now, or before --as-of; for example 1h."
-    ),
-]
-AsOfOption = Annotated[str, typer.Option("--as-of", help=f"Show it as it was: {MOMENT}.")]
 StartOption = Annotated[
     datetime | None,
     typer.Option(
@@ -95,24 +80,18 @@ def list_statuses(
     unchanged_for: UnchangedForOption = "",
     changed_within: ChangedWithinOption = "",
     as_of: AsOfOption = "",
+    filters: FilterOption = None,
     output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """Show the status of every instance to which all filters apply, as it is or as it was."""
+    words = {"status": status, "kind": kind, "cause": cause, "flow": flow, "label": label}
+    asked = Asked.of(filters, words, {"owner": owner, "name": name, "name_prefix": name_prefix})
 
     async def command(client: AsyncClient) -> None:
-        when = await parse_moment(client, as_of)
         found = await client.status.list(
             project=await find_project(client, project),
-            statuses=status or (),
-            kinds=kind or (),
-            cause_kinds=cause or (),
-            flow_kinds=flow or (),
-            labels=parse_labels(label or ()),
-            owner=owner,
-            name=name,
-            name_prefix=name_prefix,
-            **_since(when, unchanged_for, changed_within),
-            as_of=when,
+            **asked.selection(),
+            **await read_times(client, as_of, unchanged_for, changed_within),
         )
         paths = await paths_of(client, output)
         rows = [
@@ -161,23 +140,18 @@ def count(
     unchanged_for: UnchangedForOption = "",
     changed_within: ChangedWithinOption = "",
     as_of: AsOfOption = "",
+    filters: FilterOption = None,
     output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
     """Show how many instances have each status, of those to which all filters apply, as it is or as it was."""
+    words = {"kind": kind, "cause": cause, "flow": flow, "label": label}
+    asked = Asked.of(filters, words, {"owner": owner, "name": name, "name_prefix": name_prefix})
 
     async def command(client: AsyncClient) -> None:
-        when = await parse_moment(client, as_of)
         found = await client.status.count(
             project=await find_project(client, project),
-            kinds=kind or (),
-            cause_kinds=cause or (),
-            flow_kinds=flow or (),
-            labels=parse_labels(label or ()),
-            owner=owner,
-            name=name,
-            name_prefix=name_prefix,
-            **_since(when, unchanged_for, changed_within),
-            as_of=when,
+            **asked.selection(),
+            **await read_times(client, as_of, unchanged_for, changed_within),
         )
         print_list(
             found, ("STATUS", "INSTANCES"), [(each, str(number)) for each, number in found.items()], output
@@ -263,35 +237,6 @@ def _length(entry: status_pb2.StatusTransition) -> str:
 
 def _share(window: status_pb2.WindowAvailability) -> str:
     return f"{window.ready_share:.2%}" if window.HasField("ready_share") else "-"
-
-
-def _since(as_of: MomentLike | None, unchanged_for: str, changed_within: str) -> dict[str, datetime | None]:
-    """Return since when a status must hold, and since when it must have changed, at the moment that is shown."""
-    shown = datetime.now(UTC) if as_of is None else as_of
-    if not isinstance(shown, datetime):
-        if unchanged_for or changed_within:
-            raise typer.BadParameter(
-                "must be a time if --unchanged-for or --changed-within is given", param_hint="--as-of"
-            )
-        return {}
-    return {
-        "unchanged_since": _before(shown, unchanged_for, "--unchanged-for"),
-        "changed_since": _before(shown, changed_within, "--changed-within"),
-    }
-
-
-def _before(time: datetime, text: str, option: str) -> datetime | None:
-    """Return the moment that is a duration before a time; of nothing: none."""
-    if not text:
-        return None
-    if not (found := _DURATION.fullmatch(text)):
-        raise typer.BadParameter(
-            f"{text!r} is no duration; write for example 2d, 6h, 30m or 45s", param_hint=option
-        )
-    try:
-        return time - timedelta(**{_UNITS[found[2]]: int(found[1])})
-    except OverflowError:
-        raise typer.BadParameter(f"{text!r} goes back to before the year 1", param_hint=option) from None
 
 
 @app.command()

@@ -40,7 +40,7 @@ _KINDS: dict[str, str] = {
     "changed_within": _FREE, "as_of": _FREE, "start": _FREE, "end": _FREE, "before": _FREE, "after": _FREE,
     "upstream_depth": _NUMBER, "downstream_depth": _NUMBER, "depth": _NUMBER, "values": _FREE, "upstream": _FREE,
     "table": _FREE, "column": _FREE, "entity": _FREE, "to": _FREE, "source": _FREE, "delete_source": _FREE,
-    "only_print": _FLAG,
+    "only_print": _FLAG, "filters": _WORD, "state": _WORD,
 }  # fmt: skip
 # Where a word means something else than elsewhere.
 _SPECIAL: dict[tuple[str, str], str] = {
