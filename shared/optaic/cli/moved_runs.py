@@ -34,7 +34,6 @@ class RunRecords:
         self._places: list[_Problem] = []
         self._manifests: dict[str, list[_Problem]] = {}  # run id -> problems
         self._deleted: set[str] = set()
-        self._counts = {True: 0, False: 0}
 
     @property
     def problems(self) -> list[str]:
@@ -42,17 +41,23 @@ class RunRecords:
         found = [*self._places, *(each for problems in self._manifests.values() for each in problems)]
         return [each.text for each in found if not (each.is_missing and each.instance_id in self._deleted)]
 
-    @property
-    def are_elsewhere(self) -> bool:
+    async def are_elsewhere(self) -> bool:
         """Return whether completed runs have recorded where their outputs lie, and none of them in this folder."""
-        return bool(self._counts[False]) and not self._counts[True]
+        is_any = False
+        async with aclosing(self._client.data_moves.each_run()) as runs:
+            async for run in runs:
+                for uri in _places_of(run) if run.status == run_pb2.RUN_STATUS_COMPLETED else ():
+                    if self._path_of(uri):
+                        return False
+                    is_any = True
+        return is_any
 
     async def check(self) -> None:
         """Look where the outputs of all completed runs lie, and at the files of the ended runs.
 
         Of files only those of runs that have ended since the last time are compared, and of runs of which something was wrong.
         """
-        self._places, self._counts, wanted = [], {True: 0, False: 0}, []
+        self._places, wanted = [], []
         async with aclosing(self._client.data_moves.each_run()) as runs:
             async for run in runs:
                 if run.status == run_pb2.RUN_STATUS_COMPLETED:
@@ -70,13 +75,9 @@ class RunRecords:
 
     def _find_empty_places(self, run: run_pb2.Run) -> list[_Problem]:
         """Return which of the places of a run's outputs have no file at all."""
-        places = [run.output_version.uri]
-        if any(uri.startswith(run.outputs_uri) for uri in run.artifacts.values()):
-            places.append(run.outputs_uri)  # a run without artifacts writes nothing there
         problems = []
-        for uri in filter(None, dict.fromkeys(places)):
+        for uri in _places_of(run):
             path = self._path_of(uri)
-            self._counts[bool(path)] += 1
             if path and not self._copier.has_any(path):
                 problems.append(
                     _Problem(
@@ -111,3 +112,11 @@ class RunRecords:
                     self._deleted.add(instance_id)
 
         await asyncio.gather(*(ask(each) for each in instance_ids if each not in self._deleted))
+
+
+def _places_of(run: run_pb2.Run) -> Collection[str]:
+    """Return where a completed run has outputs."""
+    places = [run.output_version.uri]
+    if any(uri.startswith(run.outputs_uri) for uri in run.artifacts.values()):
+        places.append(run.outputs_uri)  # a run without artifacts writes nothing there
+    return list(filter(None, dict.fromkeys(places)))

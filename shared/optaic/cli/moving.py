@@ -17,7 +17,7 @@ from optaic.cli.output import print_line
 from optaic.cli.session import YesOption, confirm, fail, run, warn
 from optaic.client import AsyncClient
 from optaic.moving import Copier, Outcome, open_folder, overlap
-from optaic.rules.locations import normalize_root, spellings
+from optaic.rules.locations import are_nested, normalize_root, spellings
 from optaic.run.v1 import data_move_service_pb2
 
 _Move = data_move_service_pb2.DataMove
@@ -94,20 +94,16 @@ async def _move(
         _tell_next(await client.data_moves.switch(move.from_root, to_root))
         return
     from_root = move.from_root or (normalize_root(source) if source else move.data_root)
-    if not from_root:
-        fail(
-            "it is not known where the data lies; pass --from, the OPTAIC_DATA_ROOT of the workers",
-            status=Exit.USAGE,
-        )
+    _require_roots(move, from_root, to_root)
     watch = _Watch(client, move)
     copier = _copier(client, watch, from_root, to_root)
     records = RunRecords(client, copier, from_root, move.tenant_id)
-    await _copy(copier, is_last=False)
-    await records.check()
-    if records.are_elsewhere:
+    if await records.are_elsewhere():  # then the target may be where they are
         fail(
             f"no completed run has outputs below {from_root}; pass --from, the OPTAIC_DATA_ROOT of the workers"
         )
+    await _copy(copier, is_last=False)
+    await records.check()
     await watch.hold(from_root, to_root)
     if watch.move.active_run_count and not wait:
         await _let_go(client, watch.move, was_held=move.state == _Move.STATE_HELD)
@@ -134,6 +130,25 @@ def _require_named(move: _Move, source: str, to_root: str) -> None:
     fail(
         f"the tenant's data is being moved from {move.from_root} to {move.to_root} already; end that move first, with {option}"
     )
+
+
+def _require_roots(move: _Move, from_root: str, to_root: str) -> None:
+    """Refuse roots that run-service would refuse, before anything is copied over the files of a target that is in use."""
+    if not from_root:
+        fail(
+            "it is not known where the data lies; pass --from, the OPTAIC_DATA_ROOT of the workers",
+            status=Exit.USAGE,
+        )
+    if move.data_root and from_root not in spellings(move.data_root):
+        fail(
+            f"the tenant's data lies at {move.data_root}, not at {from_root}; leave out --from",
+            status=Exit.USAGE,
+        )
+    if are_nested([from_root, to_root, *move.former_roots]):
+        fail(
+            f"{to_root} lies within another root of the tenant's data, or one of those lies within it; name another place",
+            status=Exit.USAGE,
+        )
 
 
 async def _let_go(client: AsyncClient, move: _Move, *, was_held: bool) -> NoReturn:

@@ -193,6 +193,26 @@ def test_a_source_in_which_no_run_has_its_outputs_is_refused(service: MovingServ
     assert service.calls() == []
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["run-service has it", "only the runs have it"])
+def test_nothing_is_copied_over_the_place_where_the_data_is(service: MovingService, is_known: bool) -> None:
+    service.move.data_root = str(service.target) if is_known else ""
+    service.record(str(service.target))
+    service.write(service.target, CONTENT)
+    service.write(service.source, b"what lay here before")
+    text = _move(service, "--from", str(service.source), status=2 if is_known else 1)
+    assert ("the tenant's data lies at" if is_known else "no completed run has outputs below") in text
+    assert service.copied() == CONTENT
+    assert service.calls() == []
+
+
+def test_a_target_within_another_root_is_refused_before_anything_is_copied(service: MovingService) -> None:
+    service.move.former_roots.append(str(service.target.parent / "former"))
+    service.target = service.target.parent / "former" / "below"
+    assert "lies within another root" in _move(service, status=2)
+    assert not service.target.exists()
+    assert service.calls() == []
+
+
 def test_runs_that_stay_held_after_a_failure_are_said(service: MovingService, optaic: FakeServices) -> None:
     optaic.on(
         "SwitchDataMove",
