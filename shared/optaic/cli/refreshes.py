@@ -25,7 +25,7 @@ from optaic.cli.output import (
     print_list,
     print_next,
 )
-from optaic.cli.session import ProjectOption, fail, run, when_it_answers
+from optaic.cli.session import ProjectOption, WatchOption, fail, run, when_it_answers
 from optaic.cli.values import parse_labels
 from optaic.client import AsyncClient, RefreshHandle, word
 from optaic.run.v1 import refresh_pb2
@@ -108,10 +108,15 @@ def list_refreshes(
 
 
 @app.command()
-def get(refresh_id: RefreshArgument, output: OutputOption = Format.TABLE) -> None:
-    """Show the flows of a refresh."""
+def get(
+    refresh_id: RefreshArgument, follow: WatchOption = False, output: OutputOption = Format.TABLE
+) -> None:
+    """Show the flows of a refresh; with --watch as they are now, and then as `watch` does."""
 
     async def command(client: AsyncClient) -> None:
+        if follow:  # a watch begins with all flows
+            await _follow(await when_it_answers(lambda: client.refreshes.get(refresh_id)), output)
+            return
         _show_flows(await client.refreshes.flows(refresh_id), output)
 
     run(command)

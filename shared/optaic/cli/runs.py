@@ -29,7 +29,15 @@ from optaic.cli.output import (
     print_next,
     print_table,
 )
-from optaic.cli.session import FlowOption, InstanceArgument, ProjectOption, fail, run, when_it_answers
+from optaic.cli.session import (
+    FlowOption,
+    InstanceArgument,
+    ProjectOption,
+    WatchOption,
+    fail,
+    run,
+    when_it_answers,
+)
 from optaic.client import AsyncClient, RunHandle, word
 from optaic.instance.v1 import instance_pb2
 from optaic.rules.monitoring import describe_alert
@@ -131,12 +139,22 @@ def report(
 @app.command()
 def get(
     run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    follow: WatchOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a run: its figures, warnings and alerts, or why it failed."""
+    """Show a run: its figures, warnings and alerts, or why it failed; with --watch as it is now, and then as `watch` does."""
 
     async def command(client: AsyncClient) -> None:
-        handle = await client.runs.handle(run_id)
+        handle = (
+            await when_it_answers(lambda: client.runs.handle(run_id))
+            if follow
+            else await client.runs.handle(run_id)
+        )
+        if follow:
+            if not is_data(output):
+                _show([handle.run], output)
+            await _follow(handle, output)
+            return
         if is_data(output):
             print_data(handle.run, output)
             return

@@ -31,6 +31,10 @@ EtagOption = Annotated[
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="The reason; recorded with the change.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+WatchOption = Annotated[
+    bool,
+    typer.Option("--watch", "-w", help="Then print each change as a line, or as a JSON object."),
+]
 _PAUSE = 1.0  # seconds until a service that is away is asked again
 _Found = TypeVar("_Found")
 _T = TypeVar("_T")

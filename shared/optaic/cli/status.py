@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -12,6 +13,7 @@ from optaic.cli import realtime
 from optaic.cli.filters import FilterOption
 from optaic.cli.naming import find_instance, find_instances, find_past_instance, find_project, paths_of
 from optaic.cli.output import (
+    AnyFormat,
     Format,
     ListFormat,
     ListOutputOption,
@@ -25,7 +27,7 @@ from optaic.cli.output import (
     print_list,
     print_next,
 )
-from optaic.cli.session import InstanceArgument, ProjectOption, run, when_it_answers
+from optaic.cli.session import InstanceArgument, ProjectOption, WatchOption, run, when_it_answers
 from optaic.cli.status_filters import (
     Asked,
     AsOfOption,
@@ -81,50 +83,81 @@ def list_statuses(
     changed_within: ChangedWithinOption = "",
     as_of: AsOfOption = "",
     filters: FilterOption = None,
+    follow: WatchOption = False,
     output: ListOutputOption = ListFormat.TABLE,
 ) -> None:
-    """Show the status of every instance to which all filters apply, as it is or as it was."""
+    """Show the status of every instance to which all filters apply, as it is or as it was; with --watch of all of a project, or of all."""
     words = {"status": status, "kind": kind, "cause": cause, "flow": flow, "label": label}
     asked = Asked.of(filters, words, {"owner": owner, "name": name, "name_prefix": name_prefix})
 
+    is_narrowed = asked.is_narrowed() or bool(unchanged_for or changed_within or as_of)
+    if follow and (is_narrowed or output in {ListFormat.NAME, ListFormat.CSV}):
+        raise typer.BadParameter(
+            "needs a list of all instances, or of a --project, as table, wide, json or yaml; leave out the other options",
+            param_hint="--watch",
+        )
+
     async def command(client: AsyncClient) -> None:
+        if follow:
+            project_id = await when_it_answers(lambda: find_project(client, project))
+            await _follow(client, (), project_id, lambda found: _show_list(found, {}, output), output)
+            return
         found = await client.status.list(
             project=await find_project(client, project),
             **asked.selection(),
             **await read_times(client, as_of, unchanged_for, changed_within),
         )
-        paths = await paths_of(client, output)
-        rows = [
-            (
-                f"{paths.get(each.project_id, '')}{each.instance_name}",
-                word(each, "status"),
-                moment(each, "status_since_time"),
-                _reason(each),
-                each.instance_id,
-            )
-            for each in found
-        ]
-        print_list(found, ("NAME", "STATUS", "SINCE", "WHY", "ID"), rows, output)
+        _show_list(found, await paths_of(client, output), output)
 
     run(command)
+
+
+def _show_list(
+    found: Sequence[status_pb2.InstanceStatus], paths: Mapping[str, str], output: ListFormat
+) -> None:
+    rows = [
+        (
+            f"{paths.get(each.project_id, '')}{each.instance_name}",
+            word(each, "status"),
+            moment(each, "status_since_time"),
+            _reason(each),
+            each.instance_id,
+        )
+        for each in found
+    ]
+    print_list(found, ("NAME", "STATUS", "SINCE", "WHY", "ID"), rows, output)
 
 
 @app.command()
-def get(instance: InstanceArgument, project: ProjectOption = "", output: OutputOption = Format.TABLE) -> None:
+def get(
+    instance: InstanceArgument,
+    project: ProjectOption = "",
+    follow: WatchOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
     """Show the status of an instance and of each of its flows, with why."""
 
     async def command(client: AsyncClient) -> None:
+        if follow:
+            wanted = await when_it_answers(lambda: find_instance(client, instance, project))
+            await _follow(client, [wanted], "", _show, output)
+            return
         found = await client.status.get(await find_instance(client, instance, project))
         if is_data(output):
             print_data(found, output)
-            return
-        print_line(found.instance_name, word(found, "status"), f"since {moment(found, 'status_since_time')}")
-        for flow in found.flows:
+        else:
+            _show([found])
+
+    run(command)
+
+
+def _show(found: Iterable[status_pb2.InstanceStatus]) -> None:
+    for each in found:
+        print_line(each.instance_name, word(each, "status"), f"since {moment(each, 'status_since_time')}")
+        for flow in each.flows:
             print_line(f"  {word(flow, 'flow_kind').lower()}", word(flow, "status"))
             for reason in (*_reasons(flow), *_waits(flow)):
                 print_line(f"    {reason}")
-
-    run(command)
 
 
 @app.command()
@@ -273,6 +306,28 @@ def watch(
                     return
 
     run(command)
+
+
+async def _follow(
+    client: AsyncClient,
+    wanted: Sequence[instance_pb2.Instance],
+    project_id: str,
+    show: Callable[[list[status_pb2.InstanceStatus]], object],
+    output: AnyFormat,
+) -> None:
+    """Show the statuses as they are, and then a line for each change, until interrupted; for programs each is a message."""
+    begun: dict[str, status_pb2.InstanceStatus] | None = {}
+    async with aclosing(client.status.watch(wanted, project=project_id)) as changes:
+        async for change in changes:
+            if is_data(output):
+                print_next(change, output)
+            elif begun is not None and change.is_initial:
+                begun[change.instance_status.instance_id] = change.instance_status
+            elif begun is not None:  # those of the beginning are complete
+                show(sorted(begun.values(), key=lambda status: status.instance_name))
+                begun = None
+            elif change.HasField("instance_status"):
+                print_line(*_line(change))
 
 
 def _line(change: status_service_pb2.WatchInstanceStatusesResponse) -> tuple[str, ...]:

@@ -64,6 +64,10 @@ class Asked:
         """
         return cls(*combine(filters, several, single))
 
+    def is_narrowed(self) -> bool:
+        """Return whether any filter was given."""
+        return any(self.several.values()) or any(self.single.values())
+
     def selection(self) -> dict[str, Any]:
         """Return them as the client takes them.
 
