@@ -43,27 +43,28 @@ def reachable(starts: Iterable[int], neighbours: Mapping[int, Sequence[int]]) ->
     return found
 
 
-def execution_levels(wanted: Iterable[int], edges: Iterable[tuple[int, int]]) -> list[list[int]]:
+def execution_levels(wanted: Iterable[int], above: Mapping[int, Collection[int]]) -> list[list[int]]:
     """Sort the wanted flows into levels, so that each flow comes after all wanted flows upstream of it.
 
-    `edges` holds (upstream, downstream) pairs for all flows upstream of the wanted ones. A path may lead through flows
+    `above` holds the direct upstreams of the wanted flows and of all flows upstream of them. A path may lead through flows
     that are not wanted.
     """
     wanted_ids = set(wanted)
-    waiting: defaultdict[int, int] = defaultdict(int)
-    downstreams: defaultdict[int, list[int]] = defaultdict(list)
-    nodes = set(wanted_ids)
-    for upstream, downstream in set(edges):
-        waiting[downstream] += 1
-        downstreams[upstream].append(downstream)
-        nodes |= {upstream, downstream}
-    level = dict.fromkeys(nodes, 0)
-    ready = deque(sorted(node for node in nodes if not waiting[node]))
+    waiting: dict[int, int] = {}
+    downstreams: dict[int, list[int]] = {}
+    for flow_id, upstreams in above.items():
+        distinct = set(upstreams)
+        waiting[flow_id] = len(distinct)
+        for upstream in distinct:
+            downstreams.setdefault(upstream, []).append(flow_id)
+    level = dict.fromkeys(wanted_ids, 0)
+    ready = [flow_id for flow_id in downstreams if not waiting.get(flow_id)]
     while ready:
-        node = ready.popleft()
-        below = level[node] + (node in wanted_ids)
-        for downstream in downstreams[node]:
-            level[downstream] = max(level[downstream], below)
+        flow_id = ready.pop()
+        below = level.get(flow_id, 0) + (flow_id in wanted_ids)
+        for downstream in downstreams.get(flow_id, ()):
+            if below > level.get(downstream, 0):
+                level[downstream] = below
             waiting[downstream] -= 1
             if not waiting[downstream]:
                 ready.append(downstream)

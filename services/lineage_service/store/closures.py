@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import sqlalchemy as sa
-
 from lineage_service.store.reads import in_slices, limited
+from servicekit import off_loop
 from servicekit.database import Connection
+
+_BYTES_OF_A_FLOW = 50  # about, with its neighbours
 
 # Each flow of the closure, with its neighbours. Each step is a lookup in an index, as in `propagation`.
 # A flow is a row once, so circles end too. PostgreSQL finds the flows step by step, hence nearest first, and returns each as soon
@@ -42,26 +43,30 @@ _LIST_BELOW = limited("""
 """)
 
 
+async def list_neighbours(
+    connection: Connection,
+    tenant_id: str,
+    flow_ids: Collection[int],
+    *,
+    is_upstream: bool,
+    most: int | None = None,
+) -> dict[int, list[int]]:
+    """Return the flows and all above them, or all below them, each with the next ones there: the `most` nearest, nearest first."""
+    statement = _LIST_ABOVE if is_upstream else _LIST_BELOW
+    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
+    rows = in_slices(connection, statement, parameters, len(flow_ids), most)
+    return {row[0]: row[1] async for row in rows}
+
+
 async def list_closure(
     connection: Connection, tenant_id: str, flow_ids: Collection[int], *, is_upstream: bool
 ) -> list[tuple[int, int]]:
     """Return (upstream, downstream) pairs for all edges above the flows, or for all edges below them."""
-    statement = _statement(is_upstream=is_upstream)
-    parameters = {"tenant_id": tenant_id, "flow_ids": list(flow_ids)}
-    rows = in_slices(connection, statement, parameters, len(flow_ids))
-    if is_upstream:
-        return [(other, flow_id) async for flow_id, others in rows for other in others]
-    return [(flow_id, other) async for flow_id, others in rows for other in others]
+    found = await list_neighbours(connection, tenant_id, flow_ids, is_upstream=is_upstream)
 
+    def pairs() -> list[tuple[int, int]]:
+        if is_upstream:
+            return [(other, flow_id) for flow_id, others in found.items() for other in others]
+        return [(flow_id, other) for flow_id, others in found.items() for other in others]
 
-async def list_nearest(
-    connection: Connection, tenant_id: str, flow_id: int, most: int, *, is_upstream: bool
-) -> dict[int, list[int]]:
-    """Return the `most` flows that are nearest to a flow, itself first, with the next ones above each, or below each."""
-    statement = _statement(is_upstream=is_upstream)
-    parameters = {"tenant_id": tenant_id, "flow_ids": [flow_id]}
-    return {row[0]: row[1] async for row in in_slices(connection, statement, parameters, most=most)}
-
-
-def _statement(*, is_upstream: bool) -> sa.TextClause:
-    return _LIST_ABOVE if is_upstream else _LIST_BELOW
+    return await off_loop.run_if_large(len(found) * _BYTES_OF_A_FLOW, pairs)

@@ -34,7 +34,7 @@ from servicekit import locations, off_loop, pages
 from servicekit.database import Connection
 from servicekit.times import set_time
 
-_BYTES_OF_A_FLOW, _BYTES_OF_A_PAIR = 300, 16  # about
+_BYTES_OF_A_FLOW = 300  # about
 
 
 async def locate(deps: Dependencies, tenant_id: str, ids: Collection[str]) -> Mapping[str, str]:
@@ -227,16 +227,16 @@ async def get_execution_order(
         for key in keys:
             if key not in ids:
                 raise flow_not_found(key)
-        pairs = await closures.list_closure(connection, tenant_id, list(ids.values()), is_upstream=True)
+        above = await closures.list_neighbours(connection, tenant_id, ids.values(), is_upstream=True)
 
     def answer() -> GetExecutionOrderResponse:
         refs = {ids[key]: ref for key, ref in zip(keys, request.flows, strict=True)}
-        levels = execution_levels(refs, pairs)
+        levels = execution_levels(refs, above)
         return GetExecutionOrderResponse(
             levels=[ExecutionLevel(flows=[refs[flow_id] for flow_id in level]) for level in levels]
         )
 
-    return await off_loop.run_if_large(request.ByteSize() + len(pairs) * _BYTES_OF_A_PAIR, answer)
+    return await off_loop.run_if_large(request.ByteSize() + len(above) * _BYTES_OF_A_FLOW, answer)
 
 
 async def explain_staleness(

@@ -92,8 +92,8 @@ class Present:
         """
         most = enough + 1  # with the flow itself
         while True:
-            neighbours = await closures.list_nearest(
-                self.connection, self.tenant_id, flow_id, most, is_upstream=is_upstream
+            neighbours = await closures.list_neighbours(
+                self.connection, self.tenant_id, [flow_id], is_upstream=is_upstream, most=most
             )
             size = len(neighbours) * _BYTES_OF_AN_EDGE
             depths = await off_loop.run_if_large(size, distances, [flow_id], neighbours, max_depth)

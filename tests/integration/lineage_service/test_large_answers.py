@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from bench.layered_graph import fill, instance_id
 from devstack.postgres import Postgres
+from lineage_service.store import closures
 from optaic.common.v1 import flow_pb2
 from optaic.lineage.v1 import lineage_service_pb2 as api
 from optaic.lineage.v1.lineage_service_pb2_grpc import LineageServiceStub
@@ -135,6 +136,28 @@ async def test_an_explanation_says_that_there_are_more(large: _Large) -> None:
 async def test_pages_of_any_size_have_the_same_flows_in_the_same_order(large: _Large) -> None:
     whole = await _all_upstreams(large.stub, 10_000)
     assert await _all_upstreams(large.stub, 7_001) == whole
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_page_walks_no_farther_than_it_needs(large: _Large, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[int] = []
+    walk = closures.list_neighbours
+
+    async def noting(*arguments: Any, **options: Any) -> dict[int, list[int]]:
+        found = await walk(*arguments, **options)
+        walked.append(len(found))
+        return found
+
+    monkeypatch.setattr(closures, "list_neighbours", noting)
+    request = api.ListUpstreamsRequest(flow=_LAST, page_size=1_000)
+    for read in (1_001, 2_001, 3_001):  # with the flow itself, and one that says whether there are more
+        page = await large.call("ListUpstreams", request)
+        assert len(page.flows) == 1_000
+        assert walked.pop() <= read + 1
+        assert not walked
+        request.page_token = page.next_page_token
+    await large.call("ListUpstreams", api.ListUpstreamsRequest(flow=_LAST, max_depth=1))
+    assert walked.pop() <= 1_002
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -163,7 +163,9 @@ def test_each_flow_has_one_level_and_comes_after_those_above_unless_it_is_in_or_
     in_circles = {number for number in FLOWS if number in below[number]}
     tangled = reachable(in_circles, downstreams)
     level = {
-        number: place for place, numbers in enumerate(execution_levels(wanted, pairs)) for number in numbers
+        number: place
+        for place, numbers in enumerate(execution_levels(wanted, adjacency((down, up) for up, down in pairs)))
+        for number in numbers
     }
     places = places_of_plan(wanted, pairs)
     assert level.keys() == places.keys() == wanted
