@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from lineage_service import conversion
+from lineage_service.admission_conversion import admission_message
 from lineage_service.domain.increments import why_full
 from lineage_service.use_cases.admission import Answer
 from optaic.run.v1 import run_pb2
@@ -22,7 +22,7 @@ class Ranged:
     def covers(self, answer: Answer) -> bool:
         """Return what run-service says of it, from the answer of lineage-service."""
         found, because = answer.admission, why_full(answer.admission.flow, answer.admission.direct)
-        told = conversion.admission_message(found.revision, found.flow, found.direct, [], [], because)
+        told = admission_message(found.revision, found.flow, found.direct, [], because)
         run = run_pb2.Run(
             is_partial_range=True,
             compute_fingerprint=found.flow.fingerprint,
