@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,13 +45,14 @@ class Caller:
         return f"address {self.address}"
 
 
-@dataclass
+@dataclass(eq=False)
 class _Visit:
-    """A request under way: its caller, its place, and whether its token counts as one that is not valid."""
+    """A request under way: its caller, its place, and what was and is known of its token."""
 
     caller: Caller
     place: Place
-    is_counted: bool
+    was_accepted: bool  # when it came in
+    is_counted: bool  # as one that is not valid
 
 
 _current: ContextVar[_Visit] = ContextVar("gateway_visit")
@@ -70,7 +71,7 @@ class Callers:
 
     def __init__(self) -> None:
         self._accepted: OrderedDict[str, None] = OrderedDict()
-        self._under_way: Counter[str] = Counter()  # calls of each caller
+        self._under_way: defaultdict[str, set[_Visit]] = defaultdict(set)  # of each caller
         self._failed = FailedTokens(per_second=_FAILED_PER_SECOND, at_once=_FAILED_AT_ONCE)
 
     def place_of(self, caller: Caller) -> str:
@@ -89,16 +90,21 @@ class Callers:
         is_unknown = caller.has_token and caller.name not in self._accepted
         if is_unknown:
             self._failed.check(caller.address)
-        visit = _Visit(caller, place, is_counted=is_unknown and not self._under_way[caller.name])
+        visit = _Visit(
+            caller,
+            place,
+            was_accepted=caller.name in self._accepted,
+            is_counted=is_unknown and not self._under_way[caller.name],
+        )
         if visit.is_counted:
             self._failed.count(caller.address)
         token = _current.set(visit)
-        self._under_way[caller.name] += 1
+        self._under_way[caller.name].add(visit)
         try:
             yield
         finally:
             _current.reset(token)
-            self._under_way[caller.name] -= 1
+            self._under_way[caller.name].discard(visit)
             if not self._under_way[caller.name]:
                 del self._under_way[caller.name]
 
@@ -118,17 +124,22 @@ class Callers:
         if not visit.caller.has_token:
             return
         name = visit.caller.name
+        is_new = name not in self._accepted
         self._accepted[name] = None
         self._accepted.move_to_end(name)
         if len(self._accepted) > _MOST_REMEMBERED:
             self._accepted.popitem(last=False)
-        self._take_back(visit)
-        visit.place.move(name)
+        # All calls with it: a stream may have no answer of its own for long.
+        for each in self._under_way[name] if is_new else (visit,):
+            self._take_back(each)
+            each.place.move(name)
 
     def _refuse(self) -> None:
         visit = _current.get()
+        is_known_already = visit.was_accepted and visit.caller.name not in self._accepted
         self._accepted.pop(visit.caller.name, None)
-        if not visit.is_counted:
+        # The calls that came with a token while it was valid end together when it is so no more; that is one token, not many.
+        if not (visit.is_counted or is_known_already):
             visit.is_counted = True
             self._failed.count(visit.caller.address)
 

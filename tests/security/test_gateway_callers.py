@@ -7,12 +7,13 @@ import contextlib
 import functools
 import os
 import socket
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
 from grpc import StatusCode
 
-from gateway.caller import Callers, caller_of
+from gateway.caller import Caller, Callers, caller_of
 from gateway.door import Page
 from gateway.places import Places, Room
 from servicekit.errors import ResourceExhaustedError
@@ -197,6 +198,42 @@ async def test_calls_with_one_new_token_at_once_count_as_one() -> None:
         callers.judge(StatusCode.OK)
     assert callers.place_of(caller) == caller.name
     _answer(callers, "another", StatusCode.OK)
+
+
+def _begin(calls: contextlib.ExitStack, callers: Callers, caller: Caller, places: Places) -> Context:
+    """Begin a call in a context of its own, as each has."""
+    own = copy_context()
+    entered = callers.enter(caller, calls.enter_context(places.take(callers.place_of(caller))))
+    own.run(entered.__enter__)
+    calls.callback(own.run, entered.__exit__, None, None, None)
+    return own
+
+
+async def test_an_accepted_token_has_the_places_of_all_its_calls_under_way() -> None:
+    """A stream may have no answer for long: it is not its address's any more once another call shows whose it is."""
+    callers, places = Callers(), Places("streams", Room(9, 9))
+    caller = caller_of("Bearer new", "10.0.0.1")
+    with contextlib.ExitStack() as calls:
+        begun = [_begin(calls, callers, caller, places) for _ in range(3)]
+        begun[1].run(callers.judge, StatusCode.OK)
+        assert places._taken == {caller.name: 3}
+        assert not callers._failed._count_of(caller.address)
+    assert places.taken == 0
+
+
+@pytest.mark.parametrize("was_known", [True, False])
+async def test_calls_that_came_with_a_valid_token_count_as_one_when_it_expires(was_known: bool) -> None:
+    """Those that came with a wrong one count each, as each costs a service the verification."""
+    callers, places = Callers(), Places("streams", Room(50, 50))
+    caller = caller_of("Bearer token", "10.0.0.1")
+    if was_known:
+        _answer(callers, "token", StatusCode.OK)
+    with contextlib.ExitStack() as calls:
+        for each in [_begin(calls, callers, caller, places) for _ in range(40)]:
+            each.run(callers.judge, StatusCode.UNAUTHENTICATED)
+    assert callers.place_of(caller) == caller.address_name
+    with contextlib.nullcontext() if was_known else pytest.raises(ResourceExhaustedError):
+        _answer(callers, "renewed", StatusCode.OK)
 
 
 async def test_no_service_that_is_away_makes_a_token_wrong() -> None:
