@@ -1,7 +1,7 @@
 # Everything runs in .venv, made by `make setup` from requirements/dev.txt; no target needs root or a system package.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-faults bench up down status logins dead-letters check proto client baseline lock clean
+.PHONY: help setup demo test test-faults bench up down status logins dead-letters check proto client baseline lock clean console
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -94,6 +94,10 @@ proto: setup stubs ## regenerate shared/optaic stubs from protos/
 client: setup ## regenerate the synchronous client from the asynchronous one, and docs/cli.md from the help texts
 	PYTHONPATH=tests $(BIN)/python -m support.synchronous_client
 	PYTHONPATH=tests $(BIN)/python -m support.command_line_page
+
+console: setup ## rebuild the console from its sources and the contracts; needs node and npm
+	cd services/gateway/console && npm ci --ignore-scripts --no-audit --no-fund \
+		&& PATH="$(abspath $(BIN)):$$PATH" npm run generate && npm run check && npm run build
 
 baseline: setup ## freeze the contracts and built-in definitions as they are: from now on checks compare with them
 	$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb

@@ -119,7 +119,8 @@ def describe(endpoints: Endpoints, state: State) -> str:
 def _gateway(endpoints: Endpoints) -> list[str]:
     title = "HTTP, for browsers and curl (docs/gateway.md)"
     if endpoints.gateway:
-        return [title, f"  gateway   {endpoints.gateway}"]
+        console = [] if endpoints.auth != "development" else [f"  console   {endpoints.gateway}/console/"]
+        return [title, *console, f"  gateway   {endpoints.gateway}"]
     if not has_gateway():
         return [
             title,

@@ -14,6 +14,7 @@ from gateway.backends import Backends
 from gateway.caller import Callers
 from gateway.config import Settings
 from gateway.connect_adapter import Application
+from gateway.console_files import Console
 from gateway.door import Door, Page
 from gateway.downloads import Downloads
 from gateway.granian_adapter import HttpServer
@@ -23,7 +24,7 @@ from servicekit import logging, runtime
 from servicekit.clock import Clock, SystemClock
 
 NAME = "gateway"
-_GREETING = b"OptAIC. The API is described at /openapi.json; /readyz says which services answer.\n"
+_GREETING = b"OptAIC. The console is at /console/ for browsers. The API is described at /openapi.json; /readyz says which services answer.\n"
 _log = structlog.get_logger(__name__)
 
 
@@ -70,7 +71,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Gateway:
         storage.install(storage.Access(**settings.describe_access()))
     downloads = Downloads(settings, backends, callers, clock or SystemClock())
     calls = Application(methods, backends, callers, settings.stream_seconds)
-    door = Door(settings, pages, methods, calls, downloads, callers)
+    door = Door(settings, pages, methods, calls, downloads, callers, Console())
     return Gateway(HttpServer(settings, door), door, downloads, backends)
 
 

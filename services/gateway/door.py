@@ -12,6 +12,7 @@ import structlog
 from gateway import errors
 from gateway.caller import Callers, caller_of
 from gateway.config import Settings
+from gateway.console_files import Console
 from gateway.downloads import Downloads
 from gateway.methods import Method
 from gateway.places import Places, Room
@@ -54,6 +55,7 @@ class Door:
         calls: Application,
         downloads: Downloads,
         callers: Callers,
+        console: Console,
     ) -> None:
         self._settings = settings
         self._hosts = frozenset(each.lower() for each in settings.hosts)
@@ -63,6 +65,7 @@ class Door:
         self._calls = calls
         self._downloads = downloads
         self._callers = callers
+        self._console = console
         self._places = {
             False: Places("calls", Room(settings.maximum_calls, settings.caller_calls)),
             True: Places("streams", Room(settings.maximum_streams, settings.caller_streams)),
@@ -113,12 +116,8 @@ class Door:
     async def _serve(self, scope: Scope, receive: Receive, response: Response) -> None:
         request = Request.read(scope)
         request.check_host(self._hosts)
-        if (page := self._pages.get(request.path)) is not None:
-            if request.method not in _READING:
-                raise errors.method_not_allowed("GET")
-            with self._readers.take(request.address):
-                status, body = await page.read()
-                await response.answer(status, body, page.media_type, has_body=request.method == "GET")
+        if self._console.takes(request) or request.path in self._pages:
+            await self._show(request, response)
             return
         if self._downloads.is_signed(
             request.path
@@ -138,6 +137,18 @@ class Door:
         if request.media_type not in accepted:
             raise errors.unsupported_media_type(", ".join(sorted(accepted)))
         await self._call(request, method, scope, receive, response)
+
+    async def _show(self, request: Request, response: Response) -> None:
+        """Answer what everybody may read without a token."""
+        if request.method not in _READING:
+            raise errors.method_not_allowed("GET")
+        with self._readers.take(request.address):
+            if self._console.takes(request):
+                await self._console.serve(request, response)
+                return
+            page = self._pages[request.path]
+            status, body = await page.read()
+            await response.answer(status, body, page.media_type, has_body=request.method == "GET")
 
     async def _call(
         self, request: Request, method: Method, scope: Scope, receive: Receive, response: Response
