@@ -14,6 +14,7 @@ from optaic.apply.documents import read_documents
 from optaic.apply.execution import definitions_of, execute, projects_of, read_existing
 from optaic.apply.export import UNMANAGED, Definitions, export_documents, unsaid
 from optaic.apply.plan import Action, Existing, Verb, make_plan
+from optaic.cli.completion import complete_projects
 from optaic.cli.documents import placing, read_yaml
 from optaic.cli.exits import Exit
 from optaic.cli.impact import show_impact
@@ -82,7 +83,10 @@ def diff(
 
 
 def export(
-    project: Annotated[str, typer.Option("--project", help="Only this project, by id or name.")] = "",
+    project: Annotated[
+        str,
+        typer.Option("--project", help="Only this project, by id or name.", autocompletion=complete_projects),
+    ] = "",
     manager: Annotated[
         str, typer.Option(help="The manager to write for instances that have none.")
     ] = UNMANAGED,

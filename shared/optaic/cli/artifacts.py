@@ -17,7 +17,7 @@ from optaic import storage
 from optaic.cli.exits import Exit
 from optaic.cli.files import new_file
 from optaic.cli.output import print_line
-from optaic.cli.session import fail, run, warn
+from optaic.cli.session import RunArgument, fail, run, warn
 from optaic.client import AsyncClient
 from optaic.client.reading import is_out_of_reach
 from optaic.errors import FailedPreconditionError
@@ -29,7 +29,7 @@ _SECONDS = 60.0  # without any byte
 
 
 def artifact(
-    run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    run_id: RunArgument,
     name: Annotated[
         str, typer.Argument(help="Name of the artifact, or of a file in it.", show_default=False)
     ],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from optaic.cli.completion import complete_definitions
 from optaic.cli.definitions import DefinitionArgument, KindOption, VersionArgument, check_kind, find_version
 from optaic.cli.output import (
     Format,
@@ -28,7 +29,9 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("list")
 def list_hashes(
-    definition: Annotated[str, typer.Argument(help="Only this definition, by id or name.")] = "",
+    definition: Annotated[
+        str, typer.Argument(help="Only this definition, by id or name.", autocompletion=complete_definitions)
+    ] = "",
     version: Annotated[
         str, typer.Argument(help="The definition's version; required with a definition.")
     ] = "",

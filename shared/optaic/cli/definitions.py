@@ -8,6 +8,7 @@ from typing import Annotated
 import grpc
 import typer
 
+from optaic.cli.completion import complete_definitions
 from optaic.cli.output import (
     Format,
     ListFormat,
@@ -37,7 +38,12 @@ from optaic.errors import NotFoundError
 from optaic.rules.forms import is_id
 
 app = typer.Typer(no_args_is_help=True)
-DefinitionArgument = Annotated[str, typer.Argument(help="Id or name of the definition.", show_default=False)]
+DefinitionArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Id or name of the definition.", show_default=False, autocompletion=complete_definitions
+    ),
+]
 VersionArgument = Annotated[str, typer.Argument(help="For example 1.0.0.", show_default=False)]
 KindOption = Annotated[
     str,

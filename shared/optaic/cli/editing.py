@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from optaic.cli.completion import complete_projects
 from optaic.cli.naming import find_instance, find_project, is_unattended
 from optaic.cli.output import Format, OutputOption
 from optaic.cli.session import (
@@ -54,7 +55,15 @@ _UpstreamOption = Annotated[
 
 def create(
     name: Annotated[str, typer.Argument(help="The name of the new instance.", show_default=False)],
-    project: Annotated[str, typer.Option("--project", help="Id or name of the project.", show_default=False)],
+    project: Annotated[
+        str,
+        typer.Option(
+            "--project",
+            help="Id or name of the project.",
+            show_default=False,
+            autocompletion=complete_projects,
+        ),
+    ],
     file: _FileOption = None,
     values: _SetOption = None,
     upstream: _UpstreamOption = None,

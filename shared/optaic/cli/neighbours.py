@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from optaic.cli.completion import complete_instances
 from optaic.cli.naming import find_instance, find_instances, is_unattended
 from optaic.cli.output import (
     Format,
@@ -59,7 +60,10 @@ def downstreams(
 
 def order(
     instances: Annotated[
-        list[str], typer.Argument(help="Ids or names of the instances.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Ids or names of the instances.", show_default=False, autocompletion=complete_instances
+        ),
     ],
     flow: FlowOption = "",
     project: ProjectOption = "",

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from optaic.cli.completion import complete_instances, complete_runs
 from optaic.cli.exits import Exit
 from optaic.cli.naming import find_instance
 from optaic.cli.output import print_line
@@ -22,9 +23,15 @@ _NO_GATEWAY = "the address of the gateway is not known; set OPTAIC_GATEWAY_URL, 
 def open_page(
     instance: Annotated[
         str,
-        typer.Argument(help="Id or name of an instance; by default the first page.", show_default=False),
+        typer.Argument(
+            help="Id or name of an instance; by default the first page.",
+            show_default=False,
+            autocompletion=complete_instances,
+        ),
     ] = "",
-    run_id: Annotated[str, typer.Option("--run", help="The page of this run.")] = "",
+    run_id: Annotated[
+        str, typer.Option("--run", help="The page of this run.", autocompletion=complete_runs)
+    ] = "",
     only_print: Annotated[
         bool, typer.Option("--print", help="Print the address; open no browser. So it is without a display.")
     ] = False,

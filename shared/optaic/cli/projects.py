@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from optaic.cli.completion import complete_projects
 from optaic.cli.deletions import ask, count, show_preview
 from optaic.cli.naming import get_project, is_unattended
 from optaic.cli.output import (
@@ -34,7 +35,10 @@ from optaic.instance.v1 import instance_pb2
 from optaic.instance.v1 import instance_service_pb2 as api
 
 app = typer.Typer(no_args_is_help=True)
-ProjectArgument = Annotated[str, typer.Argument(help="Id or name of the project.", show_default=False)]
+ProjectArgument = Annotated[
+    str,
+    typer.Argument(help="Id or name of the project.", show_default=False, autocompletion=complete_projects),
+]
 EtagOption = Annotated[str, typer.Option("--etag", help="Refuse if the project has changed since this etag.")]
 LabelOption = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be repeated.")]
 

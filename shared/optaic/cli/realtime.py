@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from optaic.cli.completion import complete_instances
 from optaic.cli.naming import find_instances
 from optaic.cli.output import (
     Format,
@@ -25,7 +26,12 @@ _TOKENS = ("connection_token", "token")
 
 def token(
     instances: Annotated[
-        list[str], typer.Argument(help="Instances, by id or name; at most 100.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Instances, by id or name; at most 100.",
+            show_default=False,
+            autocompletion=complete_instances,
+        ),
     ],
     project: ProjectOption = "",
     run_id: Annotated[

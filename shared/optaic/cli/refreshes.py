@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from optaic.cli.completion import complete_instances
 from optaic.cli.exits import Exit
 from optaic.cli.filters import FilterOption, combine
 from optaic.cli.naming import find_instances, find_project, is_unattended
@@ -38,7 +39,9 @@ def refresh(
     instances: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Instances, by id or name; or pass --project, --label or --all.", show_default=False
+            help="Instances, by id or name; or pass --project, --label or --all.",
+            show_default=False,
+            autocompletion=complete_instances,
         ),
     ] = None,
     upstream: Annotated[bool, typer.Option("--upstream", help="Also everything above them.")] = False,

@@ -17,11 +17,9 @@ from optaic.cli.output import (
     print_line,
     print_list,
 )
-from optaic.cli.session import ReasonOption, run
+from optaic.cli.session import ReasonOption, RunArgument, run
 from optaic.client import AsyncClient, word
 from optaic.run.v1 import run_pb2
-
-RunArgument = Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]
 
 
 def cancel(run_id: RunArgument, reason: ReasonOption = "", output: OutputOption = Format.TABLE) -> None:

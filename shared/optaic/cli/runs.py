@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from optaic.cli import artifacts, run_steps
+from optaic.cli.completion import complete_instances
 from optaic.cli.exits import Exit
 from optaic.cli.filters import FilterOption, combine
 from optaic.cli.naming import find_instance, find_project, is_unattended
@@ -33,6 +34,7 @@ from optaic.cli.session import (
     FlowOption,
     InstanceArgument,
     ProjectOption,
+    RunArgument,
     WatchOption,
     fail,
     run,
@@ -138,7 +140,7 @@ def report(
 
 @app.command()
 def get(
-    run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    run_id: RunArgument,
     follow: WatchOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -179,7 +181,7 @@ def get(
 
 @app.command()
 def watch(
-    run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    run_id: RunArgument,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show a run until it has ended; the exit status is 9 if it fails, 10 if it is cancelled."""
@@ -192,7 +194,7 @@ def watch(
 
 @app.command()
 def logs(
-    run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    run_id: RunArgument,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print lines as they come, until the run has ended.")
     ] = False,
@@ -218,7 +220,7 @@ def logs(
 
 
 @app.command()
-def traceback(run_id: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]) -> None:
+def traceback(run_id: RunArgument) -> None:
     """Print where a run's code was when it failed."""
 
     async def command(client: AsyncClient) -> None:
@@ -233,7 +235,10 @@ def traceback(run_id: Annotated[str, typer.Argument(help="Id of the run.", show_
 def list_runs(
     instance: Annotated[
         str,
-        typer.Argument(help="Only runs of this instance, by id or name; by default runs of all instances."),
+        typer.Argument(
+            help="Only runs of this instance, by id or name; by default runs of all instances.",
+            autocompletion=complete_instances,
+        ),
     ] = "",
     status: Annotated[
         list[str] | None, typer.Option(help="Only runs with this status, for example failed.")

@@ -10,14 +10,23 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
+from optaic.cli.completion import complete_instances, complete_projects, complete_runs
 from optaic.cli.exits import Exit, exit_of
 from optaic.cli.output import print_message
 from optaic.client import AsyncClient
 from optaic.client.silence import notify_while_waiting
 from optaic.errors import DeadlineExceededError, OptaicError, UnavailableError
 
-InstanceArgument = Annotated[str, typer.Argument(help="Id or name of the instance.", show_default=False)]
-ProjectOption = Annotated[str, typer.Option("--project", help="Id or name of the project.")]
+InstanceArgument = Annotated[
+    str,
+    typer.Argument(help="Id or name of the instance.", show_default=False, autocompletion=complete_instances),
+]
+RunArgument = Annotated[
+    str, typer.Argument(help="Id of the run.", show_default=False, autocompletion=complete_runs)
+]
+ProjectOption = Annotated[
+    str, typer.Option("--project", help="Id or name of the project.", autocompletion=complete_projects)
+]
 FileOption = Annotated[
     Path, typer.Option("--file", "-f", exists=True, dir_okay=False, help="YAML or JSON.", show_default=False)
 ]

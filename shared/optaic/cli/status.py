@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from optaic.cli import realtime
+from optaic.cli.completion import complete_instances
 from optaic.cli.filters import FilterOption
 from optaic.cli.naming import find_instance, find_instances, find_past_instance, find_project, paths_of
 from optaic.cli.output import (
@@ -64,7 +65,11 @@ EndOption = Annotated[
 ]
 InstancesArgument = Annotated[
     list[str] | None,
-    typer.Argument(help="Only these instances, by id or name; by default all.", show_default=False),
+    typer.Argument(
+        help="Only these instances, by id or name; by default all.",
+        show_default=False,
+        autocompletion=complete_instances,
+    ),
 ]
 
 

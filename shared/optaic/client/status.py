@@ -10,7 +10,7 @@ from typing import Any
 
 from optaic.client import messages
 from optaic.client.connection import Connection
-from optaic.client.definitions import all_pages
+from optaic.client.definitions import all_pages, each_page
 from optaic.client.existence import require_instances, require_project
 from optaic.client.moments import MomentLike, moment
 from optaic.client.references import FlowLike, InstanceLike, flow_of, id_of
@@ -59,8 +59,9 @@ class Statuses:
         unchanged_since: datetime | None = None,
         changed_since: datetime | None = None,
         as_of: MomentLike | None = None,
+        limit: int | None = None,
     ) -> list[status_pb2.InstanceStatus]:
-        """Return the statuses of all instances, or of those to which every filter applies.
+        """Return the statuses of all instances, or of those to which every filter applies; at most `limit` of them.
 
         `cause_kinds` finds those of which a flow has such a cause, `unchanged_since` those that have had their status since
         then or longer, and `changed_since` those whose status has changed since then. With `as_of`, a lineage
@@ -72,7 +73,7 @@ class Statuses:
         """
         request = _list_request(
             project_id=project,
-            page_size=LARGEST_SIZE,
+            page_size=min(limit or LARGEST_SIZE, LARGEST_SIZE),
             statuses=statuses,
             kinds=kinds,
             cause_kinds=cause_kinds,
@@ -94,7 +95,12 @@ class Statuses:
             lacks = lacks or answer.is_incomplete
             return answer
 
-        found = await all_pages(page, request, "instance_statuses")
+        found: list[status_pb2.InstanceStatus] = []
+        async with aclosing(each_page(page, request, "instance_statuses")) as pages:
+            async for each in pages:
+                found.append(each)
+                if limit and len(found) >= limit:
+                    break
         self._tell_incomplete(is_incomplete=lacks)
         if not found:
             await require_project(self._connection, project)

@@ -39,8 +39,9 @@ class Statuses(Plain[asynchronous.Statuses]):
         unchanged_since: datetime | None = None,
         changed_since: datetime | None = None,
         as_of: MomentLike | None = None,
+        limit: int | None = None,
     ) -> list[status_pb2.InstanceStatus]:
-        """Return the statuses of all instances, or of those to which every filter applies.
+        """Return the statuses of all instances, or of those to which every filter applies; at most `limit` of them.
 
         `cause_kinds` finds those of which a flow has such a cause, `unchanged_since` those that have had their status since
         then or longer, and `changed_since` those whose status has changed since then. With `as_of`, a lineage
@@ -64,6 +65,7 @@ class Statuses(Plain[asynchronous.Statuses]):
                 unchanged_since=unchanged_since,
                 changed_since=changed_since,
                 as_of=as_of,
+                limit=limit,
             )
         )
 
