@@ -310,4 +310,41 @@ DEFECTS = (
         "integration/storage/test_publishing.py"
         "::test_a_late_writer_whose_answer_was_lost_withdraws_its_version",
     ),
+    Defect(
+        "a named flow run overtakes those that wait",
+        "worker/executor.py",
+        (("if self._may_others_wait or not self._has_room():", "if not self._has_room():"),),
+        "unit/worker/test_named_runs.py"
+        "::test_a_named_flow_run_is_claimed_only_if_nothing_speaks_against_it",
+    ),
+    Defect(
+        "a flow run whose name comes late is taken a second time",
+        "worker/executor.py",
+        (("if named.flow_run_id in self._begun or named.flow_run_id in self._named:", "if False:"),),
+        "unit/worker/test_named_runs.py::test_a_name_told_twice_is_claimed_once",
+    ),
+    Defect(
+        "a view of the work pool counts for ever",
+        "worker/named_runs.py",
+        (("time.monotonic() - self._view_time <= _VALID_SECONDS and queue_id", "queue_id"),),
+        "unit/worker/test_named_runs.py"
+        "::test_a_named_flow_run_is_claimed_only_if_nothing_speaks_against_it",
+    ),
+    Defect(
+        "a flow run of an earlier look is claimed although it has ended",
+        "worker/executor.py",
+        (("for flow_run in self._found if flow_run.id in waiting)", "for flow_run in self._found)"),),
+        "unit/worker/test_looks.py"
+        "::test_a_flow_run_that_another_worker_took_or_ended_meanwhile_is_not_claimed",
+    ),
+    Defect(
+        "a claim does not look at what it took",
+        "worker/prefect_adapter.py",
+        (
+            ("if time is None:\n            raise FlowRunNot", "if False:\n            raise FlowRunNot"),
+            ("if time > max(claimed", "if time is not None and time > max(claimed"),
+        ),
+        "integration/worker/test_claims.py"
+        "::test_a_flow_run_that_has_ended_is_no_longer_listed_and_its_claim_is_undone",
+    ),
 )  # fmt: skip
