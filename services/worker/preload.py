@@ -18,4 +18,5 @@ PRELOAD = (
     "worker.computing.training",
     "mlflow.sklearn",
     "worker.loaded_code",
+    "worker.large_pages",  # the last: what is imported later lies in small ones
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +25,12 @@ async def main():
     forkserver = Forkserver(PRELOAD)
     await forkserver.start()
     status = open(f"/proc/{forkserver.pid}/maps").read()
+    memory = open(f"/proc/{forkserver.pid}/smaps_rollup").read()
     print(json.dumps({
         "threads": [open(f"/proc/{forkserver.pid}/task/{task}/comm").read().strip()
                     for task in os.listdir(f"/proc/{forkserver.pid}/task")],
         "loaded": [name for name in ("cygrpc", "polars", "deltalake", "sklearn") if name in status],
+        "large": int(memory.partition("AnonHugePages:")[2].split()[0]),
         "sockets": count_sockets(f"/proc/{forkserver.pid}/fd"),
     }))
     await forkserver.stop()
@@ -35,6 +38,9 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
+
+_LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_HAS_LARGE_PAGES = _LARGE_PAGES.exists() and tuple(map(int, platform.release().split(".")[:2])) >= (6, 1)
 
 
 def test_the_forkserver_has_the_libraries_loaded_and_no_connection(tmp_path: Path) -> None:
@@ -47,6 +53,8 @@ def test_the_forkserver_has_the_libraries_loaded_and_no_connection(tmp_path: Pat
     found = json.loads(output.splitlines()[-1])
     assert sorted(found["threads"]) == ["polars-ooc-clea", "python"]
     assert set(found["loaded"]) == {"polars", "deltalake", "sklearn"}, "gRPC is the parent's alone"
+    if _HAS_LARGE_PAGES:
+        assert found["large"] > 32 * 1024, "kB, so that forks are quick"
     assert found["sockets"] == 1, "only the one that it takes orders from"
 
 
