@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,11 @@ _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 @dataclass
 class Known:
-    """The part of a log that was read; it stays true, because entries are never changed."""
+    """The part of a log that was read; it stays true while its last entry does, because tables never change an entry."""
 
     entries: int = 0  # so many of them, from the first
     parts: set[str] = field(default_factory=set)  # the data files that these name
+    last: bytes = b""  # the SHA-256 of the last of them
 
 
 def read_log(paths: Collection[str], read: Read, newest: int, known: Known) -> Collection[str]:
@@ -50,14 +52,23 @@ def read_log(paths: Collection[str], read: Read, newest: int, known: Known) -> C
         )
     if not entries and any(path.startswith(naming.LOG) and not naming.is_draft(path) for path in paths):
         raise UnclearError("the log of the table has no entries, but other files; restore its entries")
-    unread = [entries[number] for number in range(known.entries, last + 1)]
+    first = known.entries
+    if first and _digest(read(entries[first - 1])) != known.last:
+        first = 0  # an older state of the table was restored and written on
+    unread = [entries[number] for number in range(first, last + 1)]
     found_parts: set[str] = set()
+    newest_read = known.last
     with ThreadPoolExecutor(_READERS) as pool:
         for path, content in zip(unread, pool.map(read, unread), strict=True):
             found_parts.update(filter(naming.PART.fullmatch, _list_named(path, content)))
+            newest_read = _digest(content)
     known.parts |= found_parts
-    known.entries = last + 1
+    known.entries, known.last = last + 1, newest_read
     return known.parts
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _find_newest(paths: Collection[str], read: Read) -> int:
