@@ -16,7 +16,7 @@ from lineage_service.domain.past import Base, Moment, stale_flows
 from lineage_service.domain.snapshots import SCHEMA
 from lineage_service.store import closures, history, reads
 from optaic.lineage.v1.lineage_service_pb2 import AsOf
-from servicekit import off_loop
+from servicekit import awake, off_loop
 from servicekit.database import Connection
 
 _BYTES_OF_A_FLOW, _BYTES_OF_AN_EDGE, _BYTES_OF_A_PAIR = 300, 50, 16  # about
@@ -144,7 +144,8 @@ class Past:
         members = {*flow_ids, *(edge.upstream_id for edge in edges)}
         revision, base = self.moment.revision, self._base
         await history.add_to_base(self.connection, self.tenant_id, revision, members, base)
-        stale = await off_loop.run_if_large(len(base.versions) * _BYTES_OF_AN_EDGE, stale_flows, base)
+        size = len(base.versions) * _BYTES_OF_AN_EDGE
+        stale = await awake.compute(self.connection, off_loop.run_if_large(size, stale_flows, base))
         flows = await history.list_flows(self.connection, self.tenant_id, revision, members, members - stale)
         graph = await off_loop.run_if_large(len(edges) * _BYTES_OF_AN_EDGE, Graph, flows, edges)
         return await _states(graph, flow_ids)
@@ -160,7 +161,8 @@ class Past:
             neighbours = adjacency((down, up) for up, down in pairs) if is_upstream else adjacency(pairs)
             return _nearest_first(distances([flow_id], neighbours, max_depth))
 
-        return await off_loop.run_if_large(len(pairs) * _BYTES_OF_A_PAIR, order)
+        size = len(pairs) * _BYTES_OF_A_PAIR
+        return await awake.compute(self.connection, off_loop.run_if_large(size, order))
 
     async def _list_closure(self, flow_id: int, *, is_upstream: bool) -> list[tuple[int, int]]:
         """Return (upstream, downstream) pairs for all edges above a flow, or for all edges below it."""
@@ -170,7 +172,7 @@ class Past:
         self._base = Base()  # of this flow only
         await history.add_to_base(self.connection, self.tenant_id, revision, [flow_id], self._base)
         size = len(self._base.upstream_ids) * _BYTES_OF_AN_EDGE
-        return await off_loop.run_if_large(size, self._base.pairs)
+        return await awake.compute(self.connection, off_loop.run_if_large(size, self._base.pairs))
 
     async def list_schema_neighbours(self, flow_ids: Sequence[int]) -> list[tuple[int, int]]:
         """Return (upstream, downstream) pairs for all edges of kind SCHEMA that begin or end at the flows."""

@@ -68,3 +68,20 @@ async def test_what_still_blocks_refuses(service: RunningRunService) -> None:
     service.lineage.answer = lambda _: _blocked_by(prices)
     assert (await _tick(service, derived)).error.type == "UPSTREAM_NOT_READY"
     assert len(service.lineage.requests) == 2
+
+
+async def test_a_flow_that_blocks_and_is_not_listed_is_waited_for_while_a_run_may_cure_it(
+    service: RunningRunService,
+) -> None:
+    prices, derived = _chain(service)
+    (state,) = service.lineage.upstreams
+    state.freshness_status = lineage_pb2.FRESHNESS_STATUS_UNSPECIFIED
+    state.outcome = lineage_pb2.FLOW_OUTCOME_SUCCEEDED
+    service.lineage.answer = lambda _: Answer(blocking_count=20_000)
+    assert (await _tick(service, derived)).error.type == "UPSTREAM_NOT_READY"
+    service.lineage.answer = lambda _: Answer(all_ready=True)
+    await service.submit(prices)  # after the scheduled time
+    service.lineage.answer = lambda _: Answer(blocking_count=20_000)
+    other = service.instances.add(upstreams=[prices])
+    other.schedule.CopyFrom(derived.schedule)
+    assert (await _tick(service, other)).error.type == "TICK_WAITING"
