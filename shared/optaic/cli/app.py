@@ -34,6 +34,7 @@ _VERBS = {
     "export": "apply:export",
     "open": "pages:open_page",
     "doctor": "doctor:doctor",
+    "init": "packages:init",
 }
 
 

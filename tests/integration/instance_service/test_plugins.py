@@ -12,6 +12,7 @@ from instance_service.use_cases.definitions import plugins, publication
 from instance_service.use_cases.definitions.plugins import publish_plugins
 from optaic.definition.v1.definition_pb2 import DefinitionVersion
 from optaic.definition.v1.definition_service_pb2 import ListDefinitionsRequest
+from support.command_line import invoke
 from support.instance_service import RunningInstanceService, derived, refusal
 from support.plugin_packages import EXAMPLE, install_package
 
@@ -161,3 +162,14 @@ async def test_the_example_package_is_found_where_it_is_installed(
     given["dataset"]["pipeline"]["config"]["expression"] = "ACME_GAP(close, 0)"
     refused = await refusal(service.create({**given, "name": "other"}))
     assert "between 1 and 1000" in refused.fields["instance.dataset.pipeline.config.expression"]
+
+
+async def test_a_package_of_optaic_init_is_accepted(
+    service: RunningInstanceService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("init", str(tmp_path / "acme-walk"))
+    monkeypatch.syspath_prepend(str(install_package(tmp_path / "acme-walk", tmp_path / "packages")))
+    await publish_plugins(service.app.deps, ("default",))
+    listed = await service.definitions.ListDefinitions(ListDefinitionsRequest(name_prefix="acme_walk"))
+    (version,) = [item.newest_version for item in listed.definitions]
+    assert (version.definition_name, version.code_ref) == ("acme_walk_walk", "acme_walk.pipelines:Walk")
