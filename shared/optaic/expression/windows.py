@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from optaic.expression.sums import Array, Count, Sum, cross, find_factors
 
+_NOTHING = 1e-300  # added to a count it changes 0 only, which cannot divide
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -99,21 +101,26 @@ class HighMoments:
     squares: Array
     cubes: Array
     fourths: Array | None
+    is_single: bool = False  # of one session each
 
     @classmethod
     def of(cls, x: Array, count: Count, n: int, *, has_fourths: bool) -> HighMoments:
         """Return the blocks of one session each, for windows of n."""
         zeros = np.zeros_like(x)
-        return cls(Sum.of(x, count, n), zeros, zeros, zeros if has_fourths else None)
+        return cls(Sum.of(x, count, n), zeros, zeros, zeros if has_fourths else None, is_single=True)
 
     def cut(self, first: int, length: int) -> HighMoments:
         """Return blocks from a place on."""
         part = slice(first, first + length)
         fourths = None if self.fourths is None else self.fourths[part]
-        return HighMoments(self.sum.cut(first, length), self.squares[part], self.cubes[part], fourths)
+        return HighMoments(
+            self.sum.cut(first, length), self.squares[part], self.cubes[part], fourths, self.is_single
+        )
 
     def merge(self, newer: HighMoments) -> HighMoments:
         """Return the blocks that are made of these and of later ones."""
+        if self.is_single and newer.is_single:
+            return self._pair(newer)
         a, b = self.sum.count, newer.sum.count
         unit = a if isinstance(a, int) else 1  # `cross` and `Sum.distance` leave it out
         is_even = isinstance(a, int) and a == b
@@ -150,6 +157,17 @@ class HighMoments:
         cubes += leaning
         squares += between
         return HighMoments(self.sum.merge_counted(newer.sum, total), squares, cubes, fourths)
+
+    def _pair(self, newer: HighMoments) -> HighMoments:
+        """Return the same of sessions: where one of two has no value their distance is 0, else each lies half of it from the mean."""
+        squares = self.sum.distance(newer.sum)
+        half = squares * 0.5
+        squares *= half
+        fourths = None
+        if self.fourths is not None:
+            fourths = squares * half
+            fourths *= half
+        return HighMoments(self.sum.merge(newer.sum), squares, self.cubes, fourths)
 
     def _add_squares(self, newer: HighMoments, a_squared: Count, b_squared: Count) -> Array:
         """Return squares, each times the square of the other count; without gaps over the square of the older count."""
@@ -252,5 +270,5 @@ def _invert(count: Count, unit: int = 1) -> float | Array:
     """Return unit / count. Its factor is 0 where a count is, because one of the blocks has no value then."""
     if isinstance(count, int):
         return unit / count
-    found = np.maximum(count, 1.0)
+    found = count + _NOTHING
     return np.divide(unit, found, out=found)
