@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from optaic.expression import threads
+
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux has namespaces and other users for a process"
 )
@@ -32,6 +34,7 @@ FILES = (
     "run-output/x.log",
 )
 FLOW = "11111111-1111-1111-1111-111111111111/refresh/data"
+COMPUTED = f"computed 246000 values in {threads.count_threads(246_000)} threads"
 TELLS = [*[("tell", what) for what in ("tmp", "home", "folder", "uid", "groups")], ("write", "{data}")]
 
 
@@ -189,6 +192,7 @@ def attacked(request: pytest.FixtureRequest) -> Iterator[Attacked]:
             "missing": {"definition": "file", "config": {"url": f"{home}/missing.csv"}},
             "state by sql": {"definition": "sql", "config": {**sql, "url": f"sqlite:///{state}"}},
             "trick": {"attacks": [("trick", "{run}/traceback.txt")]},
+            "expression": {"attacks": [("compute", "")]},
         }
         found = place.attack(way, *runs.values())
         yield Attacked(place, way, refused, dict(zip(runs, found, strict=True)))
@@ -293,6 +297,10 @@ def test_data_of_a_worker_without_confinement_is_given_to_the_tenants_user() -> 
         shutil.rmtree(place.folder, ignore_errors=True)
 
 
+def test_an_expression_is_computed_in_as_many_threads_as_anywhere(attacked: Attacked) -> None:
+    assert attacked.found["expression"]["said"] == [COMPUTED]
+
+
 def test_each_limit_ends_all_processes_of_a_run_and_names_itself() -> None:
     place, way = make_place(), Way("here", sys.executable, is_root=os.geteuid() == 0)
     limits = {
@@ -307,7 +315,7 @@ def test_each_limit_ends_all_processes_of_a_run_and_names_itself() -> None:
         "OPTAIC_CHILD_TEMPORARY_BYTES": {"attacks": [("fill", "")]},
         "OPTAIC_CHILD_CPU_SECONDS": {"attacks": [("spin", "")]},
         "`schedule.timeout`": {"attacks": [("sleep", "600")], "timeout": "1.5s"},
-        "": {"attacks": [("leave a daemon", "600")], "timeout": "600s"},
+        "": {"attacks": [("leave a daemon", "600"), ("compute", "")], "timeout": "600s"},
     }
     try:
         found = dict(zip(asked, place.attack(way, *asked.values(), **limits), strict=True))
@@ -315,6 +323,7 @@ def test_each_limit_ends_all_processes_of_a_run_and_names_itself() -> None:
         shutil.rmtree(place.folder, ignore_errors=True)
     free = found.pop("")
     assert (free["ending"], free["metrics"]["processes_left"]) == ("COMPLETED", 1), free
+    assert free["said"][1] == COMPUTED
     types = {setting: each["error"][0] for setting, each in found.items()}
     assert types == {**dict.fromkeys(types, "LIMIT_EXCEEDED"), "`schedule.timeout`": "TIMED_OUT"}, found
     for setting, each in found.items():

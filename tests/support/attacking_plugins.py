@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import datetime as dt
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
 
+from optaic.expression import evaluate, threads
 from optaic.plugins import Pipeline, PipelineContext
 
 _ATTACH, _DETACH = 16, 17  # PTRACE_ATTACH, PTRACE_DETACH
@@ -146,6 +149,17 @@ def _sleep(text: str) -> str:
     return "slept"
 
 
+def _compute(_: str) -> str:
+    """Compute an expression that is large enough for several threads, and find out whether as many may begin."""
+    days = pl.DataFrame({"date": [dt.date(2020, 1, 1) + dt.timedelta(day) for day in range(250)]})
+    table = days.join(pl.DataFrame({"entity": range(1_000)}), how="cross").with_row_index("x")
+    values = evaluate("EXP(MEAN(x, 5) / 1e6) ^ LOG(x + 1)", table)["value"]
+    count = threads.count_threads(len(values))
+    barrier = threading.Barrier(count)
+    threads.compute_parts(lambda _: barrier.wait(60), range(count), len(values))
+    return f"computed {len(values.drop_nulls())} values in {count} threads"
+
+
 def _fill(_: str) -> str:
     with tempfile.TemporaryFile() as file:
         while True:
@@ -170,7 +184,7 @@ ATTACKS: Mapping[str, Callable[[str], str]] = {
     "read": _read, "list": _list, "write": _write, "look at": _look_at, "signal": _signal, "trace": _trace, "link": _link,
     "become root": _become_root, "uncover": _uncover, "set up the kernel": _set_up_the_kernel, "kill all": _kill_all,
     "connect": _connect, "leave a daemon": _leave_a_daemon, "fork": _fork_without_end, "eat memory": _eat_memory,
-    "spin": _spin, "sleep": _sleep, "fill": _fill, "tell": _tell, "trick": _trick,
+    "spin": _spin, "sleep": _sleep, "compute": _compute, "fill": _fill, "tell": _tell, "trick": _trick,
 }  # fmt: skip
 
 

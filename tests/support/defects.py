@@ -85,6 +85,12 @@ DEFECTS = (
         "faults/lineage_service/test_mitigations.py::test_two_concurrent_propagations_lose_no_staleness",
     ),
     Defect(
+        "threads of polars wait for threads that need polars",
+        "optaic/expression/threads.py",
+        (("if values < _FEWEST or isinstance(threading.current_thread(), threading._DummyThread)", "if values < _FEWEST"),),
+        "unit/optaic_expression/test_threads.py::test_polars_threads_never_wait_for_threads_that_need_polars",
+    ),
+    Defect(
         "a revision has the time before the wait for the tenant's lock",
         "servicekit/database.py",
         (("await connection.execute(_LOCK_TENANT,", "await send(connection, _LOCK_TENANT,"),),

@@ -6,6 +6,7 @@ arrays (literals too) and its numbers, of which none is omitted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -17,11 +18,13 @@ from optaic.expression.groups import in_groups
 from optaic.expression.operators import OPERATORS
 from optaic.expression.signature import Scope, Signature
 from optaic.expression.sums import Array
+from optaic.expression.threads import compute_parts, count_threads
 
 Kernel: TypeAlias = Callable[[Sequence[Array], Sequence[float]], Array]
 Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
 
 _MANY = 400  # entities for which one session is computed faster than polars computes theirs
+_AT_ONCE = 16_000  # powers, about: what is computed with them stays in the processor's cache
 
 
 def _over(compute: rolling.Compute, *, has_now: bool = False, compares: bool = False) -> Kernel:
@@ -43,34 +46,57 @@ def _across(compute: Callable[..., Array], *, is_wide: bool = False) -> Kernel:
     return kernel
 
 
-def _by_polars(compute: Callable[[pl.Expr], pl.Expr]) -> Kernel:
-    """Return the kernel of a function of each value, which polars computes; that of NaN is NaN."""
+def _by_polars(compute: Callable[[pl.Expr], pl.Expr], *, is_quick: bool = False) -> Kernel:
+    """Return the kernel of a function of each value, which polars computes; that of NaN is NaN.
+
+    Args:
+        compute: the function.
+        is_quick: whether it takes no longer than a copy of the results, which several threads would have to make.
+    """
+
+    def compute_row(x: Array) -> Array:
+        return pl.select(compute(pl.lit(pl.Series(x)))).to_series().to_numpy()
 
     def kernel(values: Sequence[Array], _: Sequence[float]) -> Array:
-        (x,) = values
-        return pl.select(compute(pl.lit(pl.Series(x.ravel())))).to_series().to_numpy().reshape(x.shape)
+        x = values[0].ravel()
+        threads = 1 if is_quick else count_threads(x.size)
+        if threads == 1:
+            return compute_row(x).reshape(values[0].shape)
+        found, size = np.empty_like(x), math.ceil(x.size / threads)
+
+        def compute_from(first: int) -> None:
+            found[first : first + size] = compute_row(x[first : first + size])
+
+        compute_parts(compute_from, range(0, x.size, size), x.size)
+        return found.reshape(values[0].shape)
 
     return kernel
 
 
 def power(base: Array | float, exponent: Array | float) -> Array:
-    """Return powers as polars computes them."""
+    """Return powers as the C library computes them; polars knows quicker ways for an exponent that is a literal."""
     base, exponent = (float(value) if np.ndim(value) == 0 else value for value in (base, exponent))
-    shape = np.broadcast_shapes(np.shape(base), np.shape(exponent))
-    columns = {
-        name: np.ascontiguousarray(value).ravel()
-        for name, value in (("base", base), ("exponent", exponent))
-        if isinstance(value, np.ndarray)
-    }
-    a, b = (
-        pl.col(name) if name in columns else pl.lit(value)
-        for name, value in (("base", base), ("exponent", exponent))
-    )
-    found = pl.DataFrame(columns).select(found=a.pow(b))["found"].to_numpy().reshape(shape)
-    if isinstance(exponent, float) and abs(exponent) > 0.0:  # such a power of NaN is NaN
+    if isinstance(exponent, float):
+        return _raise_to(base, exponent)
+    a, b = np.broadcast_arrays(base, exponent)
+    found = np.empty(b.shape)
+
+    def compute_from(first: int) -> None:
+        part = slice(first, first + size)
+        np.float_power(a[part], b[part], out=found[part])
+        np.copyto(found[part], np.nan, where=np.isnan(a[part]) | np.isnan(b[part]))
+
+    size = max(1, _AT_ONCE * len(b) // max(1, b.size))
+    compute_parts(compute_from, range(0, len(b), size), b.size)
+    return found
+
+
+def _raise_to(base: Array | float, exponent: float) -> Array:
+    values = pl.lit(base) if isinstance(base, float) else pl.lit(pl.Series(base.ravel()))
+    found = pl.select(values.pow(exponent)).to_series().to_numpy().reshape(np.shape(base))
+    if abs(exponent) > 0.0:  # such a power of NaN is NaN
         return found
-    is_missing = np.isnan(base) | np.isnan(exponent)
-    return np.where(is_missing, np.nan, found) if is_missing.any() else found
+    return np.where(np.isnan(base) | np.isnan(exponent), np.nan, found)
 
 
 def lag(x: Array, n: int) -> Array:
@@ -152,7 +178,7 @@ KERNELS: Mapping[str, Kernel] = {
     "SCALE": _across(sections.share),
     "LOG": _by_polars(pl.Expr.log),
     "ABS": lambda v, _: np.abs(v[0]),
-    "SIGN": _by_polars(pl.Expr.sign),
+    "SIGN": _by_polars(pl.Expr.sign, is_quick=True),
     "FFILL": _carry,
     "MEDIAN": lambda v, p: order.find_quantile(v[0], int(p[0]), 0.5, int(p[1])),
     "QUANTILE": lambda v, p: order.find_quantile(v[0], int(p[0]), p[1], int(p[2])),

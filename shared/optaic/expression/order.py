@@ -7,6 +7,7 @@ import polars as pl
 
 from optaic.expression.rolling import Windows
 from optaic.expression.sums import Array
+from optaic.expression.threads import compute_parts
 
 
 def find_rank(windows: Windows) -> Array:
@@ -45,7 +46,10 @@ def find_place_of_smallest(windows: Windows) -> Array:
 def find_quantile(x: Array, n: int, share: float, fewest: int) -> Array:
     """Return quantiles of the values in each window, between two of them by linear interpolation."""
     found = np.full(x.shape, np.nan)
-    for entity in range(x.shape[1]):
+
+    def compute(entity: int) -> None:
         series = pl.Series(x[:, entity] + 0.0, nan_to_null=True)
         found[:, entity] = series.rolling_quantile(share, "linear", n, min_samples=fewest).to_numpy()
+
+    compute_parts(compute, range(x.shape[1]), x.size)
     return found

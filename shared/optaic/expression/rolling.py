@@ -1,7 +1,8 @@
 """Compute what operators say of the last n sessions of each entity; `optaic.expression.windows` merges the sums.
 
 Arrays have a row for each session and a column for each entity; NaN is no value. A window whose values are fewer than
-`fewest` has no result. Entities are computed a few at a time, so that their numbers stay in the processor's cache.
+`fewest` has no result. Entities are computed a few at a time, so that their numbers stay in the processor's cache;
+several threads take turns (`optaic.expression.threads`).
 
 Squares of numbers beyond about 1e154 or below 1e-154 are none that a number holds, nor are sums of the largest. A window
 of such values is computed after a multiplication by a power of two, which loses nothing that counts; which one follows
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optaic.expression.sums import Array, Count, Sum
+from optaic.expression.threads import compute_parts
 from optaic.expression.windows import Comoments, Counts, HighMoments, Moments, Weighted, over_window
 
 # Between them, squares of distances keep all their digits: a distance is 0, or at least 2^-53 of the largest value.
@@ -116,13 +119,22 @@ def roll(
     else:
         is_complete = np.logical_and.reduce([np.isfinite(each).all(axis=0) for each in series])
         short = min(n - 1, sessions)  # windows that end there have fewer than n sessions
-    for chosen in _divide(is_complete, sessions) if n <= sessions else ():
+
+    def compute_whole(chosen: Entities) -> None:
         given = tuple(np.ascontiguousarray(each[:, chosen]) for each in series)
         found[n - 1 :, chosen] = compute(Windows(n, given, 1, n))
+
+    def compute_until(until: int, chosen: Entities) -> None:
+        given = tuple(each[:until, chosen] for each in series)
+        found[fewest - 1 : until, chosen] = _compute_with_gaps(given, n, fewest, compute, has_now=has_now)
+
+    parts: list[Callable[[], None]] = []
+    if n <= sessions:
+        parts += [partial(compute_whole, chosen) for chosen in _divide(is_complete, sessions)]
     for is_chosen, until in ((is_complete, short), (~is_complete, sessions)):
-        for chosen in _divide(is_chosen, until) if until >= fewest else ():
-            given = tuple(each[:until, chosen] for each in series)
-            found[fewest - 1 : until, chosen] = _compute_with_gaps(given, n, fewest, compute, has_now=has_now)
+        if until >= fewest:
+            parts += [partial(compute_until, until, chosen) for chosen in _divide(is_chosen, until)]
+    compute_parts(lambda part: part(), parts, found.size)
     return found
 
 

@@ -2,7 +2,8 @@
 
 import datetime as dt
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from unittest import mock
 
 import numpy as np
@@ -140,6 +141,22 @@ def test_an_exponential_average_is_the_same_among_many_entities_and_alone() -> N
         for some in (entities[:10], entities[440:]):
             part = evaluate(parse(text), table.filter(pl.col("entity").is_in(some)))
             assert whole.filter(pl.col("entity").is_in(some)).equals(part), (text, some)
+
+
+def test_powers_logarithms_and_exponentials_have_the_bits_of_the_c_library() -> None:
+    rng = np.random.default_rng(17)
+    x = np.exp(rng.normal(0, 3, 5_000))
+    y = rng.normal(0, 2, 5_000)
+    functions: dict[str, Callable[[float, float], float]] = {
+        "x ^ y": math.pow,
+        "x ^ 0.3": lambda a, _: math.pow(a, 0.3),
+        "2 ^ y": lambda _, b: math.pow(2.0, b),
+        "EXP(y)": lambda _, b: math.exp(b),
+        "LOG(x)": lambda a, _: math.log(a),
+    }
+    pairs: list[Pair] = list(zip(x.tolist(), y.tolist(), strict=True))
+    for text, function in functions.items():
+        assert compute(text, pairs) == [function(*pair).hex() for pair in zip(x, y, strict=True)], text
 
 
 @pytest.mark.parametrize("n", [2, 20, 252, 2_000])
