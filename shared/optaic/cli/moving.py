@@ -102,6 +102,8 @@ async def _move(
         fail(
             f"no completed run has outputs below {from_root}; pass --from, the OPTAIC_DATA_ROOT of the workers"
         )
+    if move.state == _Move.STATE_UNSPECIFIED and to_root not in move.former_roots:
+        _require_no_strangers(to_root, await asyncio.to_thread(copier.list_strangers))
     await _copy(copier, is_last=False)
     await records.check()
     await watch.hold(from_root, to_root)
@@ -148,6 +150,15 @@ def _require_roots(move: _Move, from_root: str, to_root: str) -> None:
         fail(
             f"{to_root} lies within another root of the tenant's data, or one of those lies within it; name another place",
             status=Exit.USAGE,
+        )
+
+
+def _require_no_strangers(to_root: str, instance_ids: list[str]) -> None:
+    """Refuse a target that another installation may use: the last pass removes what the source does not have."""
+    if instance_ids:
+        fail(
+            f"{to_root} has data of {len(instance_ids)} instances that the source does not have, such as {instance_ids[0]}; name another "
+            "place, or remove this data by hand if an earlier move has left it"
         )
 
 

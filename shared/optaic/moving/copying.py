@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from optaic.moving.folders import Folder
 from optaic.rules.artifacts import measure
+from optaic.rules.forms import is_id
 
 _AT_ONCE = 8  # files; the time of small ones is that of round trips
 _PART = 256  # files between two reports
@@ -90,6 +91,13 @@ class Copier:
     def total(self) -> int:
         """Return how many files are the same on both sides."""
         return len(self._equal)
+
+    def list_strangers(self) -> list[str]:
+        """Return which instances have files at the target and none at the source; raises OSError."""
+        source, target = (
+            {path.partition("/")[0] for path in each.list_files()[0]} for each in (self._source, self._target)
+        )
+        return sorted(filter(is_id, target - source))
 
     def copy(self, tell: Callable[[Outcome, int], None], *, is_last: bool = False) -> Outcome:
         """Copy what differs.

@@ -18,6 +18,7 @@ import pytest
 
 from optaic.cli import moving
 from optaic.moving import Copier, open_folder
+from servicekit.ids import new_id
 from support.command_line import ID, invoke
 from support.fake_services import FakeServices, refuse
 from support.moving import CONTENT, PLACE, Move, MovingService
@@ -211,6 +212,18 @@ def test_a_target_within_another_root_is_refused_before_anything_is_copied(servi
     assert "lies within another root" in _move(service, status=2)
     assert not service.target.exists()
     assert service.calls() == []
+
+
+def test_a_target_with_the_data_of_another_installation_is_refused(service: MovingService) -> None:
+    other = service.target / "default" / new_id() / "refresh/data/part"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"of another installation")
+    assert f"such as {other.parts[-4]}" in _move(service, status=1)
+    assert other.exists()
+    assert service.calls() == []
+    service.move.former_roots.append(str(service.target))
+    _move(service)
+    assert not other.exists(), "what a former root still has was the tenant's"
 
 
 def test_runs_that_stay_held_after_a_failure_are_said(service: MovingService, optaic: FakeServices) -> None:
