@@ -32,6 +32,7 @@ from optaic.client.discovery import (
 )
 from optaic.client.gateway_files import fetch_readiness
 from optaic.errors import OptaicError
+from redaction import redact
 
 _OK, _WARN, _FAIL = "ok", "warn", "fail"
 _SECONDS = 5.0  # for one question
@@ -50,7 +51,8 @@ class Finding(NamedTuple):
 
 def doctor(output: OutputOption = Format.TABLE) -> None:
     """Check what the command needs: addresses, token, services, gateway, data. The exit status is 7 if something fails."""
-    findings = [_package(), _stack(), *asyncio.run(_examine())]
+    found = [_package(), _stack(), *asyncio.run(_examine())]
+    findings = [each._replace(text=redact(each.text), advice=redact(each.advice)) for each in found]
     if is_data(output):
         print_data([each._asdict() for each in findings], output)
     else:

@@ -169,3 +169,9 @@ def test_the_state_file_is_named_as_the_source(tmp_path: Path, monkeypatch: pyte
     assert find_state() == state
     monkeypatch.setenv("OPTAIC_RUN_ADDRESS", "127.0.0.1:2")
     assert find_source("run") == "OPTAIC_RUN_ADDRESS"
+
+
+@pytest.mark.usefixtures("projects")
+def test_no_password_of_an_address_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTAIC_GATEWAY_URL", "http://ann:hunter2@127.0.0.1:9")
+    assert "hunter2" not in invoke("doctor", status=7).output
