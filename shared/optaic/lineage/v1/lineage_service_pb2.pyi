@@ -548,7 +548,7 @@ class ListUpstreamsRequest(_message.Message):
     max_depth: _builtins.int
     """How many edges away at most; 0 means no limit."""
     page_size: _builtins.int
-    """At most this many, and 12 megabytes; 0 means 1,000; 10,000 at most."""
+    """At most this many; 0 means 1,000; 10,000 at most."""
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property
@@ -606,7 +606,7 @@ class ListDownstreamsRequest(_message.Message):
     max_depth: _builtins.int
     """How many edges away at most; 0 means no limit."""
     page_size: _builtins.int
-    """At most this many, and 12 megabytes; 0 means 1,000; 10,000 at most."""
+    """At most this many; 0 means 1,000; 10,000 at most."""
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property
@@ -747,7 +747,7 @@ class DiffLineageRequest(_message.Message):
     downstream_depth: _builtins.int
     """How many edges downstream at most, at either moment; 0 means no limit."""
     page_size: _builtins.int
-    """At most this many, and 12 megabytes; 0 means 1,000; 10,000 at most."""
+    """At most this many; 0 means 1,000; 10,000 at most."""
     page_token: _builtins.str
     """From the previous answer."""
     @_builtins.property

@@ -157,14 +157,14 @@ class LineageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUpstreams(self, request, context):
-        """Transitive upstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """Transitive upstreams, nearest first. A page has 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDownstreams(self, request, context):
-        """Transitive downstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND).
+        """Transitive downstreams, nearest first. A page has 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +181,7 @@ class LineageServiceServicer:
     def DiffLineage(self, request, context):
         """What differs around a flow between two moments: flows that came, went or changed, with what differs in the edges into each. A
         flow has changed if its name, configuration, output version, freshness or status did, or an edge into it. Nearest first, then
-        by name; all pages compare the same two revisions. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
+        by name; all pages compare the same two revisions, and have 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
         OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -53,9 +53,9 @@ class LineageServiceStub:
     Errors: NOT_FOUND (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
     """
     ListUpstreams: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ListUpstreamsRequest, _lineage_service_pb2.ListUpstreamsResponse]
-    """Transitive upstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """Transitive upstreams, nearest first. A page has 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ListDownstreams: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.ListDownstreamsRequest, _lineage_service_pb2.ListDownstreamsResponse]
-    """Transitive downstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """Transitive downstreams, nearest first. A page has 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     GetLineageGraph: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetLineageGraphRequest, _lineage_service_pb2.GetLineageGraphResponse]
     """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
     (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
@@ -63,7 +63,7 @@ class LineageServiceStub:
     DiffLineage: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.DiffLineageRequest, _lineage_service_pb2.DiffLineageResponse]
     """What differs around a flow between two moments: flows that came, went or changed, with what differs in the edges into each. A
     flow has changed if its name, configuration, output version, freshness or status did, or an edge into it. Nearest first, then
-    by name; all pages compare the same two revisions. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
+    by name; all pages compare the same two revisions, and have 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
     OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
     """
     GetExecutionOrder: _grpc.UnaryUnaryMultiCallable[_lineage_service_pb2.GetExecutionOrderRequest, _lineage_service_pb2.GetExecutionOrderResponse]
@@ -130,9 +130,9 @@ class LineageServiceAsyncStub(LineageServiceStub):
     Errors: NOT_FOUND (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
     """
     ListUpstreams: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ListUpstreamsRequest, _lineage_service_pb2.ListUpstreamsResponse]  # type: ignore[assignment]
-    """Transitive upstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """Transitive upstreams, nearest first. A page has 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     ListDownstreams: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.ListDownstreamsRequest, _lineage_service_pb2.ListDownstreamsResponse]  # type: ignore[assignment]
-    """Transitive downstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+    """Transitive downstreams, nearest first. A page has 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
     GetLineageGraph: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetLineageGraphRequest, _lineage_service_pb2.GetLineageGraphResponse]  # type: ignore[assignment]
     """The flows around one flow, and the edges among them, as they are or as of an earlier moment. Errors: NOT_FOUND
     (FLOW_NOT_FOUND); with `as_of` OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
@@ -140,7 +140,7 @@ class LineageServiceAsyncStub(LineageServiceStub):
     DiffLineage: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.DiffLineageRequest, _lineage_service_pb2.DiffLineageResponse]  # type: ignore[assignment]
     """What differs around a flow between two moments: flows that came, went or changed, with what differs in the edges into each. A
     flow has changed if its name, configuration, output version, freshness or status did, or an edge into it. Nearest first, then
-    by name; all pages compare the same two revisions. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
+    by name; all pages compare the same two revisions, and have 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
     OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
     """
     GetExecutionOrder: _aio.UnaryUnaryMultiCallable[_lineage_service_pb2.GetExecutionOrderRequest, _lineage_service_pb2.GetExecutionOrderResponse]  # type: ignore[assignment]
@@ -234,7 +234,7 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_service_pb2.ListUpstreamsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_service_pb2.ListUpstreamsResponse, _abc.Awaitable[_lineage_service_pb2.ListUpstreamsResponse]]:
-        """Transitive upstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+        """Transitive upstreams, nearest first. A page has 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def ListDownstreams(
@@ -242,7 +242,7 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lineage_service_pb2.ListDownstreamsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lineage_service_pb2.ListDownstreamsResponse, _abc.Awaitable[_lineage_service_pb2.ListDownstreamsResponse]]:
-        """Transitive downstreams, nearest first. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
+        """Transitive downstreams, nearest first. A page has 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def GetLineageGraph(
@@ -262,7 +262,7 @@ class LineageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lineage_service_pb2.DiffLineageResponse, _abc.Awaitable[_lineage_service_pb2.DiffLineageResponse]]:
         """What differs around a flow between two moments: flows that came, went or changed, with what differs in the edges into each. A
         flow has changed if its name, configuration, output version, freshness or status did, or an edge into it. Nearest first, then
-        by name; all pages compare the same two revisions. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
+        by name; all pages compare the same two revisions, and have 12 megabytes at most. Errors: NOT_FOUND (FLOW_NOT_FOUND) if the flow existed at neither moment;
         OUT_OF_RANGE: HISTORY_NOT_KEPT, REVISION_UNKNOWN.
         """
 
