@@ -29,13 +29,12 @@ from gateway import errors
 from gateway.backends import Backends
 from gateway.caller import Callers
 from gateway.methods import Method
+from gateway.request import PASSED_ON
 from servicekit import off_loop
-from servicekit.auth import AUTHORIZATION_KEY
 from servicekit.errors import DomainError
-from servicekit.interceptor import READ_TOKENS_KEY, REQUEST_ID_KEY, TRACEPARENT_KEY, WRITE_TOKEN_KEY
+from servicekit.interceptor import REQUEST_ID_KEY, WRITE_TOKEN_KEY
 from servicekit.status import DETAILS_KEY, to_status
 
-_PASSED_ON = (AUTHORIZATION_KEY, READ_TOKENS_KEY, REQUEST_ID_KEY, TRACEPARENT_KEY)
 _PASSED_BACK = (REQUEST_ID_KEY, WRITE_TOKEN_KEY)
 _log = structlog.get_logger(__name__)
 
@@ -255,7 +254,7 @@ def _to_json(answer: Any, raw: bytes) -> bytes:
 
 
 def _metadata(ctx: Any) -> tuple[tuple[str, str], ...]:
-    return tuple((key, value) for key in _PASSED_ON if (value := ctx.request_headers.get(key)))
+    return tuple((key, value) for key in PASSED_ON if (value := ctx.request_headers.get(key)))
 
 
 def _pass_back(ctx: Any, trailing: Any) -> None:

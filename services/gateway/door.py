@@ -16,7 +16,17 @@ from gateway.console_files import Console
 from gateway.downloads import Downloads
 from gateway.methods import Method
 from gateway.places import Places, Room
-from gateway.request import GoneError, Receive, Request, Scope, Send, read_body, replay, while_there
+from gateway.request import (
+    GoneError,
+    Receive,
+    Request,
+    Scope,
+    Send,
+    read_body,
+    replay,
+    while_there,
+    with_printable_headers,
+)
 from gateway.response import Response, StalledError
 from servicekit import context
 from servicekit.artifact_urls import PATH
@@ -162,7 +172,7 @@ class Door:
             # The turns of threads are those of callers here, because nobody has verified a tenant yet.
             known = RequestContext(name, "", new_id(), context.new_traceparent())
             with context.bind(known):
-                await self._calls(scope, replay(body, receive), response.send)
+                await self._calls(with_printable_headers(scope), replay(body, receive), response.send)
 
     async def _download(self, request: Request, receive: Receive, response: Response) -> None:
         if request.method not in _READING:

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from gateway import errors
 from gateway.places import Place
+from servicekit.auth import AUTHORIZATION_KEY
+from servicekit.interceptor import READ_TOKENS_KEY, REQUEST_ID_KEY, TRACEPARENT_KEY
 from servicekit.tasks import end
 
 Scope = MutableMapping[str, Any]
@@ -21,7 +23,11 @@ Send = Callable[[Message], Awaitable[None]]
 _END_SECONDS = 5.0
 _PORTS = {"http": 80, "https": 443}
 MOST_HEADER_BYTES = 32 * 1024  # as many as the services read
+PASSED_ON = (AUTHORIZATION_KEY, READ_TOKENS_KEY, REQUEST_ID_KEY, TRACEPARENT_KEY)  # to the services
 _ONCE = frozenset({"host", "origin", "authorization", "content-type", "content-length", "sec-fetch-site"})
+_READ = _ONCE.union(
+    PASSED_ON
+)  # others, as cookies of another program on this machine, may have any characters
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")  # what a value may have in gRPC
 _SAME_SITE = frozenset({"", "same-origin", "none"})  # none: typed by a person, or no browser
 
@@ -48,8 +54,8 @@ class Request:
         """Return the request of an ASGI scope.
 
         Raises:
-            InvalidArgumentError: MALFORMED_REQUEST: a header stands twice that says who calls, or where; a value has characters
-                that gRPC does not take.
+            InvalidArgumentError: MALFORMED_REQUEST: a header stands twice that says who calls, or where; one that is read has
+                characters that gRPC does not take.
             ResourceExhaustedError: HEADERS_TOO_LARGE.
         """
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
@@ -59,7 +65,7 @@ class Request:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
             if name in headers and name in _ONCE:
                 raise errors.header_twice(name)
-            if not _PRINTABLE.fullmatch(value):
+            if name in _READ and not _PRINTABLE.fullmatch(value):
                 raise errors.header_not_printable(name)
             headers[name] = f"{headers[name]},{value}" if name in headers else value
         return cls(
@@ -122,6 +128,12 @@ class Request:
         if host:
             return parts.netloc.lower() == host.lower()
         return _name_of(parts.netloc) in hosts and _port_of(parts.netloc, parts.scheme) == self.port
+
+
+def with_printable_headers(scope: Scope) -> Scope:
+    """Return a scope without the headers that have other characters: nobody reads them, and not every library could."""
+    headers = [each for each in scope["headers"] if _PRINTABLE.fullmatch(each[1].decode("latin-1"))]
+    return {**scope, "headers": headers}
 
 
 def _name_of(host: str) -> str:
