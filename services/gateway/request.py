@@ -25,9 +25,11 @@ _PORTS = {"http": 80, "https": 443}
 MOST_HEADER_BYTES = 32 * 1024  # as many as the services read
 PASSED_ON = (AUTHORIZATION_KEY, READ_TOKENS_KEY, REQUEST_ID_KEY, TRACEPARENT_KEY)  # to the services
 _ONCE = frozenset({"host", "origin", "authorization", "content-type", "content-length", "sec-fetch-site"})
-_READ = _ONCE.union(
-    PASSED_ON
-)  # others, as cookies of another program on this machine, may have any characters
+_OF_A_CALL = frozenset(
+    {"connect-timeout-ms", "grpc-timeout", "connect-content-encoding", "content-encoding", "grpc-encoding"}
+)
+# Others, as the cookies of another program on this machine, may have any characters.
+_READ = _ONCE.union(PASSED_ON, _OF_A_CALL)
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")  # what a value may have in gRPC
 _SAME_SITE = frozenset({"", "same-origin", "none"})  # none: typed by a person, or no browser
 

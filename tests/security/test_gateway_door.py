@@ -192,7 +192,9 @@ async def test_every_body_that_is_a_request_comes_in(door: RunningGateway, body:
     assert outcome(await door.post(METHOD, body)) == CAME_IN
 
 
-@pytest.mark.parametrize("name", ["authorization", "x-request-id", "traceparent", "optaic-read-tokens"])
+@pytest.mark.parametrize(
+    "name", ["authorization", "x-request-id", "traceparent", "optaic-read-tokens", "connect-timeout-ms"]
+)
 @pytest.mark.parametrize("value", ["Bearer a\tb", "Bearer \xe4", "\xff"])
 async def test_a_header_that_grpc_does_not_take_is_refused(
     door: RunningGateway, name: str, value: str
