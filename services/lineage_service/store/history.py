@@ -251,7 +251,7 @@ def _paced(part: int, seconds: float) -> int:
     """Return the size of the next part: a busy machine must not take longer for one than a statement may."""
     if seconds > _LATE:
         return max(1, part // 2)
-    return min(part * 2, _PART) if seconds < _SOON else part
+    return min(part + part, _PART) if seconds < _SOON else part
 
 
 def _add_part(base: Base, front: Collection[int], row: sa.Row[Any]) -> list[int]:
