@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from optaic import storage
@@ -53,27 +53,46 @@ class Opened:
 
 
 def open_below(root: str, uri: str) -> Opened:
-    """Open the file at a URI below the folder of all data.
+    """Open the file at a URI below the folder of all data; raises as `file_below`."""
+    return Opened(file_below(root, uri))
+
+
+def file_below(root: str, uri: str) -> IO[bytes]:
+    """Open the file at a URI below the folder of all data, as a plain file.
 
     Raises:
         OSError: It cannot be read, or is no regular file, or a link leads to it.
     """
     if storage.is_remote(uri):
-        return Opened(storage.open_file(uri))
-    return Opened(_open_local(local_path(root), uri.removeprefix(f"{root}/").split("/")))
+        return storage.open_file(uri)
+    return _open_local(local_path(root), uri.removeprefix(f"{root}/").split("/"))
+
+
+def list_below(root: str, uri: str) -> list[str]:
+    """Return the names of the files in the folder at a URI below the folder of all data; raises as `file_below`."""
+    if storage.is_remote(uri):
+        return [file.path for file in storage.list_files(uri) if "/" not in file.path]
+    with contextlib.ExitStack() as folders:
+        return os.listdir(_enter(folders, local_path(root), uri.removeprefix(f"{root}/").split("/")))
 
 
 def _open_local(root: str, parts: list[str]) -> IO[bytes]:
     with contextlib.ExitStack() as folders:
-        at = _kept(folders, os.open(root, _FOLDER))
-        for depth, part in enumerate(parts[:-1]):
-            flags = _FOLDER if depth < _OWN_FOLDERS else _FOLDER | os.O_NOFOLLOW
-            at = _kept(folders, os.open(part, flags, dir_fd=at))
+        at = _enter(folders, root, parts[:-1])
         opened = os.open(parts[-1], _FILE, dir_fd=at)
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise OSError("it is no regular file")
     return os.fdopen(opened, "rb")
+
+
+def _enter(folders: contextlib.ExitStack, root: str, parts: Sequence[str]) -> int:
+    """Open one folder after the other, each in the one before."""
+    at = _kept(folders, os.open(root, _FOLDER))
+    for depth, part in enumerate(parts):
+        flags = _FOLDER if depth < _OWN_FOLDERS else _FOLDER | os.O_NOFOLLOW
+        at = _kept(folders, os.open(part, flags, dir_fd=at))
+    return at
 
 
 def _kept(folders: contextlib.ExitStack, descriptor: int) -> int:
