@@ -19,6 +19,8 @@ from gateway.door import Door, Page
 from gateway.downloads import Downloads
 from gateway.granian_adapter import HttpServer
 from gateway.methods import find_methods
+from gateway.questions import Questions
+from gateway.reads import Reads
 from optaic import storage
 from servicekit import logging, runtime
 from servicekit.clock import Clock, SystemClock
@@ -69,9 +71,11 @@ def build(settings: Settings, clock: Clock | None = None) -> Gateway:
     }
     if settings.s3_access_key_id or settings.s3_endpoint:
         storage.install(storage.Access(**settings.describe_access()))
-    downloads = Downloads(settings, backends, callers, clock or SystemClock())
+    questions = Questions(backends, callers)
+    downloads = Downloads(settings, questions, clock or SystemClock())
+    reads = Reads(settings, questions, downloads)
     calls = Application(methods, backends, callers, settings.stream_seconds)
-    door = Door(settings, pages, methods, calls, downloads, callers, Console())
+    door = Door(settings, pages, methods, calls, downloads, reads, callers, Console())
     return Gateway(HttpServer(settings, door), door, downloads, backends)
 
 

@@ -1,4 +1,4 @@
-"""The rule which file of a run is served: one of its manifest, in the run's own folder below a folder of all data."""
+"""The rules which files of a run are served: those of its manifest in the run's own folder, and its table in its flow's folder of data."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import re
 from dataclasses import dataclass
 
 from optaic.common.v1.flow_pb2 import FlowKind
-from optaic.rules.locations import is_inside, outputs_folder
+from optaic.rules.locations import data_folder, is_inside, outputs_folder
 from optaic.run.v1 import run_pb2
 from servicekit.context import is_tenant_id
 from servicekit.enums import enum_word
 
 _ID = "[0-9a-f-]{36}"
+_TABLE = re.compile(
+    rf"(?P<root>.+)/(?P<tenant>[^/]+)/(?P<instance>{_ID})/(?P<kind>[a-z_]+)/(data|runs/{_ID})(/.*)?",
+    re.DOTALL,
+)
 _FILE = re.compile(
     rf"(?P<root>.+)/(?P<tenant>[^/]+)/(?P<instance>{_ID})/(?P<kind>[a-z_]+)/runs/(?P<run>{_ID})/.*[^/]",
     re.DOTALL,
@@ -53,3 +57,17 @@ def find_artifact(run: run_pb2.Run, name: str) -> tuple[run_pb2.Artifact, str] |
         return None
     own = Location(location.root, run.instance_id, enum_word(FlowKind, run.flow_kind), run.run_id)
     return (entry, location.root) if location == own else None
+
+
+def find_data(run: run_pb2.Run) -> tuple[str, str] | None:
+    """Return the folder of the table that a run has written, and the folder of all data that has it; None if it lies elsewhere.
+
+    run-service has checked it, and has shown the run to the caller.
+    """
+    uri = run.output_version.uri.rstrip("/")
+    found = _TABLE.fullmatch(uri)
+    if found is None or not is_tenant_id(found["tenant"]):
+        return None
+    flow = (found["tenant"], run.instance_id, enum_word(FlowKind, run.flow_kind))
+    folders = (data_folder(*flow), outputs_folder(*flow, run.run_id))
+    return (uri, found["root"]) if any(is_inside(uri, each, found["root"]) for each in folders) else None

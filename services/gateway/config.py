@@ -66,6 +66,26 @@ class Settings(ObjectStoreSettings, ArtifactUrlSettings, ServerSettings):
     caller_streams: int = Field(
         default=50, gt=0, description="Open streams at once, counted as the calls of OPTAIC_CALLER_CALLS."
     )
+    maximum_reads: int = Field(
+        default=4,
+        gt=0,
+        description="Reads of rows under way at once, of all callers; each is a process of its own.",
+    )
+    caller_reads: int = Field(
+        default=2,
+        gt=0,
+        description="Reads of rows under way at once, counted as the calls of OPTAIC_CALLER_CALLS.",
+    )
+    read_seconds: float = Field(
+        default=30.0,
+        ge=1,
+        description="Longest time of one read of rows or of statistics; its process is then ended.",
+    )
+    read_memory_bytes: int = Field(
+        default=2 * 1024 * 1024 * 1024,
+        ge=512 * 1024 * 1024,
+        description="Address space that the process of one read may have; usual tables take a tenth of it.",
+    )
     maximum_body_bytes: int = Field(
         default=256 * 1024 * 1024,
         gt=0,

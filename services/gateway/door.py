@@ -16,6 +16,7 @@ from gateway.console_files import Console
 from gateway.downloads import Downloads
 from gateway.methods import Method
 from gateway.places import Places, Room
+from gateway.reads import Reads
 from gateway.request import (
     GoneError,
     Receive,
@@ -64,6 +65,7 @@ class Door:
         methods: Mapping[str, Method],
         calls: Application,
         downloads: Downloads,
+        reads: Reads,
         callers: Callers,
         console: Console,
     ) -> None:
@@ -74,6 +76,8 @@ class Door:
         self._methods = methods
         self._calls = calls
         self._downloads = downloads
+        self._reads = reads
+        self._reading = Places("reads", Room(settings.maximum_reads, settings.caller_reads))
         self._callers = callers
         self._console = console
         self._places = {
@@ -135,6 +139,9 @@ class Door:
             await self._download_signed(request, receive, response)
             return
         request.check_origin(self._hosts, self._origins)
+        if self._reads.is_at(request.path):
+            await self._read(request, receive, response)
+            return
         if self._downloads.is_at(request.path):
             await self._download(request, receive, response)
             return
@@ -179,6 +186,12 @@ class Door:
             raise errors.method_not_allowed("GET")
         with self._let_in(request, is_stream=True):
             await while_there(receive, self._downloads.serve(request, response))
+
+    async def _read(self, request: Request, receive: Receive, response: Response) -> None:
+        if request.method not in _READING:
+            raise errors.method_not_allowed("GET")
+        with self._let_in(request, is_stream=True) as name, self._reading.take(name):
+            await while_there(receive, self._reads.serve(request, response))
 
     async def _download_signed(self, request: Request, receive: Receive, response: Response) -> None:
         if request.method not in _READING:

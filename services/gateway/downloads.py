@@ -11,27 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 from urllib.parse import quote
 
-import grpc
-
 from gateway import errors, files
 from gateway.artifacts import find_artifact, locate
-from gateway.backends import Backends
-from gateway.caller import Callers
 from gateway.config import Settings
+from gateway.questions import Questions, ServiceRefusedError
 from gateway.ranges import Part, find_part
 from gateway.request import Request
 from gateway.response import Response
 from optaic import storage
-from optaic.run.v1 import run_pb2, run_service_pb2
+from optaic.run.v1 import run_pb2
 from servicekit.artifact_urls import PATH, ArtifactUrls
-from servicekit.auth import AUTHORIZATION_KEY
 from servicekit.clock import Clock
 from servicekit.signing import ForgedError
-from servicekit.status import DETAILS_KEY, from_rpc_error
 
 _PATH = re.compile(r"/runs/([0-9a-f-]{36})/artifacts/(.{1,1024})", re.DOTALL)
-_GET_RUN = "/optaic.run.v1.RunService/GetRun"
-_CALL_SECONDS = 15.0
 _OPEN_SECONDS = 30.0
 _READ_SECONDS = 60.0  # an object store is asked again for so long
 _PIECE_BYTES = 256 * 1024
@@ -44,12 +37,11 @@ _Result = TypeVar("_Result")
 class Downloads:
     """The files of runs, at `/runs/<run>/artifacts/<name>`; one piece of each is in memory."""
 
-    def __init__(self, settings: Settings, backends: Backends, callers: Callers, clock: Clock) -> None:
+    def __init__(self, settings: Settings, questions: Questions, clock: Clock) -> None:
         self._roots = settings.data_roots()
         self._urls = ArtifactUrls(settings.artifact_url_key) if settings.artifact_url_key else None
         self._clock = clock
-        self._backends = backends
-        self._callers = callers
+        self._questions = questions
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="downloads")
 
     @staticmethod
@@ -76,8 +68,10 @@ class Downloads:
         run_id, name = named.groups()
         if not self._roots:
             raise errors.no_data_root()
-        run = await self._get_run(request, run_id, response)
-        if run is None:
+        try:
+            run = await self._questions.get_run(request, run_id)
+        except ServiceRefusedError as refused:
+            await response.refuse(refused.error, domain=refused.domain)
             return
         found = find_artifact(run, name)
         if found is None:
@@ -129,25 +123,6 @@ class Downloads:
     def close(self) -> None:
         """End the threads; one that hangs does not keep the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _get_run(self, request: Request, run_id: str, response: Response) -> run_pb2.Run | None:
-        """Return the run as the caller sees it; None, if the refusal of run-service was sent."""
-        raw = run_service_pb2.GetRunRequest(run_id=run_id).SerializeToString()
-        metadata = ((AUTHORIZATION_KEY, request.authorization),) if request.authorization else ()
-        try:
-            answer = await self._backends.unary("run", _GET_RUN)(
-                raw, metadata=metadata, timeout=_CALL_SECONDS
-            )
-        except grpc.aio.AioRpcError as error:
-            if not any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ()):
-                if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    self._callers.nobody_asked()
-                raise errors.without_details("run", error.code().name) from None
-            self._callers.judge(error.code())
-            await response.refuse(from_rpc_error(error), domain="run.optaic")
-            return None
-        self._callers.judge(grpc.StatusCode.OK)
-        return run_pb2.Run.FromString(answer)
 
     async def _send(
         self, entry: run_pb2.Artifact, root: str, part: Part | None, response: Response, *, has_body: bool

@@ -16,6 +16,7 @@ from servicekit.errors import (
     DeadlineExceededError,
     DomainError,
     FailedPreconditionError,
+    FieldViolation,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
@@ -52,6 +53,7 @@ _STATUSES_OF_REASONS = {
     "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "RANGE_NOT_SATISFIABLE": HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     "BODY_TIMEOUT": HTTPStatus.REQUEST_TIMEOUT,
+    "NOT_ACCEPTABLE": HTTPStatus.NOT_ACCEPTABLE,
 }
 
 
@@ -173,7 +175,7 @@ def malformed(problem: str) -> DomainError:
 
 
 def too_many(what: str, limit: int, *, is_own: bool) -> DomainError:
-    """Return the refusal of a call for which there is no place; `what` is calls, streams, pages or bytes."""
+    """Return the refusal of a call for which there is no place; `what` is calls, streams, reads, pages or bytes."""
     whose = "of yours are" if is_own else "are"
     return ResourceExhaustedError(
         f"TOO_MANY_{what.upper()}",
@@ -237,6 +239,88 @@ def artifact_corrupt(name: str) -> DomainError:
         "ARTIFACT_CORRUPT",
         f"the file {name!r} is not the one that the run wrote; run the flow again, or restore the file",
     )
+
+
+def parameter(name: str, problem: str) -> DomainError:
+    """Return the refusal of a parameter of a read."""
+    return InvalidArgumentError(
+        "INVALID_ARGUMENT",
+        f"{name} {problem}",
+        field_violations=[FieldViolation(name, problem, "INVALID_ARGUMENT")],
+    )
+
+
+def page_token() -> DomainError:
+    """Return the refusal of a page token of another table, or with other parameters."""
+    problem = "is no token of this table with these parameters; begin without a token"
+    return InvalidArgumentError(
+        "INVALID_PAGE_TOKEN",
+        f"page_token {problem}",
+        field_violations=[FieldViolation("page_token", problem, "INVALID_PAGE_TOKEN")],
+    )
+
+
+def not_acceptable(served: str) -> DomainError:
+    """Return the refusal of formats that rows do not have."""
+    return InvalidArgumentError(
+        "NOT_ACCEPTABLE", f"rows are served as {served}; name one of them in the header Accept"
+    )
+
+
+def no_version(run_id: str) -> DomainError:
+    """Return the refusal of data that a run has not written."""
+    return NotFoundError(
+        "VERSION_NOT_FOUND",
+        f"run {run_id} has written no table in its flow's folder; take a completed run of a dataset, a signal, a prediction, an optimization "
+        "or a preview, or one of its files (`/runs/<run id>/artifacts/<name>/rows`)",
+    )
+
+
+def store_not_read_here() -> DomainError:
+    """Return the refusal of data that code of others keeps, which never runs in this process."""
+    return FailedPreconditionError(
+        "STORE_NOT_READ_HERE",
+        "the store of this data is none of the built-in ones, and its code does not run in the gateway; read the data by a `read` job of your "
+        "own executor, or with the client where the data lies",
+    )
+
+
+def read_timeout(seconds: float) -> DomainError:
+    """Return the end of a read that takes too long."""
+    return DeadlineExceededError(
+        "READ_TIMEOUT",
+        f"the read was not done after {seconds:g} s; name fewer columns, or a shorter range of dates",
+    )
+
+
+def read_too_large() -> DomainError:
+    """Return the end of a read that needs too much memory."""
+    return FailedPreconditionError(
+        "READ_TOO_LARGE", "the read needs more memory than one may have here; name fewer columns in `columns`"
+    )
+
+
+# The reasons of the process that reads a table.
+_TABLE_ERRORS: Mapping[str, type[DomainError]] = {
+    "ARTIFACT_CORRUPT": InternalError,
+    "DATA_NOT_READABLE": UnavailableError,
+    "INVALID_PAGE_TOKEN": InvalidArgumentError,
+    "NOT_A_TABLE": FailedPreconditionError,
+    "ROW_TOO_LARGE": FailedPreconditionError,
+    "SCHEMA_MISMATCH": InvalidArgumentError,
+    "STORE_NOT_READ_HERE": FailedPreconditionError,
+    "VERSION_NOT_FOUND": NotFoundError,
+}
+
+
+def table_refused(reason: str, message: str, field: str) -> DomainError:
+    """Return the refusal of a table by the process that reads it."""
+    if reason == "READ_TOO_LARGE":
+        return read_too_large()
+    kind = _TABLE_ERRORS.get(reason)
+    if kind is None:
+        return internal()
+    return kind(reason, message, field_violations=[FieldViolation(field, message, reason)] if field else ())
 
 
 def no_such_range(size: int) -> DomainError:

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 import optaic
 from gateway import comments
 from gateway.methods import Method
+from gateway.read_parameters import MEDIA_TYPES, MOST_ROWS
 
 VERSION = "3.1.0"
 _COMMENTS = Path(optaic.__file__).with_name("comments.json")
@@ -124,6 +125,113 @@ _FILES = {
 }
 
 
+_SELECTION = [
+    {
+        "name": name,
+        "in": "query",
+        "schema": _TEXT,
+        "description": f"The {name} that are wanted: with commas between them, or a JSON list. Left out: all.",
+    }
+    for name in ("columns", "entities")
+] + [
+    {
+        "name": name,
+        "in": "query",
+        "schema": {"type": "string", "format": "date"},
+        "description": f"The {which} day that is wanted.",
+    }
+    for name, which in (("start", "first"), ("end", "last"))
+]
+_PAGING = [
+    {
+        "name": "page_size",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": 1000},
+        "description": "The most rows of the page; it may have fewer, and none, and yet be followed by another.",
+    },
+    {
+        "name": "page_token",
+        "in": "query",
+        "schema": _TEXT,
+        "description": "nextPageToken of the page before.",
+    },
+]
+_ROWS_SCHEMA = {
+    "type": "object",
+    "required": ["columns", "rows", "nextPageToken"],
+    "properties": {
+        "columns": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"name": _TEXT, "type": _TEXT}},
+        },
+        "rows": {"type": "array", "items": {"type": "object"}},
+        "nextPageToken": {"type": "string", "description": "Empty on the last page."},
+        "totalRows": {"type": "integer", "description": "Of the whole table, where its format counts them."},
+    },
+}
+_STATISTICS_SCHEMA = {
+    "type": "object",
+    "required": ["columns", "rows", "scannedRows", "isComplete"],
+    "properties": {
+        "columns": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    **dict.fromkeys(("name", "type"), _TEXT),
+                    **{name: {"type": "integer"} for name in ("count", "nulls", "nans", "distinct")},
+                    "distinctIsApproximate": {"type": "boolean"},
+                    **{name: {} for name in ("min", "max")},
+                    **dict.fromkeys(("mean", "std"), _NUMBER),
+                },
+            },
+        },
+        "rows": {"type": "integer"},
+        "scannedRows": {"type": "integer"},
+        "totalRows": {"type": "integer"},
+        "isComplete": {
+            "type": "boolean",
+            "description": "False: rows were left out, because of their number or the time.",
+        },
+    },
+}
+
+
+def _table(place: str, names: tuple[str, ...], *, is_statistics: bool) -> dict[str, Any]:
+    """Return the operation that reads a table."""
+    what = "Statistics of the columns" if is_statistics else "Rows"
+    formats: dict[str, Any] = {
+        "application/json": {"schema": _STATISTICS_SCHEMA if is_statistics else _ROWS_SCHEMA}
+    }
+    if not is_statistics:
+        formats |= {media_type: {} for media_type in MEDIA_TYPES[1:]}
+    return {
+        "get": {
+            "operationId": f"{place}.{'statistics' if is_statistics else 'rows'}",
+            "tags": ["optaic.run.v1.RunService"],
+            "summary": what,
+            "description": f"{what} of {'a file' if 'name' in names else 'the table'} that a run has written.",
+            "parameters": [
+                *({"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names),
+                *_SELECTION,
+                *([] if is_statistics else _PAGING),
+            ],
+            "responses": {
+                "200": {"description": f"{what}.", "content": formats},
+                "default": {"$ref": "#/components/responses/refused"},
+            },
+        }
+    }
+
+
+_TABLES = {
+    "/data/{run_id}": _table("data", ("run_id",), is_statistics=False),
+    "/data/{run_id}/statistics": _table("data", ("run_id",), is_statistics=True),
+    "/runs/{run_id}/artifacts/{name}/rows": _table("artifacts", ("run_id", "name"), is_statistics=False),
+    "/runs/{run_id}/artifacts/{name}/statistics": _table("artifacts", ("run_id", "name"), is_statistics=True),
+}
+
+
 class Document:
     """The document, which is written when it is first asked for."""
 
@@ -149,7 +257,7 @@ def describe(methods: Mapping[str, Method], texts: Mapping[str, str]) -> dict[st
         "info": {"title": "OptAIC", "version": "v1", "description": _INTRODUCTION},
         "security": [{"token": []}, {}],
         "tags": [{"name": tag, "description": texts.get(tag, "")} for tag in tags],
-        "paths": {**paths, "/runs/{run_id}/artifacts/{name}": _FILES},
+        "paths": {**paths, "/runs/{run_id}/artifacts/{name}": _FILES, **_TABLES},
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "parameters": _PARAMETERS,

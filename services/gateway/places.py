@@ -36,7 +36,7 @@ class Places:
         """Keep places for the block.
 
         Raises:
-            ResourceExhaustedError: TOO_MANY_CALLS, TOO_MANY_STREAMS, TOO_MANY_PAGES or TOO_MANY_BYTES.
+            ResourceExhaustedError: TOO_MANY_CALLS, TOO_MANY_STREAMS, TOO_MANY_READS, TOO_MANY_PAGES or TOO_MANY_BYTES.
         """
         place = Place(self, caller)
         place.add(count)

@@ -17,6 +17,7 @@ from servicekit.errors import InvalidArgumentError, NotFoundError, UnavailableEr
 from servicekit.ids import new_id
 from servicekit.server import Server
 from servicekit.settings import ServiceSettings
+from support.identities import tokens_file
 
 SERVICE_TOKEN = "service-secret"
 REFRESH = flow_pb2.FLOW_KIND_REFRESH
@@ -164,7 +165,7 @@ async def running_peers(urls: dict[str, str]) -> AsyncIterator[tuple[Instances, 
     # The generated classes are abstract to the type checker; at run time a missing method is unimplemented.
     instances, lineage = Instances(), Lineage()  # type: ignore[abstract]  # only the methods that are called
     settings = ServiceSettings.model_validate(
-        {**urls, "service_token": SERVICE_TOKEN, "shutdown_grace_seconds": 0.1}
+        {**urls, "service_token": SERVICE_TOKEN, "tokens_file": tokens_file(), "shutdown_grace_seconds": 0.1}
     )
     add_instances = instance_service_pb2_grpc.add_InstanceServiceServicer_to_server
     add_definitions = definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server

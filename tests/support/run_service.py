@@ -61,6 +61,7 @@ class RunningRunService:
     nats: Client
     address: str
     moves: Any
+    peers: dict[str, str]  # their addresses, as settings
     events: list[tuple[str, bytes]] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)  # by executor and flow run
     credentials: dict[str, str] = field(default_factory=dict)  # the newest, by run
@@ -298,6 +299,7 @@ async def run_service(
                 clock=clock,
                 nats=client,
                 address=app.server.address,
+                peers=addresses,
                 moves=Signed(DataMoveServiceStub(channel), caller("admin")),
             )
         finally:

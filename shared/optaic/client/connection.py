@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -21,11 +21,12 @@ from optaic.client.discovery import (
     find_realtime_url,
     no_address,
 )
-from optaic.client.gateway_files import fetch_artifact
+from optaic.client.gateway_files import fetch_artifact, fetch_rows
 from optaic.client.silence import Notice, Silence
 
 _MAXIMUM_TOKENS = 64
 _TOKEN_SECONDS = 60.0
+_PAGE_SECONDS = 60.0
 _READ_TOKENS_KEY = "optaic-read-tokens"
 _WRITE_TOKEN_KEY = "optaic-write-token"  # noqa: S105 - a metadata key
 # A plan reads what is stale, a submission reads whether upstreams are ready, and a promotion reads the profile of the newest run.
@@ -112,6 +113,19 @@ class Connection:
         if not gateway:
             return None
         return fetch_artifact(gateway, self._token, run_id, name, self._timeout, self._certificates)
+
+    def fetch_rows(self, run_id: str, wanted: Mapping[str, Any]) -> Iterator[bytes] | None:
+        """Return the pages of a run's table from the gateway, as Arrow; None where no gateway is known. Each page blocks.
+
+        Raises:
+            OptaicError: The gateway refused, or did not answer.
+        """
+        gateway = find_gateway(self._addresses).rstrip("/")
+        if not gateway:
+            return None
+        # The gateway itself waits as long for a page as it may take.
+        seconds = max(self._timeout, _PAGE_SECONDS)
+        return fetch_rows(gateway, self._token, run_id, wanted, seconds, self._certificates)
 
     def give_notice(self, message: str) -> None:
         """Tell whoever has asked for notices."""

@@ -89,11 +89,13 @@ class Data:
             and output in {"", _DATA}
         ):
             stored = await self._describe(instance, dataset, found)
-            return await read_stored(stored, wanted, find)
+            return await read_stored(stored, wanted, find, self._connection.fetch_rows)
         if _kind_of(reference) in KEPT_FLOWS and output in {"", _DATA}:
             store, accessor = (Plugin(code_ref, {}, {}) for code_ref in (KEPT_BY, READ_BY))
-            stored = Stored(instance.name, store, accessor, "", found.uri, found.physical_version)
-            return await read_stored(stored, wanted, find)
+            stored = Stored(
+                instance.name, store, accessor, "", found.uri, found.physical_version, found.version_id
+            )
+            return await read_stored(stored, wanted, find, self._connection.fetch_rows)
         name = output or _FIRST.get(reference.flow_kind, "")
         run = await self._runs.get(found.version_id)
         artifacts = run.artifacts
@@ -133,7 +135,15 @@ class Data:
         store, accessor = await asyncio.gather(
             *(self._describe_plugin(component) for component in (dataset.store, dataset.accessor))
         )
-        return Stored(instance.name, store, accessor, dataset.timezone, found.uri, found.physical_version)
+        return Stored(
+            instance.name,
+            store,
+            accessor,
+            dataset.timezone,
+            found.uri,
+            found.physical_version,
+            found.version_id,
+        )
 
     async def _describe_plugin(self, component: spec_pb2.ComponentSpec) -> Plugin:
         request = definition_service_pb2.GetDefinitionVersionRequest(

@@ -1,14 +1,15 @@
-"""Read from a gateway over HTTP: files of runs whose data is out of reach, and whether it is ready; blocks."""
+"""Read from a gateway over HTTP: files and tables of runs whose data is out of reach, and whether it is ready; blocks."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
 import grpc
 
@@ -16,6 +17,8 @@ from optaic import errors
 from optaic.client.certificates import Certificates, leaves_in_plaintext
 
 _OK = 200
+_ARROW = "application/vnd.apache.arrow.stream"
+_PAGE_ROWS = 10_000
 
 
 def fetch_artifact(
@@ -33,6 +36,41 @@ def fetch_artifact(
     if answer.status == _OK:
         return content
     raise _refusal(gateway, answer.status, content)
+
+
+def fetch_rows(
+    gateway: str,
+    token: str,
+    run_id: str,
+    wanted: Mapping[str, Any],
+    timeout: float,
+    certificates: Certificates,
+) -> Iterator[bytes]:
+    """Yield the pages of the table that a run has written, each a stream of Arrow; raises as `fetch_artifact`.
+
+    Args:
+        gateway: its URL.
+        token: the caller's.
+        run_id: the run.
+        wanted: columns, entities, start and end; None selects everything.
+        timeout: seconds for one page.
+        certificates: those of this connection.
+    """
+    given = {
+        name: json.dumps(value) if isinstance(value, list) else str(value)
+        for name, value in wanted.items()
+        if value is not None
+    }
+    headers = {"Accept": _ARROW, **({"Authorization": f"Bearer {token}"} if token else {})}
+    following: str | None = ""
+    while following is not None:
+        query = {**given, "page_size": _PAGE_ROWS, **({"page_token": following} if following else {})}
+        path = f"/data/{run_id}?{urlencode(query)}"
+        answer, content = _get(gateway, path, headers, timeout, certificates)
+        if answer.status != _OK:
+            raise _refusal(gateway, answer.status, content)
+        yield content
+        following = answer.headers.get("Optaic-Next-Page-Token")
 
 
 def fetch_readiness(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from optaic import errors, storage
-from optaic.client.selection import Fetch, Find, Selection, Stored
-from optaic.plugins import Accessor, PluginError, Store, load, select_rows
+from optaic.client.selection import Fetch, FetchRows, Find, Selection, Stored
+from optaic.plugins import Accessor, PluginError, Store, StoredVersion, load, select_rows
 from optaic.plugins import errors as plugin_errors
 from optaic.rules.artifacts import find_problem, measure
+from optaic.rules.columns import KEYS
+from optaic.rules.kept_outputs import READ_BY
 from optaic.run.v1 import run_pb2
 
 if TYPE_CHECKING:
@@ -43,11 +46,12 @@ _CODES: Mapping[type[PluginError], tuple[type[errors.OptaicError], grpc.StatusCo
         "PLUGIN_NOT_INSTALLED",
     ),
 }
+_MOST_IN_URL = 8_000  # characters of a list; a longer one is applied to what comes
 _UNREADABLE = (errors.FailedPreconditionError, grpc.StatusCode.FAILED_PRECONDITION, "DATA_NOT_READABLE")
 
 
-def read_stored(stored: Stored, wanted: Selection, find: Find) -> pl.DataFrame:
-    """Return rows of a version through its store and accessor.
+def read_stored(stored: Stored, wanted: Selection, find: Find, fetch: FetchRows) -> pl.DataFrame:
+    """Return rows of a version through its store and accessor; `fetch` gives them where their place is out of reach.
 
     Raises:
         OptaicError: They are not installed here, or cannot give what is wanted.
@@ -62,8 +66,53 @@ def read_stored(stored: Stored, wanted: Selection, find: Find) -> pl.DataFrame:
         store, accessor = made
         if stored.timezone:
             store.timezone = stored.timezone
-        table: pl.DataFrame = accessor.read(store, stored.uri, stored.physical_version, **wanted.arguments())
+        place = (stored.uri, stored.physical_version)
+        try:
+            table: pl.DataFrame = accessor.read(store, *place, **wanted.arguments())
+        except (plugin_errors.StoreUnavailable, plugin_errors.VersionNotFound, OSError):
+            fetched = _fetched(stored, wanted, fetch) if is_out_of_reach(stored.uri) else None
+            if fetched is None:
+                raise
+            table = accessor.read(fetched, *place, **wanted.arguments())
         return table
+
+
+class _Fetched(Store):
+    """The version that a gateway has sent, in place of its store."""
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        super().__init__()
+        self._table = table
+
+    def read(self, uri: str, physical_version: str) -> pl.DataFrame:
+        """Return it."""
+        del uri, physical_version
+        return self._table
+
+    def write(self, table: pl.DataFrame, base_version: str | None, uri: str) -> StoredVersion:
+        """Refuse: it is a copy."""
+        del table, base_version, uri
+        raise plugin_errors.StoreRefused("what a gateway has sent is a copy; write by a run")
+
+
+def _fetched(stored: Stored, wanted: Selection, fetch: FetchRows) -> Store | None:
+    """Return a store that holds what a gateway sends, no less than what is wanted; None without a gateway.
+
+    An accessor that does more than select needs the whole version.
+    """
+    sent = wanted.arguments() if stored.accessor.code_ref == READ_BY else {}
+    short = {
+        name: None if isinstance(value, list) and len(json.dumps(value)) > _MOST_IN_URL else value
+        for name, value in sent.items()
+    }
+    pages = fetch(stored.run_id, short)
+    if pages is None:
+        return None
+    import polars as pl  # noqa: PLC0415 - only readers of data pay for it
+
+    table = pl.concat([pl.read_ipc_stream(page) for page in pages])
+    keys = stored.store.config.get("keys") or KEYS
+    return _Fetched(table.sort([key for key in keys if key in table.columns]))
 
 
 def read_artifact(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ Find = Callable[
     [str], Mapping[str, str]
 ]  # the variables by which a URI is reached, beside those of the environment
 Fetch = Callable[[str, str], bytes | None]  # a file of a run by its name, through a gateway; None without one
+
+FetchRows = Callable[
+    [str, Mapping[str, Any]], Iterator[bytes] | None
+]  # a run's table as pages of Arrow, through a gateway; None without one
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Stored:
     timezone: str
     uri: str
     physical_version: str
+    run_id: str  # that has written it
 
 
 def _names(field: str, given: Sequence[str] | None) -> Sequence[str] | None:

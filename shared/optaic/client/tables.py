@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from optaic.client.selection import Fetch, Find, Selection, Stored
+from optaic.client.selection import Fetch, FetchRows, Find, Selection, Stored
 from optaic.run.v1 import run_pb2
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-async def read_stored(stored: Stored, wanted: Selection, find: Find) -> pl.DataFrame:
-    """Return rows of a version through its store and accessor.
+async def read_stored(stored: Stored, wanted: Selection, find: Find, fetch: FetchRows) -> pl.DataFrame:
+    """Return rows of a version through its store and accessor; `fetch` gives them where their place is out of reach.
 
     Raises:
         OptaicError: They are not installed here, or cannot give what is wanted.
@@ -25,7 +25,7 @@ async def read_stored(stored: Stored, wanted: Selection, find: Find) -> pl.DataF
     def read() -> pl.DataFrame:
         from optaic.client import reading  # noqa: PLC0415 - the reason is above
 
-        return reading.read_stored(stored, wanted, find)
+        return reading.read_stored(stored, wanted, find, fetch)
 
     return await asyncio.to_thread(read)
 

@@ -34,7 +34,15 @@ def test_the_methods_are_those_that_people_may_call(document: Any) -> None:
         if ALLOWED[method.name] & set(PEOPLE)
         for contract in [method.containing_service.full_name]
     }
-    assert set(document["paths"]) == expected | {"/runs/{run_id}/artifacts/{name}"}
+    assert set(document["paths"]) == expected | {
+        "/runs/{run_id}/artifacts/{name}",
+        *(
+            f"{place}{what}"
+            for place in ("/runs/{run_id}/artifacts/{name}",)
+            for what in ("/rows", "/statistics")
+        ),
+        *("/data/{run_id}", "/data/{run_id}/statistics"),
+    }
 
 
 def test_every_method_and_every_field_of_a_request_says_what_it_is(document: Any) -> None:
