@@ -23,7 +23,7 @@ _TEXT = 200  # characters of a bound that are shown
 
 @dataclass
 class _Column:
-    """What is known of a column so far."""
+    """The facts about a column so far."""
 
     kind: pl.DataType
     count: int = 0

@@ -44,7 +44,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that lie together in a file; `read` gives some columns in pieces, those that the file has."""
+    """A group of rows that lie together in a file; `read` gives some columns in pieces, those that the file has."""
 
     rows: int | None
     bounds: Mapping[str, Bounds]
