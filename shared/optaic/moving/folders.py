@@ -149,10 +149,15 @@ class _Files:
                 with os.fdopen(file, "wb") as stream:
                     shutil.copyfileobj(content, stream)
                     _give_to_owner_of(folder, stream.fileno())
+                    stream.flush()
+                    os.fsync(
+                        stream.fileno()
+                    )  # the source may be removed before the machine would have written it
                 os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 os.unlink(draft, dir_fd=folder)
                 raise
+            os.fsync(folder)
 
     def remove(self, path: str) -> None:
         with self._opened(path, is_new=False) as (folder, name):

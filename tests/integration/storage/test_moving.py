@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -103,6 +105,28 @@ def test_a_folder_is_copied_and_copied_back(source: Folder, target: str, tmp_pat
     back = open_folder(str(tmp_path / "back"))
     _copy(Copier(there, back))
     assert _content(back) == FILES
+
+
+def test_a_copy_in_a_folder_is_on_the_disk_before_it_takes_its_name(
+    source: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: dict[int, list[str]] = defaultdict(list)  # of each thread
+    sync, replace = os.fsync, os.replace
+
+    def see_sync(file: int) -> None:
+        calls[threading.get_ident()].append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+        sync(file)
+
+    def see_replace(*places: Any, **folders: Any) -> None:
+        calls[threading.get_ident()].append("named")
+        replace(*places, **folders)
+
+    monkeypatch.setattr(os, "fsync", see_sync)
+    monkeypatch.setattr(os, "replace", see_replace)
+    _copy(Copier(source, open_folder(str(tmp_path / "target"))))
+    assert sum(map(len, calls.values())) == 3 * len(FILES)
+    for each in calls.values():
+        assert each == ["file", "named", "folder"] * (len(each) // 3)
 
 
 @pytest.mark.parametrize("moment", range(len(FILES)))
