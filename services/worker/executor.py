@@ -74,6 +74,7 @@ class Executor:
         self._running: dict[UUID, asyncio.Task[None]] = {}  # those that may be cancelled in Prefect
         self._refused: set[UUID] = set()  # ended in Prefect between their claim and their start
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._is_stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Execute what is due until `stop` is set; then end what is under way."""
@@ -119,6 +120,7 @@ class Executor:
 
     async def _look_when(self, stop: asyncio.Event) -> None:
         await stop.wait()
+        self._is_stopping = True
         self._hint.set()
 
     async def _watch_dispatches(self, peers: Peers, tenant_id: str) -> None:
@@ -139,7 +141,7 @@ class Executor:
 
     def _take_named(self, dispatched: DispatchedRun, tenant_id: str) -> bool:
         """Take a flow run that run-service names, if nothing else waits; return whether no look is needed for it."""
-        if self._may_others_wait or not self._has_room():
+        if self._is_stopping or self._may_others_wait or not self._has_room():
             return False
         named = read_named(dispatched, tenant_id)
         if named is None:
@@ -273,6 +275,9 @@ class Executor:
             _log.info("flow run not claimed", flow_run_id=str(flow_run_id), reason=str(error))
         except Exception as error:  # noqa: BLE001 - it stays in the pool and is seen again
             _log.warning("flow run not claimed", flow_run_id=str(flow_run_id), error=repr(error))
+            if flow_run_id in self._named:  # no look has seen it, so the next one comes at once
+                self._named.remove(flow_run_id)
+                self._may_others_wait = True
         else:
             return True
         return False

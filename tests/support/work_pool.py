@@ -24,6 +24,7 @@ class FakeWorkPool:
         self.reads = 0
         self.claimed: list[UUID] = []
         self.refused: list[UUID] = []
+        self.failures = 0  # so many claims fail before Prefect answers again
         self.given_back: list[UUID] = []
         self.ended: list[UUID] = []
         self.after_look: Callable[[], object] = bool
@@ -61,6 +62,9 @@ class FakeWorkPool:
 
     async def claim(self, flow_run_id: UUID) -> None:
         """Set it PENDING, if Prefect would."""
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError
         state = self.states[flow_run_id]
         if state in {"PENDING", "RUNNING", "CANCELLED"}:
             self.refused.append(flow_run_id)

@@ -256,6 +256,21 @@ async def test_a_lost_name_is_made_up_for_by_a_look(world: World) -> None:
     await eventually(lambda: world.pool.claimed[-1] == lost)
 
 
+async def test_a_named_flow_run_whose_claim_fails_is_looked_for_at_once(world: World) -> None:
+    await world.see_free_queues()
+    world.pool.failures = 1
+    world.tell(flow_run_id := world.pool.add())
+    await eventually(lambda: world.pool.ended[-1] == flow_run_id)
+
+
+async def test_a_worker_that_stops_takes_no_named_flow_run(world: World) -> None:
+    await world.see_free_queues()
+    world.executor._is_stopping = True  # it is in a look, and its streams still tell of flow runs
+    world.tell(flow_run_id := world.pool.add())
+    await eventually(lambda: flow_run_id in world.pool.claimed, message="the loop still looks here")
+    assert flow_run_id not in world.executor._named
+
+
 async def test_views_end_with_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(named_runs, "_PAUSE_SECONDS", 0.0)
     pool = FakeWorkPool(0)
