@@ -38,6 +38,7 @@ BENCHMARKS = (
     "incremental",
     "object_store",
     "command_line",
+    "console",
 )
 SIZES = {
     "create": 300,

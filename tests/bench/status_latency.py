@@ -41,11 +41,11 @@ async def measure(runs: int) -> list[Row]:
     async with running_services() as stack:
         instance_ids = await create_datasets(stack, runs + _WARM_UP)
         await at_rest(stack)
-        async with noting(stack) as hops, _Session(stack) as session:
+        async with noting(stack) as hops, Session(stack) as session:
             alone = [await session.complete_one(each) for each in instance_ids][_WARM_UP:]
             await at_rest(stack)
             parts = await hops.rows(stack, {each.run_id: (each.called, each.seen) for each in alone})
-        async with _Session(stack) as session:
+        async with Session(stack) as session:
             offered = (await session.complete_at(_RATE, instance_ids))[_WARM_UP:]
     return [*_rows(alone, "one at a time"), *parts, *_rows(offered, f"{_RATE}/s")]
 
@@ -70,7 +70,7 @@ class _Completion:
     seen: float
 
 
-class _Session:
+class Session:
     """One watcher and one executor."""
 
     def __init__(self, stack: BenchStack) -> None:

@@ -35,7 +35,7 @@ _INSERT = """
 async def measure() -> list[Row]:
     """Calls and statuses per second."""
     async with running_services(("status",)) as stack:
-        instance_ids = await _fill(stack)
+        instance_ids = await fill_statuses(stack)
         async with grpc.aio.insecure_channel(stack.endpoints.status) as channel, echo() as call:
             stub: Any = StatusServiceStub(channel)
             chosen = random.Random(7)
@@ -62,7 +62,7 @@ async def measure() -> list[Row]:
     ]
 
 
-async def _fill(stack: BenchStack) -> list[str]:
+async def fill_statuses(stack: BenchStack) -> list[str]:
     """Store the statuses of many instances; return their ids."""
     bodies = {instance_id: _body(instance_id) for instance_id in (new_id() for _ in range(INSTANCES))}
     url = f"{stack.endpoints.postgres_admin.rsplit('/', 1)[0]}/optaic_status"
