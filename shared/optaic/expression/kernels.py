@@ -24,6 +24,7 @@ Kernel: TypeAlias = Callable[[Sequence[Array], Sequence[float]], Array]
 Implementation: TypeAlias = Callable[[Sequence[pl.Expr], Sequence[float]], pl.Expr]
 
 _MANY = 400  # entities for which one session is computed faster than polars computes theirs
+_PART = 131_072  # values, at most, that polars computes at once: their results are copied while they are in the cache
 _AT_ONCE = 16_000  # powers, about: what is computed with them stays in the processor's cache
 
 
@@ -62,7 +63,7 @@ def _by_polars(compute: Callable[[pl.Expr], pl.Expr], *, is_quick: bool = False)
         threads = 1 if is_quick else count_threads(x.size)
         if threads == 1:
             return compute_row(x).reshape(values[0].shape)
-        found, size = np.empty_like(x), math.ceil(x.size / threads)
+        found, size = np.empty_like(x), min(_PART, math.ceil(x.size / threads))
 
         def compute_from(first: int) -> None:
             found[first : first + size] = compute_row(x[first : first + size])
