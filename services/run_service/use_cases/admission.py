@@ -243,7 +243,9 @@ async def _ask(
         if found.instance.state != instance_pb2.INSTANCE_STATE_DELETING
     }
     answers = await _check(deps, questions)
-    ours, told = dict[FlowKey, list[NewestRun]](), set[str]()
+    ours = dict[FlowKey, list[NewestRun]]()
+    # Of each question alone: it may have been answered before the runs of another one arrived there.
+    told = defaultdict[int, set[str]](set)
     pending = set(answers)
     while pending:
         given = {
@@ -262,13 +264,15 @@ async def _ask(
                 [run for key in compared[number] for run in ours.get(key, [])],
                 founds[number].flow.compute_fingerprint,
             )
-            - told
+            - told[number]
             for number, answer in given.items()
         }
         lacking = {number: sorted(run_ids)[:_MOST_EVENTS] for number, run_ids in unknown.items() if run_ids}
         if not lacking:
             break
-        told |= await _attach(deps, founds[0].tenant_id, questions, lacking)
+        await _attach(deps, founds[0].tenant_id, questions, lacking)
+        for number, run_ids in lacking.items():
+            told[number].update(run_ids)
         answers |= await _check(deps, {number: questions[number] for number in lacking})
         # What was left out, or was not listed, may be unknown there too.
         pending = {
@@ -290,8 +294,8 @@ async def _attach(
     tenant_id: str,
     questions: Mapping[int, lineage_service_pb2.CheckUpstreamFreshnessRequest],
     lacking: Mapping[int, Sequence[str]],
-) -> set[str]:
-    """Attach the newest events of runs to the questions whose answers lack them; return the runs."""
+) -> None:
+    """Attach the newest events of runs to the questions whose answers lack them."""
     wanted = set[str]().union(*lacking.values())
     async with deps.database.read(tenant_id) as connection:
         records = await run_store.list_runs_by_id(connection, tenant_id, wanted)
@@ -302,7 +306,6 @@ async def _attach(
             for record in records
             if record.run.run_id in run_ids
         )
-    return wanted
 
 
 async def _check(

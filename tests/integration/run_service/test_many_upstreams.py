@@ -9,7 +9,7 @@ import pytest
 
 from optaic.common.v1 import flow_pb2
 from optaic.lineage.v1 import lineage_pb2
-from optaic.run.v1 import run_pb2
+from optaic.run.v1 import run_pb2, run_service_pb2
 from run_service.use_cases import admission
 from servicekit.ids import new_id
 from servicekit.status import DETAILS_KEY, from_rpc_error
@@ -104,3 +104,41 @@ async def test_all_runs_are_told_that_lineage_does_not_know_part_by_part(
     run = await service.submit(derived)
     assert run.status == run_pb2.RUN_STATUS_PENDING
     assert [len(request.run_events) for request in service.lineage.requests] == [0, 2, 2, 2, 1]
+
+
+async def test_each_run_of_a_batch_is_told_by_itself_what_lineage_does_not_know(
+    service: RunningRunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "_MOST_EVENTS", 1)
+    runs = {}
+    for upstream in (service.instances.add(), service.instances.add()):
+        run = await service.submit(upstream)
+        started = await service.start(run.run_id)
+        await service.complete(run.run_id, started.fencing_token)
+        runs[run.run_id] = upstream
+    upstreams = [runs[run_id] for run_id in sorted(runs)]
+    # What is told of one may come after the answer about the other: the second run is left out there at first.
+    derived = [service.instances.add(upstreams=upstreams), service.instances.add(upstreams=upstreams[1:])]
+    told: dict[str, set[str]] = {each.instance_id: set() for each in derived}
+
+    def answer(request: Check) -> Answer:
+        """Know of each flow what was told with it."""
+        known = told[request.flow.instance_id]
+        known.update(event.completed.run.instance_id for event in request.run_events)
+        wanted = upstreams if request.flow.instance_id == derived[0].instance_id else upstreams[1:]
+        blocking = [
+            lineage_pb2.BlockingFlow(
+                flow=flow_of(each), status=flow_pb2.STATUS_NOT_INITIALIZED, is_missing_input=True
+            )
+            for each in wanted
+            if each.instance_id not in known
+        ]
+        return Answer(all_ready=not blocking, blocking_count=len(blocking), blocking=blocking)
+
+    service.lineage.answer = answer
+    batch = run_service_pb2.BatchSubmitRunsRequest(
+        requests=[run_service_pb2.SubmitRunRequest(instance_id=each.instance_id) for each in derived],
+        request_id="each-is-told",
+    )
+    results = (await service.runs.BatchSubmitRuns(batch)).results
+    assert [result.HasField("run") for result in results] == [True, True]
