@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,7 @@ from optaic.client.certificates import Certificates, leaves_in_plaintext
 _OK = 200
 _ARROW = "application/vnd.apache.arrow.stream"
 _PAGE_ROWS = 10_000
+_HOST = re.compile(r"[^\s\x00-\x1f\x7f]+")
 
 
 def fetch_artifact(
@@ -95,8 +97,13 @@ def fetch_readiness(
 def _get(
     gateway: str, path: str, headers: Mapping[str, str], timeout: float, certificates: Certificates
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    parts = urlsplit(gateway)
-    address = f"{parts.hostname}:{parts.port or 443}"
+    try:
+        parts = urlsplit(gateway)
+        address = f"{parts.hostname}:{parts.port or 443}"
+    except ValueError:
+        raise _no_url(gateway) from None
+    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.hostname or ""):
+        raise _no_url(gateway)
     if parts.scheme != "https" and leaves_in_plaintext(address):
         raise errors.FailedPreconditionError(
             grpc.StatusCode.FAILED_PRECONDITION,
@@ -120,6 +127,12 @@ def _get(
         ) from None
     finally:
         connection.close()
+
+
+def _no_url(gateway: str) -> errors.OptaicError:
+    """Return the error for what is no address of a gateway."""
+    message = f"{gateway!r} is no address of a gateway; set OPTAIC_GATEWAY_URL to one such as https://optaic.example.com"
+    return errors.make_error(grpc.StatusCode.UNAVAILABLE.value[0], "GATEWAY_UNAVAILABLE", message, [], [])
 
 
 def _refusal(gateway: str, status: int, content: bytes) -> errors.OptaicError:

@@ -138,6 +138,15 @@ def test_a_gateway_that_is_away_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _found(status=7)["gateway"]["result"] == "fail"
 
 
+@pytest.mark.parametrize("url", ["http://host:port", "http://[::1", "https://exa mple", "localhost:8080"])
+@pytest.mark.usefixtures("projects")
+def test_what_is_no_address_of_a_gateway_fails(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("OPTAIC_GATEWAY_URL", url)
+    found = _found(status=7)["gateway"]
+    assert found["result"] == "fail"
+    assert "set OPTAIC_GATEWAY_URL to one such as" in found["advice"]
+
+
 @pytest.mark.parametrize(("ahead", "result"), [(60, "warn"), (-60, "warn"), (0, "ok")])
 @pytest.mark.usefixtures("projects")
 def test_clocks_that_differ_are_a_warning(gateway: type[_Readiness], ahead: int, result: str) -> None:
