@@ -43,6 +43,10 @@ def combine(
             several[key].append(value)
         elif key in one and key != _PREFIX:
             is_prefix = key == "name" and value.endswith("*")
+            if key == "name" and "*" in value[:-1]:
+                raise _wrong(
+                    f"{value!r} has a * that is not at its end; a name is whole, or its beginning and a *"
+                )
             if is_prefix and _PREFIX not in one:
                 raise _wrong(
                     f"{key} must be whole here, without *; `optaic status list` finds names by their beginning"
@@ -60,6 +64,8 @@ def _pairs(texts: Iterable[str], keys: Iterable[str]) -> Iterator[tuple[str, str
             key, separator, value = (part.strip() for part in pair.partition("="))
             if key.endswith("!"):
                 raise _wrong(f"{pair!r} excludes, which this list cannot; write key=value")
+            if value.startswith("="):
+                raise _wrong(f"{pair!r} has two equals signs; write {key}{value}")
             if not key or not separator or not value:
                 raise _wrong(f"{pair!r} has not the form key=value; the key must be one of {', '.join(keys)}")
             yield key, value
@@ -67,7 +73,8 @@ def _pairs(texts: Iterable[str], keys: Iterable[str]) -> Iterator[tuple[str, str
 
 def _set(single: dict[str, str], key: str, value: str) -> None:
     if single[key] not in {"", value}:
-        raise _wrong(f"{key} has two values, {single[key]!r} and {value!r}; no row has both")
+        which = "two beginnings of the name" if key == _PREFIX else f"{key} has two values"
+        raise _wrong(f"{which}, {single[key]!r} and {value!r}; give one")
     single[key] = value
 
 

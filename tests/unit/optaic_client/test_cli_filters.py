@@ -91,6 +91,11 @@ def test_filters_add_to_options() -> None:
         ("kind=signal,", "has not the form key=value"),
         ("", "has not the form key=value"),
         ("owner=ann,owner=bob", "two values"),
+        ("owner==ann", "write owner=ann"),
+        ("label.team==alpha", "write label.team=alpha"),
+        ("name=*tum", "not at its end"),
+        ("name=m*tum*", "not at its end"),
+        ("name=mom*,name=mo*", "two beginnings"),
     ],
 )
 def test_what_is_no_filter_is_refused(text: str, said: str) -> None:
