@@ -32,6 +32,7 @@ from optaic.instance.v1 import instance_pb2
 from optaic.rules.kinds import OWN_KINDS
 
 _STRUCT = "google.protobuf.Struct"
+_NULL = "null"  # removes what it is given to, a text too; a file may have the text
 _FileOption = Annotated[
     Path | None,
     typer.Option(
@@ -177,7 +178,8 @@ def _with_values(fields: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]
             if not isinstance(inner, dict):
                 raise TypeError(f"{path!r} leads into a value that is no mapping")
             kind = field.message_type if field is not None else None
-        inner[keys[0]] = value if _is_text(kind, keys[0]) else _json_or_text(value)
+        is_text = value != _NULL and _is_text(kind, keys[0])
+        inner[keys[0]] = value if is_text else _json_or_text(value)
     return fields
 
 
@@ -209,8 +211,8 @@ def _patched(kept: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
             key, None
         )  # what is new comes last: of several alternatives it is the one that counts
         if value is not None:
-            both = isinstance(below, dict) and isinstance(value, Mapping)
-            kept[key] = _patched(below, value) if both else value
+            inner = below if isinstance(below, dict) else {}
+            kept[key] = _patched(inner, value) if isinstance(value, Mapping) else value
     return kept
 
 

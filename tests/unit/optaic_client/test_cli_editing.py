@@ -175,3 +175,16 @@ def test_labels_take_any_name_and_null_removes_a_key(research: FakeServices) -> 
     assert dict(labels) == {"team": "a", "tier": "1", "app.kubernetes.io/name": "2"}
     request = _updated(research, "--set", "dataset.pipeline.config.window=null")
     assert json_format.MessageToDict(request.instance.dataset.pipeline.config) == {"symbols": ["A"]}
+    request = _updated(research, "--set", "labels.tier=null", "--set", "owner=null")
+    assert dict(request.instance.labels) == {"team": "a"}
+    assert (request.instance.owner, list(request.update_mask.paths)) == ("", ["labels", "owner"])
+
+
+def test_null_removes_nothing_where_nothing_is(research: FakeServices) -> None:
+    request = _updated(
+        research,
+        *("--set", "dataset.pipeline.config.options.lag=null"),
+        *("--set", "dataset.pipeline.config.options.n=1"),
+    )
+    config = json_format.MessageToDict(request.instance.dataset.pipeline.config)
+    assert config == {"symbols": ["A"], "window": 5, "options": {"n": 1}}
