@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from gateway.artifacts import find_data
 from gateway.reading import read_table
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
+from optaic.tables.sources import open_file
 from servicekit.errors import DomainError
-from support.tables import prices
+from support.tables import page, places, prices
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.parquet_store import ParquetStore
 
@@ -239,3 +241,41 @@ async def test_broken_files_are_refused(tmp_path: Path, name: str) -> None:
         # A length that is made up may ask for more memory than there is.
         refusals = {"DATA_NOT_READABLE", "NOT_A_TABLE", "READ_TOO_LARGE"}
         assert reason in refusals or name == "a.csv"
+
+
+_END = struct.pack("<i", 50_001)
+_BEYOND = {
+    "text": (
+        pa.StringArray.from_buffers(1, pa.py_buffer(b"\0" * 4 + _END), pa.py_buffer(b"x" * 50_001)),
+        struct.pack("<i", 3_000_000),
+    ),
+    "list": (
+        pa.ListArray.from_arrays(pa.array([0, 50_001], pa.int32()), pa.array([7] * 50_001, pa.int8())),
+        struct.pack("<i", 3_000_000),
+    ),
+    "index": (
+        pa.DictionaryArray.from_arrays(pa.array([50_001], pa.int32()), pa.array([7] * 50_002, pa.int8())),
+        struct.pack("<i", 3_000_000),
+    ),
+    "negative": (
+        pa.DictionaryArray.from_arrays(pa.array([50_001], pa.int32()), pa.array([7] * 50_002, pa.int8())),
+        struct.pack("<i", -3_000_000),
+    ),
+    "bytes": (pa.array(["abcd"]), b""),
+}
+
+
+@pytest.mark.parametrize("kind", _BEYOND)
+def test_an_arrow_file_shows_nothing_of_the_memory_of_its_reader(tmp_path: Path, kind: str) -> None:
+    """The secrets of the object store are in that memory."""
+    values, beyond = _BEYOND[kind]
+    place = tmp_path / "acme" / "a.arrow"
+    place.parent.mkdir()
+    with pa.ipc.new_file(place, pa.schema([("v", values.type)])) as writer:
+        writer.write_batch(pa.record_batch([values], ["v"]))
+    content = place.read_bytes()
+    change = (b"abcd", b"\xff\xfeab") if kind == "bytes" else (_END, beyond)
+    at = content.rindex(change[0])
+    place.write_bytes(content[:at] + change[1] + content[at + 4 :])
+    with places(tmp_path) as opened, pytest.raises(ValueError, match=r"."):
+        page(open_file(opened, str(place)))

@@ -34,7 +34,14 @@ def groups_of(opened: Any) -> Sequence[Group]:
 
 
 def from_arrow(table: Any) -> pl.DataFrame:
-    """Return a table or a batch of Arrow as polars has it."""
+    """Return a table of Arrow as polars has it.
+
+    polars believes all offsets and indices, and would return what lies beyond in the memory of this process, also its secrets.
+
+    Raises:
+        ValueError: An offset or an index leads beyond its values, or a text is none.
+    """
+    table.validate(full=True)
     found = pl.from_arrow(table)
     assert isinstance(found, pl.DataFrame)
     return found
