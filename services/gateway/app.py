@@ -73,7 +73,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Gateway:
         storage.install(storage.Access(**settings.describe_access()))
     questions = Questions(backends, callers)
     downloads = Downloads(settings, questions, clock or SystemClock())
-    reads = Reads(settings, questions, downloads)
+    reads = Reads(settings, questions, downloads, callers)
     calls = Application(methods, backends, callers, settings.stream_seconds)
     door = Door(settings, pages, methods, calls, downloads, reads, callers, Console())
     return Gateway(HttpServer(settings, door), door, downloads, backends)

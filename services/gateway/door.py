@@ -77,7 +77,6 @@ class Door:
         self._calls = calls
         self._downloads = downloads
         self._reads = reads
-        self._reading = Places("reads", Room(settings.maximum_reads, settings.caller_reads))
         self._callers = callers
         self._console = console
         self._places = {
@@ -190,7 +189,7 @@ class Door:
     async def _read(self, request: Request, receive: Receive, response: Response) -> None:
         if request.method not in _READING:
             raise errors.method_not_allowed("GET")
-        with self._let_in(request, is_stream=True) as name, self._reading.take(name):
+        with self._let_in(request, is_stream=True):
             await while_there(receive, self._reads.serve(request, response))
 
     async def _download_signed(self, request: Request, receive: Receive, response: Response) -> None:

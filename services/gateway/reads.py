@@ -11,8 +11,10 @@ from typing import Any
 
 from gateway import errors
 from gateway.artifacts import find_artifact, find_data
+from gateway.caller import Callers, caller_of
 from gateway.config import Settings
 from gateway.downloads import Downloads
+from gateway.places import Places, Room
 from gateway.questions import Questions, ServiceRefusedError
 from gateway.read_parameters import JSON, Parameters, media_type_of, read_parameters
 from gateway.reading import read_table
@@ -58,11 +60,15 @@ class Reads:
     This process asks whether the caller may read and where the table lies; the table itself is opened in another one.
     """
 
-    def __init__(self, settings: Settings, questions: Questions, downloads: Downloads) -> None:
+    def __init__(
+        self, settings: Settings, questions: Questions, downloads: Downloads, callers: Callers
+    ) -> None:
         self._settings = settings
         self._roots = settings.data_roots()
         self._questions = questions
         self._downloads = downloads
+        self._callers = callers
+        self._places = Places("reads", Room(settings.maximum_reads, settings.caller_reads))
 
     @staticmethod
     def is_at(path: str) -> bool:
@@ -76,6 +82,7 @@ class Reads:
             InvalidArgumentError: INVALID_ARGUMENT, INVALID_PAGE_TOKEN, NOT_ACCEPTABLE, SCHEMA_MISMATCH.
             NotFoundError: VERSION_NOT_FOUND, ARTIFACT_NOT_FOUND.
             FailedPreconditionError: NO_DATA_ROOT, DATA_ROOT_NOT_SERVED, STORE_NOT_READ_HERE, NOT_A_TABLE, READ_TOO_LARGE, ROW_TOO_LARGE.
+            ResourceExhaustedError: TOO_MANY_READS.
             UnavailableError: DATA_NOT_READABLE.
             InternalError: ARTIFACT_CORRUPT.
             DeadlineExceededError: READ_TIMEOUT.
@@ -101,7 +108,10 @@ class Reads:
             return
         if source.root not in self._roots:
             raise errors.data_root_not_served(request.path.rpartition("/")[2])
-        await self._answer(source, request, response, is_statistics=is_statistics)
+        # Only now: there are few places, and whoever may not read the run takes none.
+        caller = caller_of(request.authorization, request.address)
+        with self._places.take(self._callers.place_of(caller)):
+            await self._answer(source, request, response, is_statistics=is_statistics)
 
     async def _find_data(self, request: Request, run: run_pb2.Run) -> _Source:
         """Return the place of the table that a run has written."""

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from devstack.postgres import Postgres
+from gateway.caller import caller_of
 from optaic import AsyncClient, errors
 from optaic.plugins import Store, VersionNotFound
 from support.gateway import RunningGateway, gateway_of
@@ -170,7 +171,7 @@ async def test_a_read_whose_caller_has_gone_ends_and_frees_its_place(
     monkeypatch.setattr("gateway.reading._MODULE", "support.hanging_reader")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("HANGING_READER_FILE", str(tmp_path / "pid"))
-    reading: Any = gateway.gateway.door._reading
+    reading: Any = gateway.gateway.door._reads._places
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=2) as impatient:
         with pytest.raises(httpx.ReadTimeout):
             await impatient.get(f"/data/{run.run_id}", headers=dict(caller("viewer")))
@@ -187,13 +188,28 @@ async def test_reads_have_places_and_a_deadline(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     settings: dict[str, Any] = {"auth": "tokens", "data_root": str(tmp_path), "caller_reads": 1}
     async with gateway_of(services_of(service), read_seconds=1, **settings) as gateway:
-        reading: Any = gateway.gateway.door._reading
+        reading: Any = gateway.gateway.door._reads._places
         path = f"/data/{run.run_id}"
-        with reading.take("address 127.0.0.1"):
-            refused = await get_rows(gateway, path, role="editor")
+        name = caller_of(dict(caller("viewer"))["authorization"], "").name
+        with reading.take(name):
+            refused = await get_rows(gateway, path)
             assert reason(refused)[:2] == (429, "TOO_MANY_READS")
         assert reason(await get_rows(gateway, path))[:2] == (504, "READ_TIMEOUT")
         assert reading.taken == 0
+
+
+async def test_whoever_may_not_read_a_table_takes_no_place_of_those_who_read(
+    service: RunningRunService, tmp_path: Path
+) -> None:
+    run = await complete_table(service, tmp_path, DeltaStore(), TABLE)
+    settings: dict[str, Any] = {"auth": "tokens", "data_root": str(tmp_path)}
+    async with gateway_of(services_of(service), maximum_reads=1, caller_reads=1, **settings) as gateway:
+        reading: Any = gateway.gateway.door._reads._places
+        path = f"/data/{run.run_id}"
+        with reading.take("somebody"):
+            assert reason(await get_rows(gateway, path))[:2] == (429, "TOO_MANY_READS")
+            assert reason(await get_rows(gateway, path, role="stranger"))[:2] == (401, "UNAUTHENTICATED")
+            assert reason(await get_rows(gateway, path, tenant="other"))[:2] == (404, "RUN_NOT_FOUND")
 
 
 async def test_the_client_reads_a_version_from_the_gateway_where_the_folder_is_out_of_reach(
