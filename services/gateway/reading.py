@@ -61,6 +61,8 @@ async def read_table(job: Mapping[str, Any], seconds: float, most_bytes: int) ->
         raise errors.read_timeout(seconds) from None
     finally:
         await _end(process)
+    if len(output) > _MOST_HEADER_BYTES + most_bytes:
+        raise errors.read_too_large()
     return _judge(output, code, seconds)
 
 

@@ -230,6 +230,16 @@ async def test_a_table_of_many_row_groups_needs_no_more_memory_than_one_of_few(t
     assert (answer.content, answer.header["following"]) == (b"[]", None)
 
 
+async def test_an_answer_that_is_too_large_is_refused_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.reading._MOST_HEADER_BYTES", 0)
+    folder, version = make_delta(tmp_path)
+    with pytest.raises(DomainError) as refused:
+        await read_table(job(tmp_path, str(folder), "delta", version), 120, 10)
+    assert refused.value.reason == "READ_TOO_LARGE"
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.json", "a.arrow"])
 async def test_broken_files_are_refused(tmp_path: Path, name: str) -> None:
     place = tmp_path / "acme" / name

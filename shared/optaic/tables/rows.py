@@ -68,6 +68,8 @@ def names_of(table: Table, wanted: Selection) -> list[str]:
 def scan(table: Table, wanted: Selection, start: Position) -> Generator[Piece]:
     """Yield the wanted rows from a place on; each has the columns of `PLACE`, which say where it lies.
 
+    After each file comes a piece without rows: whoever scans for a limited time can stop there, also where bounds exclude all rows.
+
     Raises:
         TableError: SCHEMA_MISMATCH, INVALID_PAGE_TOKEN.
     """
@@ -75,6 +77,7 @@ def scan(table: Table, wanted: Selection, start: Position) -> Generator[Piece]:
     needed = list(dict.fromkeys([*names, *_conditions(wanted)]))
     if start.file >= max(1, len(table.files)):
         raise no_such_page()
+    nothing = _empty(table, names)
     for number, file in enumerate(table.files[start.file :], start.file):
         if not wanted.may_have(file.bounds):
             continue
@@ -89,6 +92,7 @@ def scan(table: Table, wanted: Selection, start: Position) -> Generator[Piece]:
                 for rows, after in _read(table, group, needed, begin):
                     over = following if after.row == group.rows else after
                     yield Piece(_filter(rows, wanted, names), rows.height, over)
+        yield Piece(nothing, 0, end)
 
 
 def _read(

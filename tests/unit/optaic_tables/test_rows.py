@@ -82,6 +82,19 @@ def test_a_page_whose_time_is_over_ends_early_and_is_followed(delta: tuple[Table
     assert read_all(table, is_over=lambda: True) == json.loads(to_json(whole))
 
 
+def test_a_page_whose_time_is_over_ends_early_where_bounds_exclude_all_rows(
+    delta: tuple[Table, pl.DataFrame],
+) -> None:
+    """To open many files takes long, although no row of them is wanted."""
+    table, _ = delta
+    wanted, start = Selection(entities=["ZZZ"]), Position()
+    for number in range(1, len(table.files)):
+        found = page(table, wanted, start, is_over=lambda: True)
+        assert (found.rows, found.following) == (0, Position(number))
+        start = found.following
+    assert page(table, wanted, start, is_over=lambda: True).following is None
+
+
 def test_an_earlier_version_is_read_as_it_was(tmp_path: Path) -> None:
     store, uri = DeltaStore(), str(tmp_path / "t")
     first = store.write(prices(3), None, uri).physical_version
