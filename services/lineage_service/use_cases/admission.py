@@ -130,7 +130,11 @@ def _message(answer: Answer, *, is_service: bool) -> CheckUpstreamFreshnessRespo
     message.blocking_count = answer.blocking_count
     message.missing_input_count = answer.missing_count
     message.late_input_count = answer.late_count
-    message.blocking.extend(pages.fit(blocking, len(blocking), BlockingFlow.ByteSize, pages.LONG_MOST_BYTES))
+    listed = pages.fit(blocking, len(blocking), BlockingFlow.ByteSize, pages.LONG_MOST_BYTES)
+    if len(listed) < len(blocking):  # a refusal of a forced run names those without a version
+        blocking.sort(key=lambda each: not each.is_missing_input)
+        listed = pages.fit(blocking, len(blocking), BlockingFlow.ByteSize, pages.LONG_MOST_BYTES)
+    message.blocking.extend(listed)
     return message
 
 
