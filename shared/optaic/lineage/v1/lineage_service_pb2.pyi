@@ -251,7 +251,7 @@ class CheckUpstreamFreshnessResponse(_message.Message):
     @_builtins.property
     def blocking(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.BlockingFlow]:
         """The transitive upstreams that are not READY and do not count as ready, by name: 10,000 and 12 megabytes at most. If there are
-        more than 10,000, those without a version to read come first. `blocking_count` says how many there are.
+        more, those without a version to read come first. `blocking_count` says how many there are.
         """
 
     @_builtins.property
