@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -74,7 +75,10 @@ def _text(value: Any) -> str:
         text = value.isoformat()
         return f"{text.removesuffix('+00:00')}Z" if text.endswith("+00:00") else text
     if isinstance(value, dt.timedelta):
-        return f"{value.total_seconds():.6f}s"
+        whole, part = divmod(abs(value), dt.timedelta(seconds=1))
+        return f"{'-' if value < dt.timedelta() else ''}{whole}.{part.microseconds:06}s"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 

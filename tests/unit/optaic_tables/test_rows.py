@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from optaic.plugins.selection import select_rows
 from optaic.tables.delta import open_delta
-from optaic.tables.encoding import to_arrow, to_csv, to_json
+from optaic.tables.encoding import plain, to_arrow, to_csv, to_json
 from optaic.tables.problems import TableError
 from optaic.tables.rows import Position
 from optaic.tables.sources import open_file, open_parquet_version
@@ -87,7 +88,8 @@ def test_a_page_whose_time_is_over_ends_early_where_bounds_exclude_all_rows(
 ) -> None:
     """To open many files takes long, although no row of them is wanted."""
     table, _ = delta
-    wanted, start = Selection(entities=["ZZZ"]), Position()
+    wanted = Selection(entities=["ZZZ"])
+    start: Position | None = Position()
     for number in range(1, len(table.files)):
         found = page(table, wanted, start, is_over=lambda: True)
         assert (found.rows, found.following) == (0, Position(number))
@@ -213,3 +215,17 @@ def test_values_without_an_exact_form_in_json_are_texts() -> None:
     lines = to_csv(table).decode().split("\r\n")
     assert lines[0] == "f,i,b,t,l"
     assert lines[5] == ",,,,"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (dt.timedelta(days=200_000, microseconds=1), "17280000000.000001s"),
+        (dt.timedelta(microseconds=-1), "-0.000001s"),
+        (dt.timedelta(seconds=-90), "-90.000000s"),
+        (Decimal("0.00000000"), "0.00000000"),
+        (Decimal("-12345678901234567890.10"), "-12345678901234567890.10"),
+    ],
+)
+def test_durations_and_decimals_are_written_with_all_their_digits(value: object, text: str) -> None:
+    assert plain(value) == text
