@@ -18,6 +18,7 @@ from gateway.artifacts import find_data
 from gateway.reading import read_table
 from optaic.common.v1 import flow_pb2
 from optaic.run.v1 import run_pb2
+from optaic.tables.problems import TableError
 from optaic.tables.sources import open_file
 from servicekit.errors import DomainError
 from support.tables import page, places, prices
@@ -273,6 +274,15 @@ _BEYOND = {
     ),
     "bytes": (pa.array(["abcd"]), b""),
 }
+
+
+@pytest.mark.parametrize("name", ["*", "^v.*$", "\0row", "\0file"])
+def test_a_column_whose_name_means_others_is_refused(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "acme" / "a.json"
+    place.parent.mkdir()
+    place.write_text(json.dumps([{"v": 1, name: 70}, {"v": 2, name: 80}]), "utf-8")
+    with places(tmp_path) as opened, pytest.raises(TableError, match="has a column named"):
+        page(open_file(opened, str(place)))
 
 
 @pytest.mark.parametrize("kind", _BEYOND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,11 @@ import polars as pl
 from optaic.plugins.errors import OutOfRange, SchemaMismatch
 from optaic.plugins.selection import select_rows
 from optaic.rules.columns import DATE, ENTITY, KEYS
-from optaic.tables.problems import TableError
+from optaic.tables.problems import TableError, not_read_here
 from optaic.tables.table import Group, Selection, Table
 
 _FILE, _GROUP, _ROW = PLACE = ("\0file", "\0group", "\0row")
+_NO_NAME = re.compile(r"\*|\^.*\$|\0.*", re.DOTALL)  # polars reads a pattern in it, or it is that of a place
 _MOST_VALUES = 1_000_000
 _MOST_BYTES = 24 * 1024 * 1024  # of the rows of a page, as they are in memory
 Encode = Callable[[pl.DataFrame], bytes]
@@ -51,8 +53,10 @@ def names_of(table: Table, wanted: Selection) -> list[str]:
     """Return the columns of the answer: the keys always come along, and stand first.
 
     Raises:
-        TableError: SCHEMA_MISMATCH.
+        TableError: SCHEMA_MISMATCH, STORE_NOT_READ_HERE.
     """
+    if strange := next((name for name in table.columns.columns if _NO_NAME.fullmatch(name)), None):
+        raise not_read_here(f"the table has a column named {strange[:100]!r}")
     try:
         return select_rows(
             table.on_clocks(table.columns),
