@@ -170,10 +170,16 @@ class Downloads:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
+def media_type_of(entry: run_pb2.Artifact) -> str:
+    """Return the type that a file is sent with: never that of a script or style, which pages of the console would load."""
+    given = entry.media_type
+    is_loaded = any(word in given.lower() for word in ("script", "css", "wasm"))
+    return given if _MEDIA_TYPE.fullmatch(given) and not is_loaded else _BINARY
+
+
 def _headers_of(entry: run_pb2.Artifact, part: Part | None, wanted: Part) -> dict[str, str]:
-    media_type = entry.media_type if _MEDIA_TYPE.fullmatch(entry.media_type) else _BINARY
     headers = {
-        "content-type": media_type,
+        "content-type": media_type_of(entry),
         "content-length": str(wanted.end - wanted.start),
         "accept-ranges": "bytes",
         "etag": f'"{entry.sha256}"',
