@@ -325,7 +325,12 @@ DEFECTS = (
     Defect(
         "a named flow run overtakes those that wait",
         "worker/executor.py",
-        (("if self._may_others_wait or not self._has_room():", "if not self._has_room():"),),
+        (
+            (
+                "if self._is_stopping or self._may_others_wait or not self._has_room():",
+                "if self._is_stopping or not self._has_room():",
+            ),
+        ),
         "unit/worker/test_named_runs.py"
         "::test_a_named_flow_run_is_claimed_only_if_nothing_speaks_against_it",
     ),

@@ -357,8 +357,9 @@ def _refusals_made(service: str) -> dict[str, set[str]]:
     return found
 
 
-# The text says which outside system does not answer, and each service asks its own; there is no metadata.
-OWN_TEXT = {"DEPENDENCY_UNAVAILABLE"}
+# The text says which outside system does not answer, or what the answer to a batch would hold, and each service has its own; there
+# is no metadata.
+OWN_TEXT = {"DEPENDENCY_UNAVAILABLE", "TOO_LARGE"}
 
 
 def test_a_reason_that_several_services_give_has_one_text_and_one_set_of_metadata() -> None:

@@ -14,6 +14,8 @@ from support.contract import ROOT, comments, page, words_in
 RULES = Path("shared/optaic/rules/columns.py")
 # Here the word is a format of JSON Schema or the name of a type.
 FORMATS = {
+    Path("services/gateway/openapi.py"),
+    Path("shared/optaic/tables/delta.py"),
     Path("services/instance_service/domain/formats.py"),
     Path("services/worker/builtin/digest.py"),
     Path("services/worker/builtin/language.py"),

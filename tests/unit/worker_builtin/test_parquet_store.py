@@ -45,7 +45,7 @@ def test_a_writer_that_dies_publishes_nothing_and_the_next_one_can(
     with monkeypatch.context() as patch:
         patch.setattr(local, "create_file", create)
         if step == "move":
-            patch.setattr("optaic.storage.local.os.replace", move)
+            patch.setattr("optaic.storage.local.os.link", move)
         with pytest.raises(StoreUnavailable, match="disk full"):
             ParquetStore().write(TABLE, None, str(place))
     with pytest.raises(VersionNotFound):
