@@ -125,7 +125,7 @@ function Shown({ run, error }: { run: Run; error: unknown }) {
           <Json value={run.parameters} />
         </section>
       )}
-      <Log key={run.runId} runId={run.runId} />
+      <Log key={run.runId} runId={run.runId} isOver={ENDED.has(run.status)} />
       <Activities run={run} />
     </>
   );
@@ -158,7 +158,7 @@ function Actions({ run }: { run: Run }) {
 }
 
 function Metrics({ metrics }: { metrics: JsonObject | undefined }) {
-  const entries = Object.entries(metrics ?? {});
+  const entries = Object.entries(metrics ?? {}).sort(([one], [other]) => one.localeCompare(other));
   if (!entries.length) return null;
   const plain = entries.filter(([, value]) => value === null || typeof value !== "object");
   const rest = Object.fromEntries(entries.filter(([, value]) => value !== null && typeof value === "object"));
@@ -183,7 +183,7 @@ function Metrics({ metrics }: { metrics: JsonObject | undefined }) {
   );
 }
 
-function Log({ runId }: { runId: string }) {
+function Log({ runId, isOver }: { runId: string; isOver: boolean }) {
   const [lines, setLines] = useState<LogLine[]>([]);
   const [dropped, setDropped] = useState(0);
   const [missing, setMissing] = useState(false);
@@ -205,7 +205,7 @@ function Log({ runId }: { runId: string }) {
       <h2>Log</h2>
       {Boolean(error) && <Problem what="The newest lines" error={error} />}
       {dropped > 0 && <p className="quiet">The first {dropped.toLocaleString()} lines are left out: `optaic run logs {runId}` has all.</p>}
-      {!lines.length && <Empty>It has said nothing yet.</Empty>}
+      {!lines.length && <Empty>{isOver ? "It said nothing." : "It has said nothing yet."}</Empty>}
       {lines.length > 0 && (
         <pre tabIndex={0} aria-label="Log" className="log">
           {lines.map((each, number) => (
