@@ -11,7 +11,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.
 HOMES = ("shared", "services", "deploy", "third_party")
 # `optaic/manager` is a label; a path within `optaic` is known by its ending.
 _PACKAGES = {path.name for home in (".", *HOMES) for path in (ROOT / home).iterdir() if path.is_dir()}
-FOLDERS = _PACKAGES - {"optaic"}
+# Programs write into `build`, and what is there depends on what has run.
+FOLDERS = _PACKAGES - {"optaic", "build"}
 ENDINGS = (".py", ".proto", ".md", ".toml", ".binpb", ".yaml")
 
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
