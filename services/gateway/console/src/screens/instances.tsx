@@ -8,13 +8,15 @@ import { InstanceKind } from "../gen/optaic/instance/v1/instance_pb";
 import { CauseKind } from "../gen/optaic/lineage/v1/lineage_pb";
 import { type InstanceStatus } from "../gen/optaic/status/v1/status_pb";
 import { StatusService } from "../gen/optaic/status/v1/status_service_pb";
+import { Choice } from "../parts/choice";
 import { chosen } from "../parts/choices";
 import { CopyAs, quoted } from "../parts/command";
 import { useTitle } from "../parts/frame";
 import { Empty, Found, Unknown } from "../parts/states";
 import { StatusMark } from "../parts/status";
+import { ShowMore, Table } from "../parts/table";
 import { Since } from "../parts/time";
-import { kindWord, valuesOf, word } from "../parts/words";
+import { kindWord, word } from "../parts/words";
 
 const PAGE = 100;
 const CHOICES = [
@@ -51,25 +53,7 @@ export function Instances() {
           <input type="search" value={prefix} onChange={(event) => change("name", [event.target.value])} />
         </label>
         {filters.map(({ name, title, type, known }) => (
-          <label key={name}>
-            {title}
-            <select
-              value={known.length > 1 ? "several" : known[0] === undefined ? "" : String(type[known[0]]).toLowerCase()}
-              onChange={(event) => change(name, [event.target.value])}
-            >
-              <option value="">any</option>
-              {known.length > 1 && (
-                <option value="several" disabled>
-                  {known.map((each) => word(type, each)).join(", ")}
-                </option>
-              )}
-              {valuesOf(type).map((each) => (
-                <option key={each} value={String(type[each]).toLowerCase()}>
-                  {word(type, each)}
-                </option>
-              ))}
-            </select>
-          </label>
+          <Choice key={name} title={title} type={type} known={known} onChange={(value) => change(name, [value])} />
         ))}
         <label>
           Owner
@@ -100,12 +84,8 @@ export function Instances() {
                 {rows.length.toLocaleString()} of {counted.toLocaleString()} instances{" "}
                 <CopyAs command={asCommand(search)} python={asPython(search)} />
               </p>
-              <Table rows={rows} />
-              {query.hasNextPage && (
-                <button type="button" disabled={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>
-                  {query.isFetchingNextPage ? "Loading …" : "Show more"}
-                </button>
-              )}
+              <InstanceTable rows={rows} />
+              <ShowMore query={query} />
             </>
           );
         }}
@@ -114,43 +94,29 @@ export function Instances() {
   );
 }
 
-function Table({ rows }: { rows: InstanceStatus[] }) {
+function InstanceTable({ rows }: { rows: InstanceStatus[] }) {
   const newest = useNewest(rows);
   return (
-    <div className="scrolls" tabIndex={0} role="region" aria-label="Instances">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Name</th>
-            <th scope="col">Kind</th>
-            <th scope="col">Status</th>
-            <th scope="col">Since</th>
-            <th scope="col">Last run</th>
-            <th scope="col">Why</th>
-          </tr>
-        </thead>
-        <tbody>
-          {newest.map((each) => (
-            <tr key={each.instanceId}>
-              <th scope="row">
-                <Link to={`/instances/${each.instanceId}`}>{each.instanceName}</Link>
-              </th>
-              <td>{kindWord(each.instanceKind)}</td>
-              <td>
-                <StatusMark status={each.status} />
-              </td>
-              <td>
-                <Since time={each.statusSinceTime} />
-              </td>
-              <td>
-                <Since time={each.lastRunTime} />
-              </td>
-              <td>{why(each)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table label="Instances" columns={["Name", "Kind", "Status", "Since", "Last run", "Why"]}>
+      {newest.map((each) => (
+        <tr key={each.instanceId}>
+          <th scope="row">
+            <Link to={`/instances/${each.instanceId}`}>{each.instanceName}</Link>
+          </th>
+          <td>{kindWord(each.instanceKind)}</td>
+          <td>
+            <StatusMark status={each.status} />
+          </td>
+          <td>
+            <Since time={each.statusSinceTime} />
+          </td>
+          <td>
+            <Since time={each.lastRunTime} />
+          </td>
+          <td>{why(each)}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 

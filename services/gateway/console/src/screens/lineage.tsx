@@ -15,6 +15,7 @@ import { flowKey } from "../parts/flows";
 import { useTitle } from "../parts/frame";
 import { Empty, Found, Problem } from "../parts/states";
 import { StatusMark, statusClass } from "../parts/status";
+import { Table } from "../parts/table";
 import { causeWord, flowWord, kindWord } from "../parts/words";
 
 const HOPS = 2;
@@ -64,7 +65,7 @@ export function Lineage() {
         {(data) => (
           <>
             {data.isTruncated && <p className="problem">The graph is larger than an answer may be; flows are missing. Take fewer steps.</p>}
-            {asTable ? <Table flows={data.flows} /> : <Drawing graph={data} centre={instanceId} />}
+            {asTable ? <FlowTable flows={data.flows} /> : <Drawing graph={data} centre={instanceId} />}
           </>
         )}
       </Found>
@@ -72,36 +73,23 @@ export function Lineage() {
   );
 }
 
-function Table({ flows }: { flows: FlowState[] }) {
+function FlowTable({ flows }: { flows: FlowState[] }) {
   return (
-    <div className="scrolls" tabIndex={0} role="region" aria-label="Flows">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Flow</th>
-            <th scope="col">Kind</th>
-            <th scope="col">Status</th>
-            <th scope="col">Version</th>
-            <th scope="col">Why</th>
-          </tr>
-        </thead>
-        <tbody>
-          {flows.map((each) => (
-            <tr key={flowKey(each.flow)}>
-              <th scope="row">{each.hidden ? "hidden" : <Link to={`/instances/${each.flow?.instanceId}`}>{each.instanceName}</Link>}</th>
-              <td>
-                {kindWord(each.instanceKind)}, {each.flow && flowWord(each.flow.flowKind)}
-              </td>
-              <td>
-                <StatusMark status={each.status} />
-              </td>
-              <td>{String(each.currentVersion?.version ?? 0n)}</td>
-              <td>{each.causes.map((cause) => cause.message || causeWord(cause.kind)).join("; ")}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table label="Flows" columns={["Flow", "Kind", "Status", "Version", "Why"]}>
+      {flows.map((each) => (
+        <tr key={flowKey(each.flow)}>
+          <th scope="row">{each.hidden ? "hidden" : <Link to={`/instances/${each.flow?.instanceId}`}>{each.instanceName}</Link>}</th>
+          <td>
+            {kindWord(each.instanceKind)}, {each.flow && flowWord(each.flow.flowKind)}
+          </td>
+          <td>
+            <StatusMark status={each.status} />
+          </td>
+          <td>{String(each.currentVersion?.version ?? 0n)}</td>
+          <td>{each.causes.map((cause) => cause.message || causeWord(cause.kind)).join("; ")}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 

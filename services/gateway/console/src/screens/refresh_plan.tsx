@@ -3,6 +3,7 @@ import { Link } from "react-router";
 
 import { type RefreshFlow, RefreshFlowStatus, RefreshSkipReason } from "../gen/optaic/run/v1/refresh_pb";
 import { flowKey } from "../parts/flows";
+import { Table } from "../parts/table";
 import { flowWord, word } from "../parts/words";
 
 const SHAPES: Record<number, string> = {
@@ -19,34 +20,24 @@ const MOST = 500;
 export function RefreshPlan({ flows }: { flows: RefreshFlow[] }) {
   const ordered = [...flows].sort((one, other) => one.level - other.level || one.instanceName.localeCompare(other.instanceName));
   return (
-    <div className="scrolls" tabIndex={0} role="region" aria-label="Flows of the refresh">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Flow</th>
-            <th scope="col">Status</th>
-            <th scope="col">Why</th>
-            <th scope="col">Run</th>
+    <>
+      <Table label="Flows of the refresh" columns={["Flow", "Status", "Why", "Run"]}>
+        {ordered.slice(0, MOST).map((each) => (
+          <tr key={flowKey(each.flow)}>
+            <th scope="row" className={`level-${Math.min(each.level, 9)}`}>
+              {each.hidden ? "hidden" : <Link to={`/instances/${each.flow?.instanceId}`}>{each.instanceName}</Link>}{" "}
+              <span className="quiet">{each.flow && flowWord(each.flow.flowKind)}</span>
+            </th>
+            <td>
+              <span aria-hidden="true">{SHAPES[each.status] ?? "?"}</span> {word(RefreshFlowStatus, each.status)}
+              {each.skipReason ? `, ${word(RefreshSkipReason, each.skipReason)}` : ""}
+            </td>
+            <td>{each.reason}</td>
+            <td>{each.runId && <Link to={`/runs/${each.runId}`}>#{String(each.runNumber)}</Link>}</td>
           </tr>
-        </thead>
-        <tbody>
-          {ordered.slice(0, MOST).map((each) => (
-            <tr key={flowKey(each.flow)}>
-              <th scope="row" className={`level-${Math.min(each.level, 9)}`}>
-                {each.hidden ? "hidden" : <Link to={`/instances/${each.flow?.instanceId}`}>{each.instanceName}</Link>}{" "}
-                <span className="quiet">{each.flow && flowWord(each.flow.flowKind)}</span>
-              </th>
-              <td>
-                <span aria-hidden="true">{SHAPES[each.status] ?? "?"}</span> {word(RefreshFlowStatus, each.status)}
-                {each.skipReason ? `, ${word(RefreshSkipReason, each.skipReason)}` : ""}
-              </td>
-              <td>{each.reason}</td>
-              <td>{each.runId && <Link to={`/runs/${each.runId}`}>#{String(each.runNumber)}</Link>}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+        ))}
+      </Table>
       {flows.length > MOST && <p className="quiet">and {(flows.length - MOST).toLocaleString()} more, which this table leaves out</p>}
-    </div>
+    </>
   );
 }

@@ -5,12 +5,14 @@ import { useSearchParams } from "react-router";
 import { InstanceService } from "../gen/optaic/instance/v1/instance_service_pb";
 import { RunStatus } from "../gen/optaic/run/v1/run_pb";
 import { RunService } from "../gen/optaic/run/v1/run_service_pb";
+import { Choice } from "../parts/choice";
 import { CopyAs } from "../parts/command";
 import { chosen } from "../parts/choices";
 import { useTitle } from "../parts/frame";
 import { RunTable } from "../parts/runs";
 import { Empty, Found, Unknown } from "../parts/states";
-import { valuesOf, word } from "../parts/words";
+import { ShowMore } from "../parts/table";
+import { word } from "../parts/words";
 
 const PAGE = 100;
 const MOST_NAMES = 1000; // instances of one question
@@ -39,25 +41,7 @@ export function Runs() {
     <>
       <h1>Runs</h1>
       <form className="filters" role="search" onSubmit={(event) => event.preventDefault()}>
-        <label>
-          Status
-          <select
-            value={known.length > 1 ? "several" : known[0] === undefined ? "" : word(RunStatus, known[0])}
-            onChange={(event) => change("status", event.target.value)}
-          >
-            <option value="">any</option>
-            {known.length > 1 && (
-              <option value="several" disabled>
-                {known.map((each) => word(RunStatus, each)).join(", ")}
-              </option>
-            )}
-            {valuesOf(RunStatus).map((each) => (
-              <option key={each} value={word(RunStatus, each)}>
-                {word(RunStatus, each)}
-              </option>
-            ))}
-          </select>
-        </label>
+        <Choice title="Status" type={RunStatus} known={known} onChange={(value) => change("status", value)} />
         {search.size > 0 && (
           <button type="button" onClick={() => setSearch({}, { replace: true })}>
             Show all
@@ -73,11 +57,7 @@ export function Runs() {
         {() => (
           <>
             {runs.length ? <RunTable runs={runs} names={names} /> : <Empty>{search.size ? "No run is so." : "Nothing has run yet."}</Empty>}
-            {query.hasNextPage && (
-              <button type="button" disabled={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>
-                {query.isFetchingNextPage ? "Loading …" : "Show more"}
-              </button>
-            )}
+            <ShowMore query={query} />
           </>
         )}
       </Found>
