@@ -280,8 +280,8 @@ def store_not_read_here() -> DomainError:
     """Return the refusal of data that code of others keeps, which never runs in this process."""
     return FailedPreconditionError(
         "STORE_NOT_READ_HERE",
-        "the store of this data is none of the built-in ones, and its code does not run in the gateway; read the data by a `read` job of your "
-        "own executor, or with the client where the data lies",
+        "the store of this data is none of the built-in ones, and its code does not run in the gateway; read the data with the Python "
+        "client on a machine that can reach it",
     )
 
 

@@ -26,8 +26,7 @@ def not_read_here(what: str) -> TableError:
     """Return the error of data whose way of storage this program does not know."""
     return TableError(
         "STORE_NOT_READ_HERE",
-        f"{what}, which the gateway does not read; read the data by a `read` job of your own executor, or with the client "
-        "where the data lies",
+        f"{what}, which the gateway does not read; read the data with the Python client on a machine that can reach it",
     )
 
 
