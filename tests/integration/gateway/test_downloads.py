@@ -32,15 +32,6 @@ HASH = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest_asyncio.fixture
-async def service(
-    postgres_server: Postgres, nats_url: str, tmp_path: Path
-) -> AsyncIterator[RunningRunService]:
-    del postgres_server
-    async with run_service(nats_url, data_root=str(tmp_path)) as running:
-        yield running
-
-
-@pytest_asyncio.fixture
 async def gateway(service: RunningRunService, tmp_path: Path) -> AsyncIterator[RunningGateway]:
     async with gateway_of(only(service), auth="tokens", data_root=str(tmp_path)) as running:
         yield running

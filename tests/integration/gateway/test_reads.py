@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 import pytest_asyncio
 
-from devstack.postgres import Postgres
 from gateway.caller import caller_of
 from optaic import AsyncClient, errors
 from optaic.plugins import Store, VersionNotFound
@@ -21,21 +20,12 @@ from support.gateway import RunningGateway, gateway_of
 from support.gateway_tables import complete_table, get_rows, reason, services_of
 from support.identities import caller, token_of
 from support.polling import eventually
-from support.run_service import TENANT, RunningRunService, run_service
+from support.run_service import TENANT, RunningRunService
 from support.tables import prices
 from worker.builtin.delta_store import DeltaStore
 from worker.builtin.parquet_store import ParquetStore
 
 TABLE = prices(20)
-
-
-@pytest_asyncio.fixture
-async def service(
-    postgres_server: Postgres, nats_url: str, tmp_path: Path
-) -> AsyncIterator[RunningRunService]:
-    del postgres_server
-    async with run_service(nats_url, data_root=str(tmp_path)) as running:
-        yield running
 
 
 @pytest_asyncio.fixture
