@@ -72,7 +72,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def _find_newest(paths: Collection[str], read: Read) -> int:
-    """Return the newest version that any file of the log tells of: its checkpoints outlive entries that are lost."""
+    """Return the newest version that any file of the log names: its checkpoints outlive entries that are lost."""
     numbers = [
         int(number)
         for path in paths

@@ -41,7 +41,7 @@ def _name(flow_run_id: UUID, queue_id: UUID = QUEUE, run_id: str = RUN_ID) -> Di
 
 
 class Told:
-    """run-service, as far as it tells of flow runs."""
+    """run-service, as far as it names flow runs."""
 
     def __init__(self) -> None:
         self.hints: asyncio.Queue[DispatchedRun | None] = asyncio.Queue()
@@ -265,7 +265,7 @@ async def test_a_named_flow_run_whose_claim_fails_is_looked_for_at_once(world: W
 
 async def test_a_worker_that_stops_takes_no_named_flow_run(world: World) -> None:
     await world.see_free_queues()
-    world.executor._is_stopping = True  # it is in a look, and its streams still tell of flow runs
+    world.executor._is_stopping = True  # it is in a look, and its streams still name flow runs
     world.tell(flow_run_id := world.pool.add())
     await eventually(lambda: flow_run_id in world.pool.claimed, message="the loop still looks here")
     assert flow_run_id not in world.executor._named
